@@ -1,0 +1,43 @@
+# make demo   train a VAE on real images and look at its report        make test   run all tests
+# make lint   ruff, as the pre-commit hooks run it                     make clean  remove .venv and runs/demo
+#
+# PYTHON=python3.12 make test   takes another interpreter
+# PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"   takes torch's CPU build from PyTorch's own index
+
+PYTHON ?= python3.11
+PIP_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS) -c constraints/cpu.txt
+DEMO := runs/demo
+
+.PHONY: install demo test lint clean
+
+install: $(STAMP)
+
+# torch goes first and alone, so that its build (CPU or CUDA) is settled before anything depends on it.
+$(STAMP): pyproject.toml constraints/cpu.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) torch
+	$(PIP) -e '.[numpyro,notebooks,tensorboard,dev]'
+	touch $@
+
+demo: $(STAMP)
+	rm -rf $(DEMO)
+	$(BIN)/ppl-vae train vae --data digits --epochs 30 --out $(DEMO)
+	$(BIN)/ppl-vae evaluate $(DEMO) --importance-samples 100
+	$(BIN)/ppl-vae sample $(DEMO)
+	$(BIN)/ppl-vae reconstruct $(DEMO)
+	@echo "The report: $(abspath $(DEMO))/report.html"
+
+# Two worker processes of one thread each: faster on 2 cores than one process of two threads.
+test: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) $(DEMO)
