@@ -1,0 +1,71 @@
+"""A resolved configuration as YAML: plain values only, read back as they were written."""
+
+import re
+from os import PathLike, fspath
+
+import yaml
+
+from ppl_vae.errors import RunError, UsageError
+
+
+class _Loader(yaml.SafeLoader):
+    """`yaml.safe_load`, but 1e-4 is a number as in YAML 1.2 (PyYAML takes it for text)."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
+
+
+def write_config(config: dict) -> bytes:
+    """Serialise a configuration: tuples become lists, paths text, NumPy values Python's.
+
+    Raises
+    ------
+    UsageError
+        A value that YAML cannot hold as plain data; the message names its place.
+    """
+    return yaml.safe_dump(_plain(config, "config"), sort_keys=False, allow_unicode=True).encode()
+
+
+def read_config(raw: bytes | str) -> dict:
+    """Parse what `write_config` wrote, or a person edited (safe YAML: no objects are made).
+
+    Raises
+    ------
+    RunError
+        Not YAML, or not a mapping.
+    """
+    try:
+        config = yaml.load(raw, Loader=_Loader)
+    except (yaml.YAMLError, ValueError) as error:
+        cause = " ".join(str(error).split())
+        raise RunError(f"the configuration is not valid YAML ({cause}): correct it") from None
+    if not isinstance(config, dict):
+        raise RunError("the configuration is not a mapping of names to values: correct it")
+    return config
+
+
+def _plain(value, place: str):
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, dict):
+        return {_key(key, place): _plain(item, f"{place}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{place}[{i}]") for i, item in enumerate(value)]
+    if isinstance(value, set | frozenset):
+        return [_plain(item, place) for item in sorted(value)]
+    if isinstance(value, PathLike):
+        return fspath(value)
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist(), place)
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    raise UsageError(f"{place} is a {type(value).__name__}, which a configuration cannot hold: "
+                     "give numbers, text, lists and mappings only")
+
+
+def _key(key, place: str):
+    if isinstance(key, str | int):
+        return key
+    raise UsageError(f"{place} has the key {key!r}: name the entries of a configuration by text")
