@@ -1,0 +1,8 @@
+"""Data by name, path or array; NumPy out."""
+
+from ppl_vae.data.batches import batches, num_batches, order
+from ppl_vae.data.dataset import Data
+from ppl_vae.data.locate import catalogue, fetch
+from ppl_vae.data.loading import load
+
+__all__ = ["Data", "batches", "catalogue", "fetch", "load", "num_batches", "order"]

@@ -1,0 +1,48 @@
+"""Order and batches of the rows: a function of (seed, epoch), so that a run can be resumed at any step."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ppl_vae.errors import UsageError
+
+
+def order(seed: int, epoch: int, n: int) -> np.ndarray:
+    """The order in which an epoch visits the rows.
+
+    Returns
+    -------
+    np.ndarray
+        int64 `[n]`, a permutation of `0 .. n-1` by `np.random.default_rng([seed, epoch])`.
+
+    Raises
+    ------
+    UsageError
+        If there are no rows, or seed or epoch is negative.
+    """
+    if n < 1:
+        raise UsageError(f"an order needs at least 1 row, got {n}")
+    if seed < 0 or epoch < 0:
+        raise UsageError(f"seed and epoch must not be negative, got seed={seed}, epoch={epoch}")
+    return np.random.default_rng([seed, epoch]).permutation(n)
+
+
+def num_batches(n: int, batch_size: int) -> int:
+    """Batches an epoch, the odd last one counted; `UsageError` where `batch_size` does not fit `n` rows."""
+    if batch_size < 1:
+        raise UsageError(f"batch size {batch_size} is not positive: choose at least 1")
+    if batch_size > n:
+        raise UsageError(f"batch size {batch_size} is larger than the data ({n} rows): choose at most {n}")
+    return -(-n // batch_size)
+
+
+def batches(order: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    """Cut an order into index arrays of `batch_size`; the odd last one is kept.
+
+    Raises
+    ------
+    UsageError
+        At once (not at the first batch), if `batch_size` is below 1 or above the number of rows.
+    """
+    count = num_batches(len(order), batch_size)
+    return (order[i * batch_size : (i + 1) * batch_size] for i in range(count))

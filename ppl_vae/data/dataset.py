@@ -1,0 +1,155 @@
+"""Data: named fields in named splits, as NumPy arrays with the rows first."""
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from ppl_vae.errors import UsageError
+
+SPLITS = ("train", "valid", "test")
+KINDS = ("image", "vector", "counts", "sound")
+BINARIZE = ("none", "dynamic", "static")
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A data set.
+
+    Parameters
+    ----------
+    name : str
+        Name or path under which it was loaded.
+    splits : dict
+        `{"train" | "valid" | "test": {field: array}}`, rows first. Quantised images are stored as
+        unsigned integers `[N, C, H, W]`.
+    kind : str
+        "image", "vector", "counts" or "sound".
+    levels : int or None
+        Number of grey levels of a quantised `x`; `raw` hands out `x / (levels - 1)`.
+    binarize : str
+        "none", "dynamic" (new bits each time a row is trained on) or "static" (bits drawn once).
+    split_rule, source, licence : str
+        How the splits were made, where the data came from, and under which terms.
+    coords : dict
+        Names of the columns (or of the classes, for `y`) by field, where they are known.
+
+    Raises
+    ------
+    UsageError
+        If `kind` or `binarize` is unknown, or `x` cannot be binarized as it leaves [0, 1].
+    """
+
+    name: str
+    splits: dict[str, dict[str, np.ndarray]]
+    kind: str
+    levels: int | None = None
+    binarize: str = "none"
+    split_rule: str = ""
+    source: str = ""
+    licence: str = ""
+    coords: dict[str, list] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise UsageError(f"unknown kind of data {self.kind!r}: choose one of {', '.join(KINDS)}")
+        if self.binarize not in BINARIZE:
+            raise UsageError(f"unknown binarize {self.binarize!r}: choose one of {', '.join(BINARIZE)}")
+        if self.binarize != "none":
+            self._refuse_unless_probabilities()
+
+    def _refuse_unless_probabilities(self):
+        for split, rows in self.splits.items():
+            if "x" not in rows:
+                raise UsageError(f"binarize={self.binarize!r} needs a field x, {self.name} has {list(rows)}")
+            if self.levels is None and (rows["x"].min() < 0 or rows["x"].max() > 1):
+                low, high = rows["x"].min(), rows["x"].max()
+                raise UsageError(
+                    f"binarize={self.binarize!r} needs x in [0, 1], but x of {self.name} ({split}) lies in "
+                    f"[{low:g}, {high:g}]: scale it, or use binarize='none'"
+                )
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the fields, the same in every split."""
+        return tuple(next(iter(self.splits.values())))
+
+    def shape(self, field: str) -> tuple[int, ...]:
+        """Shape of one row of a field, without the row axis."""
+        if field not in self.fields:
+            raise UsageError(f"{self.name} has no field {field!r}: it has {', '.join(self.fields)}")
+        return next(iter(self.splits.values()))[field].shape[1:]
+
+    def num_rows(self, split: str) -> int:
+        """Number of rows of a split; 0 for "train", "valid" or "test" where there is none."""
+        if split in SPLITS and split not in self.splits:
+            return 0
+        return len(next(iter(self._split(split).values())))
+
+    def raw(self, split: str) -> dict[str, np.ndarray]:
+        """Rows as a program receives them, never binarized.
+
+        Returns
+        -------
+        dict
+            field -> `[N, ...]`: a quantised x as float32 in [0, 1], other floats float32, integers int64,
+            masks (bool) as they are.
+        """
+        return {name: self._ready(name, values) for name, values in self._split(split).items()}
+
+    def rows(self, split: str, seed: int = 0) -> dict[str, np.ndarray]:
+        """Rows as they are scored: `raw`, with x replaced by bits (float32 0 or 1) if the data is binarized.
+
+        The bits come from `np.random.default_rng([seed, index of the split])`, the same on every backend.
+        Static bits are part of the data: there the seed is not used.
+        """
+        rows = self.raw(split)
+        if self.binarize != "none":
+            seed = 0 if self.binarize == "static" else seed
+            rng = np.random.default_rng([seed, SPLITS.index(split)])
+            x = rows["x"]
+            rows["x"] = (rng.random(x.shape, dtype=np.float32) < x).astype(np.float32)
+        return rows
+
+    def train_rows(self) -> dict[str, np.ndarray]:
+        """Rows to train on: probabilities where the backend draws new bits each step (dynamic), else `rows`."""
+        return self.raw("train") if self.binarize == "dynamic" else self.rows("train")
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the content: names, types, shapes and bytes of all fields in all splits."""
+        digest = hashlib.sha256()
+        for split in sorted(self.splits):
+            for name in sorted(self.splits[split]):
+                values = np.ascontiguousarray(self.splits[split][name])
+                digest.update(f"{split}/{name} {values.dtype.str} {values.shape}\n".encode())
+                digest.update(values.data.cast("B") if values.size else b"")
+        return digest.hexdigest()
+
+    def describe(self) -> dict:
+        """What this data is, as plain values for JSON: written into every result."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "levels": self.levels,
+            "binarize": self.binarize,
+            "rows": {split: self.num_rows(split) for split in self.splits},
+            "shapes": {name: list(self.shape(name)) for name in self.fields},
+            "split_rule": self.split_rule,
+            "source": self.source,
+            "licence": self.licence,
+            "sha256": self.sha256,
+        }
+
+    def _split(self, split):
+        if split not in self.splits:
+            raise UsageError(f"{self.name} has no split {split!r}: it has {', '.join(self.splits)}")
+        return self.splits[split]
+
+    def _ready(self, name, values):
+        if name == "x" and self.levels is not None:
+            return values.astype(np.float32) / np.float32(self.levels - 1)
+        if values.dtype.kind == "f":
+            return values.astype(np.float32, copy=False)
+        return values if values.dtype.kind == "b" else values.astype(np.int64)

@@ -1,0 +1,198 @@
+"""Finding, downloading and verifying the files of a named data set."""
+
+import gzip
+import hashlib
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from ppl_vae.data.sources import SOURCES, Source
+from ppl_vae.errors import DataError
+
+VARIABLE = "PPL_VAE_DATA"
+
+
+class Folder:
+    """A folder with the files of a source; hands out content only after it is verified."""
+
+    def __init__(self, path: Path, source: Source):
+        self.path, self.source = Path(path), source
+
+    def file(self, name: str) -> Path | None:
+        """Path of a file, compressed or not; None if it is not there."""
+        for candidate in (self.path / name, self.path / name.removesuffix(".gz")):
+            if candidate.is_file():
+                return candidate
+        return None
+
+    def complete(self) -> bool:
+        """True if every file lies here."""
+        return all(self.file(name) for name in self.source.files)
+
+    def payload(self, name: str, check: bool = True) -> bytes:
+        """The uncompressed content of a file, verified by its md5."""
+        path = self.file(name)
+        if path is None:
+            raise DataError(f"{self.path / name} is missing: put it there or fetch {self.source.name} again")
+        try:
+            content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        except (OSError, EOFError, gzip.zlib.error) as error:
+            raise DataError(f"{path} cannot be read ({error}): remove it and fetch it again") from error
+        if check:
+            self.check(name, content)
+        return content
+
+    def check(self, key: str, content: bytes):
+        """Refuse content whose md5 is not the registered one."""
+        found, wanted = hashlib.md5(content, usedforsecurity=False).hexdigest(), self.source.md5[key]
+        if found != wanted:
+            what = self.path / key if key in self.source.files else f"{key} in {self.path / self.source.files[0]}"
+            raise DataError(
+                f"{what} has the wrong content (md5 {found}, expected {wanted}): it is damaged or another "
+                f"data set; remove it and fetch {self.source.name} again"
+            )
+
+    def array(self, arrays: dict, key: str) -> np.ndarray:
+        """One array of an .npz, of 2-d rows of the source's size."""
+        columns = int(np.prod(self.source.shape))
+        if key not in arrays or arrays[key].ndim != 2 or arrays[key].shape[1] != columns:
+            raise DataError(f"{self.path / self.source.files[0]} has no array {key} with rows of {columns} numbers")
+        return arrays[key]
+
+
+def cache_folder() -> Path:
+    """The folder for downloads: `PPL_VAE_DATA` where it can be written, else the user's cache."""
+    given = _given_folder()
+    if given is not None and os.access(given, os.W_OK):
+        return given
+    import pooch
+
+    return Path(pooch.os_cache("ppl_vae"))
+
+
+def _given_folder() -> Path | None:
+    given = os.environ.get(VARIABLE)
+    if not given:
+        return None
+    if not Path(given).is_dir():
+        raise DataError(f"{VARIABLE}={given} is not a folder: correct it or unset it")
+    return Path(given)
+
+
+def find(source: Source) -> Folder | None:
+    """The first folder that holds all files of a source: `PPL_VAE_DATA`, the system's, then the cache."""
+    if not source.files:
+        return None
+    given = _given_folder()
+    places = [given / source.folder] if given else []
+    places += [Path(place) for place in source.system] + [cache_folder() / source.folder]
+    return next((folder for folder in (Folder(place, source) for place in places) if folder.complete()), None)
+
+
+def locate(source: Source, offline: bool = False) -> Folder | None:
+    """Find a source, or download it; None for one that needs no files.
+
+    Raises
+    ------
+    DataError
+        If it is not on this machine and `offline`, or no mirror gives the right content.
+    """
+    folder = find(source)
+    if folder is not None or not source.files:
+        return folder
+    if offline:
+        raise DataError(
+            f"{source.name} is not on this machine ({source.folder}/{source.files[0]} not found) and offline "
+            f"forbids the download: set {VARIABLE} to the folder that holds {source.folder}/"
+        )
+    return download(source)
+
+
+def download(source: Source) -> Folder:
+    """Download a source into the cache; nothing is kept unless all of it is verified."""
+    target = cache_folder() / source.folder
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target, prefix=".download-") as scratch:
+        scratch = Path(scratch)
+        problems: list[str] = []
+        mirrors = max(len(addresses) for addresses in source.downloads.values())
+        for mirror in range(mirrors):
+            try:
+                _download_from(source, mirror, scratch)
+            except Exception as error:
+                problems.append(f"{type(error).__name__}: {error}".split("\n")[0])
+                continue
+            for path in scratch.iterdir():
+                os.replace(path, target / path.name)
+            return Folder(target, source)
+    raise DataError(
+        f"{source.name} could not be downloaded ({'; '.join(problems)}): put its files into {source.folder}/ "
+        f"in a folder of your own and set {VARIABLE} to that folder"
+    )
+
+
+def _download_from(source: Source, mirror: int, scratch: Path):
+    for name, addresses in source.downloads.items():
+        _retrieve(addresses[min(mirror, len(addresses) - 1)], scratch / name)
+    if source.unpack is not None:
+        source.unpack(scratch, source)
+    source.read(Folder(scratch, source), source)
+
+
+def _retrieve(address: str, path: Path):
+    import pooch
+
+    print(f"downloading {address}", file=sys.stderr)
+    pooch.get_logger().setLevel(logging.WARNING)
+    path.unlink(missing_ok=True)
+    if address.startswith("file://"):
+        shutil.copyfile(address.removeprefix("file://"), path)
+        return
+    pooch.retrieve(address, known_hash=None, fname=path.name, path=path.parent)
+
+
+def fetch(name: str, *, offline: bool = False) -> dict:
+    """Make sure that a named data set lies on this machine, and verify it.
+
+    Returns
+    -------
+    dict
+        name, folder (None for one that a dependency ships), files and verified, for JSON.
+    """
+    from ppl_vae.data.loading import named
+
+    source = named(name)
+    folder = locate(source, offline)
+    source.read(folder, source)
+    place = None if folder is None else str(folder.path)
+    return {"name": source.name, "folder": place, "files": list(source.files), "verified": True}
+
+
+def catalogue() -> list[dict]:
+    """One row for each named data set, for JSON.
+
+    Returns
+    -------
+    list of dict
+        name, kind, shape (of one x), rows, licence, where: a folder, "built in" or "download".
+    """
+    rows = []
+    for source in SOURCES.values():
+        folder = find(source)
+        where = str(folder.path) if folder else ("download" if source.files else "built in")
+        rows.append(
+            {
+                "name": source.name,
+                "kind": source.kind,
+                "shape": list(source.shape),
+                "rows": source.num_rows,
+                "licence": source.licence,
+                "where": where,
+            }
+        )
+    return rows
