@@ -1,0 +1,155 @@
+"""A declared program as a torch module whose `model` and `guide` are ordinary Pyro functions."""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from torch import Tensor, nn
+
+from ppl_vae.backends.pyro import networks
+from ppl_vae.backends.pyro.primitives import Primitives
+from ppl_vae.errors import ProgramError, RunError
+from ppl_vae.program import Program, data_fields, declared
+
+_IDS = itertools.count()
+
+
+class Networks:
+    """What a program sees as `net` during one call: its networks as attributes, run in the asked precision."""
+
+    def __init__(self, modules: nn.ModuleDict, autocast: torch.dtype | None, used: set[str], writes: bool):
+        self._modules, self._autocast, self._used, self._writes = modules, autocast, used, writes
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self._modules:
+            raise ProgramError(f"the program has no network {name!r}: it declares {', '.join(self._modules) or 'none'}")
+        # Statistics of a network that the guide calls are written by the guide alone, else they would move twice a step.
+        if self._writes:
+            self._used.add(name)
+        frozen = not self._writes and name in self._used
+        module = self._modules[name]
+        if isinstance(module, nn.ModuleList):
+            return [self._callable(part, frozen) for part in module]
+        return self._callable(module, frozen)
+
+    def _callable(self, module: nn.Module, frozen: bool) -> Any:
+        stateful = [part for part in module.modules() if hasattr(part, "frozen")]
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            for part in stateful:
+                part.frozen = frozen
+            if self._autocast is None:
+                return module(*args, **kwargs)
+            device = next((a.device.type for a in args if isinstance(a, Tensor)), "cpu")
+            with torch.autocast(device, self._autocast):
+                out = module(*args, **kwargs)
+            return _single_precision(out)
+
+        return call
+
+
+def _single_precision(out: Any) -> Any:
+    if isinstance(out, Tensor):
+        return out.float() if out.dtype in (torch.bfloat16, torch.float16) else out
+    if isinstance(out, tuple):
+        parts = [_single_precision(part) for part in out]
+        return type(out)(*parts) if hasattr(out, "_fields") else tuple(parts)
+    return out
+
+
+class Bound(nn.Module):
+    """A program bound to Pyro.
+
+    `model(x, ..., n=None)` and `guide(x, ...)` take the data fields that the program declares, by position or by name, and may be given to any
+    Pyro tool. Parameters are registered under a name of this object's own, so that two bound programs never share any.
+
+    Attributes
+    ----------
+    program : Program
+    fields : tuple of str
+        The data fields that the program declares.
+    num_data : int or None
+        Rows of the whole data set; weights a batch against global latents under stock ELBOs.
+    """
+
+    backend = "pyro"
+
+    def __init__(self, program: Program, num_data: int | None = None):
+        super().__init__()
+        self.program, self.num_data, self.fields = program, num_data, data_fields(program)
+        self.networks = nn.ModuleDict({name: _module(name, part) for name, part in program.networks(networks).items()})
+        self.autocast: torch.dtype | None = None
+        self.register_buffer("anchor", torch.empty(0), persistent=False)
+        self._id, self._scaled, self._guide_networks = f"ppl_vae.{next(_IDS)}", True, set()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters lie."""
+        return self.anchor.device
+
+    def model(self, *args: Tensor | None, n: int | None = None, **data: Tensor | None) -> Any:
+        """Run the story: with data it scores, without it draws `n` rows."""
+        return self._run("model", args, data, n)
+
+    def guide(self, *args: Tensor | None, n: int | None = None, **data: Tensor | None) -> Any:
+        """Run the guide on data."""
+        return self._run("guide", args, data, n)
+
+    def _run(self, role: str, args: tuple, data: dict[str, Any], n: int | None) -> Any:
+        if len(args) > len(self.fields):
+            raise ProgramError(f"{role} got {len(args)} arrays, the program declares {', '.join(self.fields) or 'no fields'}")
+        batch = dict(zip(self.fields, args, strict=False)) | data
+        unknown = set(batch) - set(self.fields)
+        if unknown:
+            raise ProgramError(f"{role} got {', '.join(sorted(unknown))}: the program declares {', '.join(self.fields)}")
+        if self._scaled and any(True for _ in self.parameters()):
+            pyro.module(self._id, self)
+        ppl = Primitives(self.anchor, n, self.num_data if self._scaled else None)
+        net = Networks(self.networks, self.autocast, self._guide_networks, writes=role == "guide")
+        return getattr(self.program, role)(ppl, net, **declared(self.program, role, batch))
+
+    @contextmanager
+    def unscaled(self) -> Iterator[None]:
+        """Trace with scale 1 and without touching the parameter store: what the project's own objectives do."""
+        before, self._scaled = self._scaled, False
+        try:
+            yield
+        finally:
+            self._scaled = before
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Return parameters and buffers by name, as copies on the host."""
+        return {name: value.detach().cpu().numpy().copy() for name, value in self.networks.state_dict().items()}
+
+    def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Set parameters and buffers.
+
+        Raises
+        ------
+        RunError
+            Where names or shapes are not the program's.
+        """
+        state = {name: torch.from_numpy(np.array(value)) for name, value in weights.items()}
+        try:
+            self.networks.load_state_dict(state)
+        except RuntimeError as error:
+            raise RunError(f"the weights do not fit the program: {' '.join(str(error).split())}") from None
+
+
+def _module(name: str, part: Any) -> nn.Module:
+    if isinstance(part, (list, tuple)):
+        return nn.ModuleList(_module(name, item) for item in part)
+    if not isinstance(part, nn.Module):
+        raise ProgramError(f"network {name!r} is a {type(part).__name__}, not a torch.nn.Module")
+    return part
+
+
+def bind(program: Program, *, num_data: int | None = None, seed: int = 0, device: str = "cpu") -> Bound:
+    """Make the program's networks, with weights that depend on `seed` alone, and bind it to Pyro."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Bound(program, num_data).to(device)

@@ -1,0 +1,95 @@
+"""The codebook of a VQ-VAE, learned by moving averages or by gradients."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ppl_vae.errors import UsageError
+
+
+class Codes(NamedTuple):
+    """What a codebook answers.
+
+    Attributes
+    ----------
+    vectors : [K, D]
+        The codebook that the codes refer to.
+    logits : [K]
+        Unnormalised log prior of the codes.
+    index : [...] or None
+        The nearest code of every vector that was asked for.
+    """
+
+    vectors: Tensor
+    logits: Tensor
+    index: Tensor | None
+
+
+def nearest(vectors: Tensor, points: Tensor) -> Tensor:
+    """Return the index of the nearest of [K, D] vectors for points [..., D], by squared distance written out."""
+    distance = vectors.square().sum(-1) - 2 * points @ vectors.mT
+    return distance.argmin(-1)
+
+
+class CodebookState(nn.Module):
+    """K vectors of D dimensions and a factorised prior over them (van den Oord et al., arXiv:1711.00937; moving averages: appendix A.1).
+
+    With `learning="ema"` the vectors are buffers, moved in train mode by the points that chose them; the first batch places them on points of
+    its own. With `learning="gradient"` they are parameters. Distances and vectors are always single precision or better.
+
+    Parameters
+    ----------
+    size, dim : int
+        K and D.
+    learning : {"ema", "gradient"}
+    decay : float
+        Of the moving averages.
+    learned_prior : bool
+        Learn one categorical prior for all positions; else it is uniform.
+    """
+
+    def __init__(self, size: int, dim: int, learning: str = "ema", decay: float = 0.99, learned_prior: bool = False):
+        super().__init__()
+        if learning not in ("ema", "gradient"):
+            raise UsageError(f"unknown codebook learning {learning!r}: choose ema or gradient")
+        self.ema, self.decay, self.frozen = learning == "ema", decay, False
+        self.register_buffer("placed", torch.zeros(()))
+        vectors = torch.randn(size, dim)
+        if self.ema:
+            self.register_buffer("vectors", vectors)
+            self.register_buffer("sums", vectors.clone())
+            self.register_buffer("counts", torch.ones(size))
+        else:
+            self.vectors = nn.Parameter(vectors / size)
+        self.logits = nn.Parameter(torch.zeros(size), requires_grad=learned_prior)
+
+    def forward(self, points: Tensor | None = None) -> Codes:
+        if points is None:
+            return Codes(self.vectors.clone(), self.logits, None)
+        with torch.autocast(points.device.type, enabled=False):
+            flat = points.detach().reshape(-1, points.shape[-1]).to(self.vectors.dtype)
+            vectors = self.vectors if not self.ema else self.vectors.clone()
+            learns = self.ema and self.training and not self.frozen
+            if learns:
+                vectors = self._placed_on(flat, vectors)
+            index = nearest(vectors.detach(), flat)
+            if learns:
+                self._learn(flat, index, vectors)
+        return Codes(vectors, self.logits, index.reshape(points.shape[:-1]))
+
+    def _placed_on(self, flat: Tensor, vectors: Tensor) -> Tensor:
+        rows = torch.arange(vectors.shape[0], device=flat.device) * flat.shape[0] // vectors.shape[0]
+        return torch.where(self.placed > 0, vectors, flat[rows])
+
+    def _learn(self, flat: Tensor, index: Tensor, vectors: Tensor) -> None:
+        chosen = F.one_hot(index, vectors.shape[0]).to(flat.dtype)
+        before = torch.where(self.placed > 0, self.sums, vectors)
+        counts = torch.lerp(chosen.sum(0), self.counts, self.decay)
+        sums = torch.lerp(chosen.mT @ flat, before, self.decay)
+        # Each buffer is computed out of place and written once: chained in-place updates are miscompiled on CPU.
+        self.counts.copy_(counts)
+        self.sums.copy_(sums)
+        self.vectors.copy_(sums / counts.clamp_min(1e-5).unsqueeze(-1))
+        self.placed.copy_(torch.ones_like(self.placed))

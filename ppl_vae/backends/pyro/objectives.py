@@ -1,0 +1,89 @@
+"""The objectives of `ppl_vae.objectives` for Pyro, as one module whose output is a loss in nats a datum."""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from pyro.infer import ELBO as PyroELBO
+from torch import Tensor, nn
+
+from ppl_vae import objectives
+from ppl_vae.backends.pyro.terms import ELBOTerms, check_sites, elbo_terms, log_weights, traces
+from ppl_vae.errors import UsageError
+
+
+class Loss(NamedTuple):
+    """A loss to minimise, in nats a datum, and numbers to log (detached)."""
+
+    value: Tensor
+    metrics: dict[str, Tensor]
+
+
+class Objective(nn.Module):
+    """Objective, model and guide in one module: `forward(batch, weight)` is everything that a training step differentiates.
+
+    Parameters
+    ----------
+    bound : Bound or PlainBound
+    objective : ppl_vae.ELBO, ppl_vae.IWAE, pyro.infer.ELBO or callable
+        A callable gets (model, guide, batch) and returns a loss, summed over the data set.
+    num_data : int
+        Rows of the whole data set.
+    """
+
+    def __init__(self, bound: nn.Module, objective: Any, num_data: int):
+        super().__init__()
+        self.bound, self.objective, self.num_data = bound, objective, num_data
+        if not isinstance(objective, (objectives.ELBO, objectives.IWAE)) and not callable(_loss_function(objective)):
+            raise UsageError(f"{objective!r} is no objective: use ELBO(), IWAE(k), a pyro.infer ELBO or a callable")
+
+    def forward(self, batch: dict[str, Tensor], weight: Tensor) -> Loss:
+        if isinstance(self.objective, objectives.ELBO):
+            return self._elbo(batch, weight)
+        if isinstance(self.objective, objectives.IWAE):
+            return self._iwae(batch)
+        loss = _loss_function(self.objective)(self.bound.model, self.bound.guide, **batch) / self.num_data
+        return Loss(loss, {"elbo_nats": -loss.detach()})
+
+    def check(self, batch: dict[str, Tensor]) -> None:
+        """Run once and refuse, by name, sites that the objective cannot estimate."""
+        if isinstance(self.objective, (objectives.ELBO, objectives.IWAE)):
+            guide, model = traces(self.bound, batch)
+            check_sites(guide, model)
+            if isinstance(self.objective, objectives.IWAE):
+                log_weights(guide, model)
+
+    def _elbo(self, batch: dict[str, Tensor], weight: Tensor) -> Loss:
+        guide, model = traces(self.bound, batch, self.objective.particles)
+        terms = elbo_terms(guide, model, self.objective.analytic_kl)
+        rate = _total(terms.kl) + _total(terms.kl_global) / self.num_data
+        distortion = -terms.log_likelihood.mean()
+        loss = distortion + weight * rate + _total(terms.auxiliary)
+        return Loss(loss, _metrics(terms, distortion, rate))
+
+    def _iwae(self, batch: dict[str, Tensor]) -> Loss:
+        guide, model = traces(self.bound, batch, self.objective.k)
+        weights = log_weights(guide, model)
+        bound = weights if self.objective.k == 1 else weights.logsumexp(0) - math.log(self.objective.k)
+        terms = elbo_terms(guide, model, analytic_kl=False)
+        metrics = _metrics(terms, -terms.log_likelihood.mean(), _total(terms.kl)) | {"iw_nats": bound.mean().detach()}
+        return Loss(-bound.mean() + _total(terms.auxiliary), metrics)
+
+
+def _loss_function(objective: Any) -> Any:
+    if isinstance(objective, PyroELBO):
+        return objective.differentiable_loss
+    return objective
+
+
+def _total(terms: dict[str, Tensor]) -> Tensor | float:
+    return sum((term.mean() for term in terms.values()), start=0.0)
+
+
+def _metrics(terms: ELBOTerms, distortion: Tensor, rate: Tensor | float) -> dict[str, Tensor]:
+    with torch.no_grad():
+        rate = torch.as_tensor(rate, device=distortion.device)
+        metrics = {"elbo_nats": -(distortion + rate), "distortion_nats": distortion, "rate_nats": rate}
+        metrics |= {f"rate_nats/{name}": kl.mean() for name, kl in terms.kl.items()} if len(terms.kl) > 1 else {}
+        metrics |= {f"penalty/{name}": value.mean() for name, value in terms.auxiliary.items()}
+        return {name: value.detach() for name, value in (metrics | terms.metrics).items()}

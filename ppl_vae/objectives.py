@@ -1,0 +1,116 @@
+"""What training asks for. Each objective is a frozen dataclass; each backend computes it, per datum and per site, in nats.
+
+Evaluation never uses these weights: it always reports the plain bound.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ppl_vae.errors import UsageError
+from ppl_vae.schedules import as_schedule
+
+
+def _check_particles(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UsageError(f"{name}={value!r}: a number of samples is a whole number of at least 1")
+
+
+@dataclass(frozen=True)
+class ELBO:
+    """Evidence lower bound: E_q[log p(x | z)] - beta KL(q(z | x) || p(z)), in nats.
+
+    Attributes
+    ----------
+    beta : float, str or schedule
+        Weight of the KL; a schedule maps the step to a weight, 0 is allowed. Its text form is that of `ppl_vae.schedules.as_schedule`.
+    warm_up : int
+        Steps over which the weight rises linearly from 0 (0: none). Multiplies `beta`.
+    analytic_kl : bool
+        Use the closed form where one is registered, samples elsewhere.
+    particles : int
+        Samples of the guide a datum.
+
+    References
+    ----------
+    Kingma & Welling, arXiv:1312.6114, eq. 3; Higgins et al. 2017 (beta); Sonderby et al., arXiv:1602.02282 (warm-up).
+    """
+
+    beta: Any = 1.0
+    warm_up: int = 0
+    analytic_kl: bool = True
+    particles: int = 1
+
+    def __post_init__(self) -> None:
+        _check_particles("particles", self.particles)
+        if not isinstance(self.warm_up, int) or self.warm_up < 0:
+            raise UsageError(f"warm_up={self.warm_up!r}: a number of steps is a whole number of at least 0")
+        schedule = as_schedule(self.beta)
+        if schedule(0) < 0:
+            raise UsageError(f"beta={self.beta!r}: the weight of the KL cannot be negative")
+
+    def weight(self, step: int) -> float:
+        """Return the weight of the KL at a step."""
+        ramp = min(1.0, step / self.warm_up) if self.warm_up else 1.0
+        return float(as_schedule(self.beta)(step)) * ramp
+
+    def check_fits(self, max_steps: int) -> None:
+        """Refuse a warm-up that would not end within the run."""
+        if self.warm_up > max_steps:
+            raise UsageError(f"the warm-up of {self.warm_up} steps is longer than the run of {max_steps} steps")
+        as_schedule(self.beta).check_fits(max_steps)
+
+
+@dataclass(frozen=True)
+class IWAE:
+    """Importance weighted bound with k samples: E[log 1/k sum_k p(x, z_k) / q(z_k | x)], in nats a datum.
+
+    For programs whose latents all belong to one datum. With k=1 it is the ELBO with a sampled KL.
+
+    References
+    ----------
+    Burda, Grosse & Salakhutdinov, arXiv:1509.00519, eq. 8.
+    """
+
+    k: int = 5
+
+    def __post_init__(self) -> None:
+        _check_particles("k", self.k)
+
+    def weight(self, step: int) -> float:
+        """Return 1: the bound has no KL weight."""
+        return 1.0
+
+    def check_fits(self, max_steps: int) -> None:
+        """Accept any length of run."""
+
+
+OBJECTIVES = {"elbo": ELBO, "iwae": IWAE}
+
+
+def parse(text: str) -> ELBO | IWAE:
+    """Return the objective that a text names: `elbo`, `elbo(beta=4,warm_up=1000)`, `iwae(k=50)`."""
+    name, _, rest = text.strip().partition("(")
+    kind = OBJECTIVES.get(name.strip().lower())
+    if kind is None or (rest and not rest.endswith(")")):
+        raise UsageError(f"unknown objective {text!r}: write elbo, elbo(beta=4,warm_up=1000) or iwae(k=50)")
+    objective = kind()
+    for item in filter(None, (part.strip() for part in rest.removesuffix(")").split(","))):
+        key, _, value = (part.strip() for part in item.partition("="))
+        if key not in kind.__dataclass_fields__:
+            raise UsageError(f"{name} has no option {key!r}: it takes {', '.join(kind.__dataclass_fields__)}")
+        objective = replace(objective, **{key: _value(key, value)})
+    return objective
+
+
+def _value(key: str, text: str) -> Any:
+    words = {"true": True, "false": False}
+    if text.lower() in words:
+        return words[text.lower()]
+    for convert in (int, float):
+        try:
+            return convert(text)
+        except ValueError:
+            continue
+    if key == "beta":
+        return text
+    raise UsageError(f"{key}={text!r} is not a number")

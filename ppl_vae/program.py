@@ -1,0 +1,144 @@
+"""What a declared model is.
+
+A Program is a frozen dataclass with three methods: `networks`, `model` and `guide`. It holds sizes and names, never tensors, and binds to a
+backend with `ppl_vae.bind`.
+
+Axes, from left to right, of every array that a program sees:
+
+    particles   samples of the guide for one datum (leftmost; absent with one particle)
+    data        the rows of the batch: the plate "data", dim -1 of every batch shape
+    event       what one site draws for one datum: latent vectors, C x H x W images, code grids
+
+Networks keep every leading axis as it is, so that the same network serves one sample and many.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar
+
+from ppl_vae.errors import DataError, ProgramError, UsageError
+
+_SKIPPED = ("self", "ppl", "net", "n")
+
+
+def _check_sizes(name: str, value: Any) -> None:
+    if isinstance(value, bool) or value is None:
+        return
+    if isinstance(value, int) and value < 1:
+        raise UsageError(f"{name}={value}: a size must be at least 1")
+    if isinstance(value, (tuple, list)):
+        for item in value:
+            _check_sizes(name, item)
+
+
+class Program:
+    """A variational autoencoder as a story, a guide and the networks that both use.
+
+    Subclasses are frozen dataclasses. A field `<name>_shape` that is None is filled in from the data's field `<name>`.
+
+    Attributes
+    ----------
+    backends : tuple of str
+        The backends that can run the program. A program whose networks exist on one side only says so here.
+    """
+
+    backends: ClassVar[tuple[str, ...]] = ("pyro", "numpyro")
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, list):
+                object.__setattr__(self, field.name, tuple(value))
+            _check_sizes(field.name, value)
+
+    def networks(self, nn: Any) -> dict[str, Any]:
+        """Return the networks by name, made from the backend's `nn` (an empty dict where there are none)."""
+        return {}
+
+    def model(self, ppl: Any, net: Any, **data: Any) -> None:
+        """Tell the story: prior, latents, likelihood. Every data field is None when drawing from the prior. Abstract."""
+        raise NotImplementedError(f"{type(self).__name__} declares no model(self, ppl, net, ...)")
+
+    def guide(self, ppl: Any, net: Any, **data: Any) -> None:
+        """Approximate the posterior of every latent site of `model`, given the data. Abstract."""
+        raise NotImplementedError(f"{type(self).__name__} declares no guide(self, ppl, net, ...)")
+
+    def adapted_to(self, data: Any) -> "Program":
+        """Fill in what the program leaves open from the data.
+
+        Parameters
+        ----------
+        data : ppl_vae.data.Data
+            Anything with `fields` and `shape(field)`.
+
+        Raises
+        ------
+        DataError
+            Where a shape that the program fixes is not the data's.
+        """
+        changes = {}
+        for field in fields(self):
+            name, found = field.name.removesuffix("_shape"), None
+            if not field.name.endswith("_shape") or name not in data.fields:
+                continue
+            declared, found = getattr(self, field.name), tuple(data.shape(name))
+            if declared is None:
+                changes[field.name] = found
+            elif tuple(declared) != found:
+                raise DataError(f"the data's {name} has shape {found} a row, the program was made for {tuple(declared)}")
+        return replace(self, **changes)
+
+    def filled(self, **makers: Callable[[], Any]) -> "Program":
+        """Return the program with each named field that is None set to what its maker returns."""
+        return replace(self, **{name: make() for name, make in makers.items() if getattr(self, name) is None})
+
+
+@dataclass(frozen=True)
+class PlainProgram:
+    """Two functions of plain Pyro or plain NumPyro, taken as they are.
+
+    Attributes
+    ----------
+    model, guide : callable
+        Take the batch's arrays as positional arguments.
+    name : str
+        What to call the program in results.
+    backend : str
+        "pyro" or "numpyro".
+    """
+
+    model: Callable
+    guide: Callable
+    name: str = "plain"
+    backend: str = "pyro"
+
+    def __post_init__(self) -> None:
+        for role in ("model", "guide"):
+            if not callable(getattr(self, role)):
+                raise ProgramError(f"{self.name}: `{role}` is not a function")
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """The one backend that the functions are written in."""
+        return (self.backend,)
+
+
+def data_fields(program: Program) -> tuple[str, ...]:
+    """Return the names of the data fields that a program's model or guide declares as parameters, model first."""
+    names: dict[str, None] = {}
+    for function in (program.model, program.guide):
+        for name, parameter in inspect.signature(function).parameters.items():
+            if name in _SKIPPED:
+                continue
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                raise ProgramError(
+                    f"{type(program).__name__}.{function.__name__} takes *{name}: name the data fields that it uses one by one"
+                )
+            names[name] = None
+    return tuple(names)
+
+
+def declared(program: Program, role: str, batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a batch that `model` or `guide` declares."""
+    return {name: batch[name] for name in inspect.signature(getattr(program, role)).parameters if name in batch}
