@@ -66,7 +66,7 @@ class Linear(_Schedule):
 
     References
     ----------
-    Sonderby et al., arXiv:1602.02282, section 2.2 (warm-up of the KL weight).
+    Sonderby et al., arXiv:1602.02282 (warm-up of the KL weight).
     """
 
     start: float
@@ -94,7 +94,7 @@ class Cyclical(_Schedule):
 
     References
     ----------
-    Fu et al. 2019, arXiv:1903.10145, eq. 6 (with steps counted from 0).
+    Fu et al. 2019, arXiv:1903.10145 (with steps counted from 0).
     """
 
     start: float
