@@ -29,13 +29,18 @@ class HashingFile(io.RawIOBase):
     def __init__(self, file: BinaryIO):
         super().__init__()
         self._file, self._hash, self._size = file, hashlib.sha256(), 0
+        self.failure: OSError | None = None  # serialisers wrap or swallow a full disk
 
     def writable(self) -> bool:
         return True
 
     def write(self, data) -> int:
         view = memoryview(data).cast("B")
-        self._file.write(view)
+        try:
+            self._file.write(view)
+        except OSError as error:
+            self.failure = error
+            raise
         self._hash.update(view)
         self._size += len(view)
         return len(view)
@@ -55,15 +60,28 @@ def staged(path: Path) -> Path:
 
 def stage(path: Path, content: Content) -> Entry:
     """Write content beside `path` under its staged name, down to the disk, and return its size and hash."""
-    with open(staged(path), "wb") as file:
-        out = HashingFile(file)
-        if callable(content):
-            content(out)
-        else:
-            out.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(staged(path), "wb") as file:
+            out = HashingFile(file)
+            _fill(out, content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        error.filename = os.fspath(path)
+        raise
     return out.entry
+
+
+def _fill(out: HashingFile, content: Content) -> None:
+    if not callable(content):
+        out.write(content)
+        return
+    try:
+        content(out)
+    except Exception as error:
+        raise out.failure or error from None
+    if out.failure:
+        raise out.failure
 
 
 def replace(path: Path, content: Content) -> None:

@@ -1,8 +1,8 @@
 """RunFolder: groups of files that are replaced together or not at all.
 
-A group is written beside the old files (`NAME.new`), then `manifest.json` is renamed into place: that rename is
-the commit. After it the staged files are renamed. Whatever a crash left is settled by the manifest: a staged
-file with the hash that the manifest gives is renamed (forward), any other is removed (back).
+A group is written beside the old files (`NAME.new`), then `manifest.json` is renamed into place: that
+rename is the commit. After it the staged files are renamed. Whatever a crash left is settled by the
+manifest: a staged file with the hash that it gives is renamed (forward), any other is removed (back).
 """
 
 import contextlib
@@ -82,7 +82,7 @@ class RunFolder:
         """
         folder = cls(Path(path), manifest.load(Path(path)))
         if any(folder._staged()):
-            with contextlib.suppress(RunError), folder.lock(wait=0.0):
+            with contextlib.suppress(OSError, RunError), folder.lock(wait=0.0):
                 folder._settle()
         return folder
 
@@ -123,16 +123,16 @@ class RunFolder:
             A name that a run folder cannot hold.
         """
         for name in files:
-            _check_name(name)
+            _check_name(name, self.path)
         with self.lock():
-            self._settle()
             try:
+                self._settle()
                 self._commit(files)
             except BaseException as error:
                 with contextlib.suppress(OSError, RunError):
                     self._settle()
                 if isinstance(error, OSError):
-                    raise _failed("write", self.path / next(iter(files)), error) from error
+                    raise _failed("write", Path(error.filename or self.path), error) from error
                 raise
 
     def read(self, name: str) -> bytes:
@@ -169,11 +169,8 @@ class RunFolder:
 
     def append_metrics(self, row: dict) -> None:
         """Append one row to metrics.jsonl; numbers that are not finite are kept as well."""
-        path = self.path / metrics.NAME
-        if not self._mended:
-            metrics.mend(path)
-            self._mended = True
-        metrics.append(path, row)
+        metrics.append(self.path / metrics.NAME, row, mend=not self._mended)
+        self._mended = True
 
     def metrics(self) -> list[dict]:
         """The rows of metrics.jsonl; a torn last line is dropped."""
@@ -239,9 +236,9 @@ def _is_bare(path: Path) -> bool:
         return False
 
 
-def _check_name(name: str) -> None:
+def _check_name(name: str, folder: Path) -> None:
     bad = not name or name.startswith(".") or Path(name).name != name or "\\" in name
-    if bad or name in _RESERVED or name.endswith(disk.STAGED):
+    if bad or name in _RESERVED or name.endswith(disk.STAGED) or (folder / name).is_dir():
         raise UsageError(f"a run folder cannot hold a file called {name!r}: "
                          "give a plain file name that the folder does not use itself")
 

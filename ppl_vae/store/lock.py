@@ -15,6 +15,7 @@ except ImportError:  # Windows: runs are not locked there
 
 NAME = ".lock"
 _BUSY = (errno.EWOULDBLOCK, errno.EACCES)
+_held: set[int] = set()
 
 
 def acquire(folder: Path, wait: float) -> int:
@@ -25,7 +26,7 @@ def acquire(folder: Path, wait: float) -> int:
     Raises
     ------
     RunError
-        Another process (or another part of this one) holds it after `wait` seconds, or it cannot be written to.
+        Another process (or another part of this one) holds it after `wait` seconds, or it cannot be made.
     """
     try:
         handle = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o666)
@@ -33,6 +34,7 @@ def acquire(folder: Path, wait: float) -> int:
         raise RunError(f"cannot write to {folder} ({error.strerror or error}): "
                        "check that the folder exists and its permissions") from error
     if _taken(handle, time.monotonic() + wait):
+        _held.add(handle)
         _sign(handle)
         return handle
     holder = os.pread(handle, 200, 0).decode(errors="replace").strip() or "unknown"
@@ -42,7 +44,15 @@ def acquire(folder: Path, wait: float) -> int:
 
 
 def release(handle: int) -> None:
-    os.close(handle)
+    """Give back what `acquire` gave."""
+    if handle in _held:
+        _held.remove(handle)
+        os.close(handle)
+
+
+def _forget() -> None:
+    for handle in list(_held):
+        release(handle)
 
 
 def _taken(handle: int, deadline: float) -> bool:
@@ -66,3 +76,7 @@ def _sign(handle: int) -> None:
         os.pwrite(handle, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
     except OSError:
         pass
+
+
+if hasattr(os, "register_at_fork"):  # a worker that outlives a killed training must not keep the lock
+    os.register_at_fork(after_in_child=_forget)

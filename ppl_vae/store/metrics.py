@@ -16,10 +16,12 @@ NAME = "metrics.jsonl"
 _BEYOND = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
-def append(path: Path, row: dict) -> None:
-    """Add one row and hand it to the operating system."""
+def append(path: Path, row: dict, mend: bool = False) -> None:
+    """Add one row and hand it to the operating system; `mend` what a crash tore before."""
     line = encode(row)
     try:
+        if mend:
+            _mend(path)
         with open(path, "ab") as file:
             file.write(line)
     except OSError as error:
@@ -47,12 +49,11 @@ def read(path: Path) -> list[dict]:
         if row is not None:
             rows.append(row)
         elif number < len(lines):
-            raise RunError(f"{path}, line {number} is damaged: remove that line, or restore the file from a copy")
+            raise RunError(f"{path}, line {number} is damaged: remove it, or restore a copy of the file")
     return rows
 
 
-def mend(path: Path) -> None:
-    """Bring a last line that a crash tore to an end, so that the next row starts a line of its own."""
+def _mend(path: Path) -> None:
     lines = _lines(path)
     if not lines or lines[-1].endswith(b"\n"):
         return
