@@ -113,7 +113,7 @@ class Data:
         return rows
 
     def train_rows(self) -> dict[str, np.ndarray]:
-        """Rows to train on: probabilities where the backend draws new bits each step (dynamic), else `rows`."""
+        """Rows to train on: `raw` if dynamic (the backend draws new bits each step), else `rows`."""
         return self.raw("train") if self.binarize == "dynamic" else self.rows("train")
 
     @cached_property

@@ -5,10 +5,13 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from ppl_vae.data.locate import locate
+from ppl_vae.data.arrays import of
 from ppl_vae.data.dataset import Data
-from ppl_vae.data.sources import SOURCES, Source
-from ppl_vae.errors import DataError, UsageError
+from ppl_vae.data.files import read
+from ppl_vae.data.locate import locate
+from ppl_vae.data.registry import SOURCES
+from ppl_vae.data.sources import Source
+from ppl_vae.errors import UsageError
 
 
 def named(name: str) -> Source:
@@ -23,18 +26,67 @@ def named(name: str) -> Source:
     return SOURCES[name]
 
 
-def load_named(name, *, binarize="none", offline=False, valid=None, test=None, split_seed=0) -> Data:
-    """Load a named data set; see `load`."""
-    source = named(name)
+def load(
+    name_or_path,
+    *,
+    binarize="none",
+    offline=False,
+    valid=None,
+    test=None,
+    split_seed=0,
+    kind=None,
+    levels=None,
+) -> Data:
+    """Load a data set by name, or the user's own by path.
+
+    Parameters
+    ----------
+    name_or_path : str or path
+        One of the names in `catalogue()`, or a path: `.npz` of named fields (with splits if the names end in
+        `_train`, `_valid`, `_test`), `.npy`, `.csv` of numeric columns, or a folder of images.
+    binarize : str
+        "none", "dynamic" or "static".
+    offline : bool
+        Never download.
+    valid, test : int or float, optional
+        Rows to hold out where the data leaves it open, as a number or as a fraction; `valid=0` for none.
+    split_seed : int
+        Seed of random splits.
+    kind : str, optional
+        For a path: see `of`.
+    levels : int, optional
+        For a path: see `of`.
+
+    Raises
+    ------
+    UsageError
+        An unknown name or an impossible option.
+    DataError
+        Missing or damaged content.
+    """
+    options = {"binarize": binarize, "valid": valid, "test": test, "split_seed": split_seed}
+    if not isinstance(name_or_path, (str, os.PathLike)):
+        kind = type(name_or_path).__name__
+        raise UsageError(f"load takes a name or a path, not {kind}: use data.of for arrays")
+    if isinstance(name_or_path, str) and name_or_path in SOURCES:
+        if kind is not None or levels is not None:
+            raise UsageError(f"kind and levels of {name_or_path} are known: leave them out")
+        return _load_named(SOURCES[name_or_path], offline, **options)
+    return _load_path(str(name_or_path), kind=kind, levels=levels, **options)
+
+
+def _load_path(given: str, **options) -> Data:
+    path = Path(given).expanduser()
+    looks_like_path = path.suffix or path.name != given
+    if not given or (not path.exists() and not looks_like_path):
+        named(given)
+    fields, coords = read(path)
+    return replace(of(fields, name=given, **options), source=str(path.resolve()), coords=coords)
+
+
+def _load_named(source, offline, *, binarize, valid, test, split_seed) -> Data:
     folder = locate(source, offline)
     splits, rule = source.split(source.read(folder, source), valid, test, split_seed)
     place = "scikit-learn" if folder is None else str(folder.path)
-    return Data(
-        source.name, splits, source.kind, source.levels, binarize, rule, place, source.licence, dict(source.coords)
-    )
-
-
-def load(name_or_path, *, binarize="none", offline=False, valid=None, test=None, split_seed=0) -> Data:
-    return load_named(
-        name_or_path, binarize=binarize, offline=offline, valid=valid, test=test, split_seed=split_seed
-    )
+    terms, coords = source.licence, dict(source.coords)
+    return Data(source.name, splits, source.kind, source.levels, binarize, rule, place, terms, coords)

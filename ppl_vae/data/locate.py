@@ -4,14 +4,14 @@ import gzip
 import hashlib
 import logging
 import os
-import shutil
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from ppl_vae.data.sources import SOURCES, Source
+from ppl_vae.data.registry import SOURCES
+from ppl_vae.data.sources import Source
 from ppl_vae.errors import DataError
 
 VARIABLE = "PPL_VAE_DATA"
@@ -51,7 +51,8 @@ class Folder:
         """Refuse content whose md5 is not the registered one."""
         found, wanted = hashlib.md5(content, usedforsecurity=False).hexdigest(), self.source.md5[key]
         if found != wanted:
-            what = self.path / key if key in self.source.files else f"{key} in {self.path / self.source.files[0]}"
+            in_file = key not in self.source.files
+            what = f"{key} in {self.path / self.source.files[0]}" if in_file else self.path / key
             raise DataError(
                 f"{what} has the wrong content (md5 {found}, expected {wanted}): it is damaged or another "
                 f"data set; remove it and fetch {self.source.name} again"
@@ -61,7 +62,8 @@ class Folder:
         """One array of an .npz, of 2-d rows of the source's size."""
         columns = int(np.prod(self.source.shape))
         if key not in arrays or arrays[key].ndim != 2 or arrays[key].shape[1] != columns:
-            raise DataError(f"{self.path / self.source.files[0]} has no array {key} with rows of {columns} numbers")
+            path = self.path / self.source.files[0]
+            raise DataError(f"{path} has no array {key} with rows of {columns} numbers")
         return arrays[key]
 
 
@@ -107,10 +109,16 @@ def locate(source: Source, offline: bool = False) -> Folder | None:
         return folder
     if offline:
         raise DataError(
-            f"{source.name} is not on this machine ({source.folder}/{source.files[0]} not found) and offline "
-            f"forbids the download: set {VARIABLE} to the folder that holds {source.folder}/"
+            f"{source.name} is not on this machine ({_missing(source)} not found) and offline forbids the "
+            f"download: set {VARIABLE} to the folder that holds {source.folder}/"
         )
     return download(source)
+
+
+def _missing(source: Source) -> Path:
+    """The first file that is sought in vain, in `PPL_VAE_DATA` or else in the cache."""
+    folder = Folder((_given_folder() or cache_folder()) / source.folder, source)
+    return folder.path / next(name for name in source.files if folder.file(name) is None)
 
 
 def download(source: Source) -> Folder:
@@ -150,9 +158,6 @@ def _retrieve(address: str, path: Path):
     print(f"downloading {address}", file=sys.stderr)
     pooch.get_logger().setLevel(logging.WARNING)
     path.unlink(missing_ok=True)
-    if address.startswith("file://"):
-        shutil.copyfile(address.removeprefix("file://"), path)
-        return
     pooch.retrieve(address, known_hash=None, fname=path.name, path=path.parent)
 
 

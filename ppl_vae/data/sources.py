@@ -1,8 +1,7 @@
-"""The named data sets: where each comes from, how its content is checked and read, and how it is split."""
+"""What a named data set is, and how each kind is read and split; the list itself is in `registry`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -49,14 +48,16 @@ class Source:
     coords: dict[str, list] = field(default_factory=dict)
 
 
-def _read_digits(folder, source):
+def read_digits(folder, source):
+    """scikit-learn's digits: `all` with x uint8 `[1797, 1, 8, 8]` of 17 levels and y."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     return {"all": {"x": digits.images.astype(np.uint8)[:, None], "y": digits.target.astype(np.int64)}}
 
 
-def _read_mnist(folder, source):
+def read_mnist(folder, source):
+    """The four IDX files of MNIST and its likes: `train` and `test` with x uint8 `[N, 1, 28, 28]` and y."""
     found = {}
     for split, prefix in MNIST_PARTS.items():
         images, labels = f"{prefix}-images-idx3-ubyte.gz", f"{prefix}-labels-idx1-ubyte.gz"
@@ -67,19 +68,22 @@ def _read_mnist(folder, source):
     return found
 
 
-def _read_cifar(folder, source):
+def read_cifar(folder, source):
+    """CIFAR-10's training batches: `batch 1` ... `batch 5` with x uint8 `[10000, 3, 32, 32]` and y."""
     batches = [readers.cifar(folder.payload(name), name) for name in source.files]
     return {f"batch {i}": {"x": x, "y": y} for i, (x, y) in enumerate(batches, start=1)}
 
 
-def _read_frey(folder, source):
+def read_frey(folder, source):
+    """Frey faces: `all` with x uint8 `[1965, 1, 28, 20]`; the hash is that of the pixels."""
     faces = readers.mat(folder.payload(source.files[0], check=False), "ff", source.files[0])
     faces = np.ascontiguousarray(faces.T)
     folder.check("ff", faces.tobytes())
     return {"all": {"x": faces.reshape(-1, 1, 28, 20)}}
 
 
-def _read_static(folder, source):
+def read_static(folder, source):
+    """Larochelle's binarized MNIST: x of bits; the hash is that of the text form that he published."""
     arrays, found = readers.npz(folder.payload(source.files[0], check=False), source.files[0]), {}
     for split in ("train", "valid", "test"):
         bits = folder.array(arrays, f"{split}_data")
@@ -88,7 +92,7 @@ def _read_static(folder, source):
     return found
 
 
-def _unpack_cifar(folder, source):
+def unpack_cifar(folder, source):
     """Take the batches out of the archive, without trusting any path in it."""
     import tarfile
 
@@ -100,7 +104,7 @@ def _unpack_cifar(folder, source):
     (folder / archive).unlink()
 
 
-def _unpack_static(folder, source):
+def unpack_static(folder, source):
     """Put the three text files into one .npz."""
     columns, arrays = int(np.prod(source.shape)), {}
     for name in source.downloads:
@@ -115,7 +119,9 @@ def _refuse_test(source_name, test, seed):
         raise UsageError(f"{source_name} has its own test set: leave out test and split_seed")
 
 
-def _hold_out(name: str, default: int, pool: str, test_rule: str):
+def hold_out(name: str, default: int, pool: str, test_rule: str):
+    """The rule that the last `default` training rows are the validation set; the test set is given."""
+
     def split(found, valid, test, seed):
         _refuse_test(name, test, seed)
         n = splits.count(found["train"])
@@ -126,111 +132,22 @@ def _hold_out(name: str, default: int, pool: str, test_rule: str):
     return split
 
 
-def _split_cifar(found, valid, test, seed):
+def split_cifar(found, valid, test, seed):
+    """Batches 1-4 to train on, with the end of batch 4 as validation set, and batch 5 as test set."""
     parts = [found[f"batch {i}"] for i in range(1, 5)]
     train = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    rule = _hold_out("cifar10", 2000, "batches 1-4", "batch 5 (not the official test batch)")
+    rule = hold_out("cifar10", 2000, "batches 1-4", "batch 5 (not the official test batch)")
     return rule({"train": train, "test": found["batch 5"]}, valid, test, seed)
 
 
-def _split_random(found, valid, test, seed):
+def split_random(found, valid, test, seed):
+    """Seeded random splits, 80/10/10 unless told."""
     return splits.at_random(found["all"], valid, test, seed)
 
 
-def _split_given(found, valid, test, seed):
+def split_given(found, valid, test, seed):
+    """The splits of the authors."""
     if valid is not None:
         raise UsageError("this data set has its own validation set: leave out valid")
     _refuse_test("this data set", test, seed)
     return found, "as given by its authors"
-
-
-def _idx_files():
-    return tuple(f"{p}-{kind}-ubyte.gz" for p in MNIST_PARTS.values() for kind in ("images-idx3", "labels-idx1"))
-
-
-def _addresses(files, *bases) -> dict[str, tuple[str, ...]]:
-    return {name: tuple(base + name for base in bases) for name in files}
-
-
-def _md5(names, *digests) -> dict[str, str]:
-    return dict(zip(names, digests, strict=True))
-
-
-_CIFAR_FILES = tuple(f"data_batch_{i}.bin.gz" for i in range(1, 6))
-_STATIC_URL = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/"
-_STATIC_SPLITS = ("train", "valid", "test")
-_IDX: dict[str, Any] = {"read": _read_mnist, "shape": (1, 28, 28), "num_rows": 70_000, "files": _idx_files()}
-
-SOURCES = {
-    source.name: source
-    for source in (
-        Source(
-            "digits", _read_digits, _split_random, (1, 8, 8), 1797, "CC BY 4.0 (UCI), with scikit-learn",
-            levels=17,
-        ),
-        Source(
-            "mnist", **_IDX, licence="CC BY-SA 3.0", folder="mnist",
-            split=_hold_out("mnist", 5000, "the 60000 training images", "the official 10000"),
-            md5=_md5(
-                _idx_files(),
-                "6bbc9ace898e44ae57da46a324031adb", "a25bea736e30d166cdddb491f175f624",
-                "2646ac647ad5339dbf082846283269ea", "27ae3e4e09519cfbb04c329615203637",
-            ),
-            downloads=_addresses(
-                _idx_files(),
-                "https://ossci-datasets.s3.amazonaws.com/mnist/",
-                "https://storage.googleapis.com/cvdf-datasets/mnist/",
-            ),
-        ),
-        Source(
-            "fashion-mnist", **_IDX, licence="MIT", folder="fashion-mnist",
-            split=_hold_out("fashion-mnist", 5000, "the 60000 training images", "the official 10000"),
-            md5=_md5(
-                _idx_files(),
-                "f4a8712d7a061bf5bd6d2ca38dc4d50a", "9018921c3c673c538a1fc5bad174d6f9",
-                "8181f5470baa50b63fa0f6fddb340f0a", "15d484375f8d13e6eb1aabb0c3f46965",
-            ),
-            downloads=_addresses(
-                _idx_files(),
-                "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
-                "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
-            ),
-            system=("/usr/share/datasets/fashion-mnist",),
-            coords={
-                "y": ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
-                      "Ankle boot"]
-            },
-        ),
-        Source(
-            "cifar10", _read_cifar, _split_cifar, (3, 32, 32), 50_000, "none stated (research)",
-            folder="cifar10", files=_CIFAR_FILES,
-            md5=_md5(
-                _CIFAR_FILES,
-                "5dd7e06a14cb22eb9f671a540d1b7c25", "5ea93a67294ea407fff1d09f752e9692",
-                "942cd6a4bcdd0dd3c604fbe906cb4421", "ae636b3ba5c66a11e91e8cb52e771fcb",
-                "53f37980c15c3d472c316c40844f3f0d",
-            ),
-            downloads=_addresses(("cifar-10-binary.tar.gz",), "https://www.cs.toronto.edu/~kriz/"),
-            unpack=_unpack_cifar,
-            coords={
-                "y": ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-            },
-        ),
-        Source(
-            "frey-faces", _read_frey, _split_random, (1, 28, 20), 1965, "none stated (research)",
-            folder="frey_faces", files=("frey_rawface.mat",), md5={"ff": "687b39ec28b56c183474c235686975cf"},
-            downloads=_addresses(("frey_rawface.mat",), "https://cs.nyu.edu/~roweis/data/"),
-        ),
-        Source(
-            "static-mnist", _read_static, _split_given, (1, 28, 28), 70_000, "from MNIST (CC BY-SA 3.0)",
-            levels=2, folder="binarized_mnist", files=("binarized_mnist.npz",),
-            md5=_md5(
-                [f"{split}_data" for split in _STATIC_SPLITS],
-                "db28b1a6ae0fe70cbd3da91acf46e477", "bf37822a04e94123630de6a7dfd9c9ef",
-                "14e41ae11040adba6ab8cb291eda0dd8",
-            ),
-            downloads=_addresses([f"binarized_mnist_{split}.amat" for split in _STATIC_SPLITS], _STATIC_URL),
-            unpack=_unpack_static,
-        ),
-    )
-}

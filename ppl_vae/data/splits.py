@@ -6,7 +6,7 @@ from ppl_vae.errors import UsageError
 
 
 def amount(size: int | float | None, n: int, default: int | float, name: str) -> int:
-    """Rows to hold out: a number of rows, or a fraction below 1 of all `n` (at least 1 row, and one is left)."""
+    """Rows to hold out: a number of rows, or a fraction below 1 of all `n` (at least 1)."""
     size = default if size is None else size
     if isinstance(size, bool) or not isinstance(size, (int, float, np.integer, np.floating)) or not size >= 0:
         raise UsageError(f"{name}={size!r}: give a number of rows or a fraction below 1 (0 for none)")
@@ -52,7 +52,8 @@ def at_random(rows: dict, valid=None, test=None, seed: int = 0) -> tuple[dict, s
     sizes = {"train": n - sum(sizes.values()), **sizes}
     if sizes["train"] < 1:
         if valid is not None or test is not None or n > 2:
-            raise UsageError(f"valid={sizes['valid']} and test={sizes['test']} leave nothing of {n} rows to train on")
+            held = f"valid={sizes['valid']} and test={sizes['test']}"
+            raise UsageError(f"{held} leave nothing to train on: there are {n} rows")
         sizes = {"train": n, "valid": 0, "test": 0}
     permutation, splits, start = np.random.default_rng(seed).permutation(n), {}, 0
     for split, size in sizes.items():

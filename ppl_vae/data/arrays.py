@@ -1,0 +1,202 @@
+"""Data from arrays: what kind of data an array is, and the checks that every array passes."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from ppl_vae.data import splits as rules
+from ppl_vae.data.dataset import SPLITS, Data
+from ppl_vae.data.kinds import normalise_x
+from ppl_vae.errors import DataError, UsageError
+
+
+def of(
+    data, *, name="array", binarize=None, valid=None, test=None, split_seed=0, kind=None, levels=None
+) -> Data:
+    """Data from an array (field x), a dict of arrays, a dict of splits of them, a DataFrame, or Data.
+
+    Parameters
+    ----------
+    data
+        Arrays have the rows first. Images are `[N, H, W]`, `[N, H, W, C]` or `[N, C, H, W]`. In a dict, names
+        such as `x_train, x_valid, x_test` give the splits; so does `{"train": {"x": ...}, "test": ...}`.
+    binarize : str, optional
+        "none", "dynamic" or "static"; for Data that is passed on, None keeps its own.
+    valid, test : int or float, optional
+        Rows to hold out where no such split is given, as a number or as a fraction (0.1 unless told).
+    kind : str, optional
+        "image", "vector", "counts" or "sound"; else found from type and shape of x.
+    levels : int, optional
+        Number of levels of a quantised x; else 2 for bits, 256 for images of bytes.
+
+    Raises
+    ------
+    DataError
+        Rows that differ in number, an empty set, NaN or infinity, a type that is not numeric.
+    UsageError
+        An impossible option, or an object that is no data.
+    """
+    if isinstance(data, Data):
+        _refuse_options(valid=valid, test=test, kind=kind, levels=levels, split_seed=split_seed or None)
+        return data if binarize is None else replace(data, binarize=binarize)
+    fields, coords = _as_dict(data)
+    found, rule = _splits(fields, name, valid, test, split_seed)
+    found = {split: _checked(rows, name, split) for split, rows in found.items()}
+    _refuse_unequal(found, name)
+    kind, levels = normalise_x(found, name, kind, levels)
+    for rows in found.values():
+        for field in rows.keys() - {"x"}:
+            rows[field] = _plain(rows[field])
+    return Data(name, found, kind, levels, binarize or "none", rule, "memory", "", coords)
+
+
+def _refuse_options(**options):
+    given = [option for option, value in options.items() if value is not None]
+    if given:
+        raise UsageError(f"{', '.join(given)} cannot be changed on Data that is made: load it with them")
+
+
+def _as_dict(data) -> tuple[dict, dict]:
+    """Named arrays, and the names of columns where there are any."""
+    if isinstance(data, dict):
+        return data, {}
+    if hasattr(data, "columns") and hasattr(data, "iloc"):
+        return {"x": _frame_values(data)}, {"x": [str(column) for column in data.columns]}
+    if hasattr(data, "__array__") or isinstance(data, (list, tuple)):
+        return {"x": data}, {}
+    raise UsageError(
+        f"{type(data).__name__} is no data: give a name, a path, an array, a dict of arrays or a DataFrame"
+    )
+
+
+def _frame_values(frame) -> np.ndarray:
+    """The columns of a DataFrame as one array; a column that is not numeric is refused by name."""
+    columns = []
+    for i, column in enumerate(frame.columns):
+        values = frame.iloc[:, i]
+        if getattr(values.dtype, "kind", "O") not in "buif":
+            raise DataError(
+                f"column {str(column)!r} is not numeric (type {values.dtype}): drop or convert it"
+            )
+        if values.isna().any():
+            row = int(np.argmax(values.isna().to_numpy()))
+            raise DataError(f"column {str(column)!r} has no value in row {row}: drop it or fill it in")
+        columns.append(values.to_numpy(dtype=values.dtype.kind + str(values.dtype.itemsize)))
+    if not columns:
+        raise DataError("the DataFrame has no columns")
+    return np.stack(columns, axis=1)
+
+
+def _splits(fields, name, valid, test, seed):
+    """Splits of named arrays, and the rule in words."""
+    if not fields:
+        raise DataError(f"{name} is empty: it has no fields")
+    if all(isinstance(rows, dict) for rows in fields.values()):
+        given = {_split_name(split, name): dict(rows) for split, rows in fields.items()}
+    else:
+        given = _by_suffix(fields, name)
+    if given is None:
+        rows = _checked(fields, name, None)
+        return rules.at_random(rows, valid, test, seed)
+    given = {split: _checked(rows, name, split) for split, rows in given.items()}
+    return _complete(given, name, valid, test, seed)
+
+
+def _split_name(split, name):
+    if split not in (*SPLITS, "val"):
+        raise DataError(f"{name}: {split!r} is no split: name them {', '.join(SPLITS)}")
+    return "valid" if split == "val" else split
+
+
+def _by_suffix(fields, name):
+    """`{"x_train": a, "x_test": b}` as splits; None where no name has such an ending."""
+    given, plain = {}, []
+    for key, values in fields.items():
+        stem, _, ending = str(key).rpartition("_")
+        if stem and ending in (*SPLITS, "val"):
+            given.setdefault(_split_name(ending, name), {})[stem] = values
+        else:
+            plain.append(str(key))
+    if given and plain:
+        raise DataError(
+            f"{name}: {', '.join(plain)} name no split, others do: end all names in _train, _valid, _test"
+        )
+    return given or None
+
+
+def _complete(given, name, valid, test, seed):
+    """Splits as given, with a validation set taken from the training rows where there is none."""
+    if "train" not in given:
+        raise DataError(f"{name} has {', '.join(given)} but no training rows: add a split train")
+    if test is not None or ("valid" in given and valid is not None):
+        raise UsageError(f"{name} comes with its splits: leave out {'test' if test is not None else 'valid'}")
+    for split, rows in given.items():
+        if rows.keys() != given["train"].keys():
+            odd = sorted(rows.keys() ^ given["train"].keys())
+            raise DataError(f"{name}: {', '.join(odd)} must be in train and in {split}")
+    rule = "as given"
+    if "valid" not in given and valid != 0 and rules.count(given["train"]) > 1:
+        parts, rule = rules.at_random(given["train"], valid, 0, seed)
+        given, rule = {**given, **parts}, f"as given, with training rows {rule}"
+    return {split: given[split] for split in SPLITS if split in given}, rule
+
+
+def _checked(rows, name, split) -> dict:
+    """Fields as finite numeric arrays with equally many rows, at least one."""
+    rows = {str(field): _numeric(values, name, str(field), split) for field, values in rows.items()}
+    counts = {field: len(values) for field, values in rows.items()}
+    if len(set(counts.values())) != 1:
+        counted = ", ".join(f"{field} {n}" for field, n in counts.items())
+        raise DataError(f"{_at(name, None, split)}: fields differ in their number of rows: {counted}")
+    if not next(iter(counts.values())):
+        raise DataError(f"{_at(name, None, split)} is empty: it has no rows")
+    return rows
+
+
+def _at(name, field, split):
+    return f"{name}{f': {field}' if field else ''}{f' ({split})' if split else ''}"
+
+
+def _numeric(values, name, field, split) -> np.ndarray:
+    try:
+        values = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{_at(name, field, split)} is no array of numbers ({error})") from error
+    if values.dtype.kind not in "buif":
+        raise DataError(f"{_at(name, field, split)} is not numeric (type {values.dtype}): convert it")
+    if values.ndim == 0:
+        raise DataError(f"{_at(name, field, split)} is a single number: a field needs one entry a row")
+    if values.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            values = values.astype(np.float32)
+        _refuse_not_finite(values, _at(name, field, split))
+    return values
+
+
+def _refuse_not_finite(values, where):
+    bad = ~np.isfinite(values)
+    if bad.any():
+        at = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise DataError(
+            f"{where} has {int(bad.sum())} values that are NaN, infinite or beyond float32, the first "
+            f"({values[at]}) in row {at[0]}{f' at {at[1:]}' if at[1:] else ''}: remove or replace them"
+        )
+
+
+def _refuse_unequal(found, name):
+    """Splits must agree in the shape and in the kind of type of each field."""
+    first, *others = found
+    for split in others:
+        for field, values in found[split].items():
+            wanted, at = found[first][field], f"{name}: {field}"
+            if values.shape[1:] != wanted.shape[1:]:
+                raise DataError(
+                    f"{at} has rows of shape {values.shape[1:]} in {split}, but {wanted.shape[1:]} in {first}"
+                )
+            if (values.dtype.kind == "f") != (wanted.dtype.kind == "f"):
+                raise DataError(f"{at} is {values.dtype} in {split}, but {wanted.dtype} in {first}")
+
+
+def _plain(values):
+    """Fields beside x: masks as they are, integers as int64, floats as float32."""
+    return values if values.dtype.kind in "bf" else values.astype(np.int64)

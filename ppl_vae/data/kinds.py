@@ -1,0 +1,90 @@
+"""What kind of data x is: its layout, its levels, and how it is stored."""
+
+import numpy as np
+
+from ppl_vae.data.dataset import KINDS
+from ppl_vae.errors import DataError, UsageError
+
+CHANNELS = (1, 3, 4)
+
+
+def normalise_x(found: dict, name: str, kind: str | None, levels: int | None) -> tuple[str, int | None]:
+    """Bring x of all splits into one layout and type, in place; returns kind and levels.
+
+    Images become `[N, C, H, W]`; quantised x the smallest unsigned integers; counts int64; all else float32.
+    """
+    if kind is not None and kind not in KINDS:
+        raise UsageError(f"unknown kind of data {kind!r}: choose one of {', '.join(KINDS)}")
+    if "x" not in next(iter(found.values())):
+        if levels is not None or kind not in (None, "vector"):
+            raise UsageError(f"{name} has no field x, so kind and levels mean nothing here: leave them out")
+        return "vector", None
+    xs = {split: rows["x"] if rows["x"].ndim > 1 else rows["x"][:, None] for split, rows in found.items()}
+    kind = kind or _guess_kind(xs.values())
+    if kind == "image":
+        xs = {split: _channels_first(x, name) for split, x in xs.items()}
+    levels = _levels(xs.values(), name, kind, levels)
+    for split, x in xs.items():
+        found[split]["x"] = _stored(x, f"{name}: x ({split})", kind, levels)
+    return kind, levels
+
+
+def _limits(xs):
+    return min(x.min() for x in xs), max(x.max() for x in xs)
+
+
+def _guess_kind(xs) -> str:
+    first, *_ = xs
+    low, high = _limits(xs)
+    if first.ndim == 2:
+        return "counts" if first.dtype.kind in "ui" and low >= 0 and high > 1 else "vector"
+    if first.ndim == 3 and (min(first.shape[1:]) == 1 or first.dtype.kind == "f"):
+        return "image" if min(first.shape[1:]) > 1 and low >= 0 and high <= 1 else "vector"
+    return "image" if first.ndim == 4 or (first.ndim == 3 and low >= 0) else "vector"
+
+
+def _channels_first(x, name):
+    if x.ndim == 3:
+        return x[:, None]
+    if x.ndim != 4:
+        raise UsageError(
+            f"{name}: rows of shape {x.shape[1:]} are no images; give [N, H, W], [N, H, W, C] or [N, C, H, W]"
+        )
+    if x.shape[1] not in CHANNELS and x.shape[-1] in CHANNELS:
+        return np.ascontiguousarray(np.moveaxis(x, -1, 1))
+    return x
+
+
+def _levels(xs, name, kind, levels) -> int | None:
+    """Levels as given, else 2, 256 or 65536 for images of integers and 2 for vectors of bits."""
+    first, *_ = xs
+    low, high = _limits(xs)
+    if levels is not None:
+        if isinstance(levels, bool) or not isinstance(levels, (int, np.integer)) or levels < 2:
+            raise UsageError(f"levels={levels!r}: give a whole number, 2 or more")
+        if kind == "counts":
+            raise UsageError("counts have no levels: leave levels out, or choose another kind")
+        if low < 0 or high > levels - 1 or any((x % 1 != 0).any() for x in xs if x.dtype.kind == "f"):
+            raise DataError(f"{name}: x lies in [{low}, {high}] and is no whole number in [0, {levels - 1}]")
+        return int(levels)
+    if first.dtype.kind == "f" or kind in ("counts", "sound"):
+        return None
+    if low >= 0 and high <= 1:
+        return 2
+    if kind != "image":
+        return None
+    if low < 0 or high > 65535:
+        raise DataError(f"{name}: [{low}, {high}] is no range of images: give 0 to 255, or floats in [0, 1]")
+    return 256 if high <= 255 else 65536
+
+
+def _stored(x, where, kind, levels):
+    if levels is not None:
+        return x.astype(np.min_scalar_type(levels - 1), copy=False)
+    if kind != "counts":
+        return x.astype(np.float32, copy=False)
+    bad = (x < 0) | (x % 1 != 0)
+    if bad.any():
+        row = int(np.argwhere(bad)[0][0])
+        raise DataError(f"{where} has values in row {row} that are no counts (whole and not negative)")
+    return x.astype(np.int64)

@@ -1,0 +1,152 @@
+"""The named data sets: where each comes from, the hashes of its content, and how it is split."""
+
+from typing import Any
+
+from ppl_vae.data.sources import (
+    MNIST_PARTS,
+    Source,
+    hold_out,
+    read_cifar,
+    read_digits,
+    read_frey,
+    read_mnist,
+    read_static,
+    split_cifar,
+    split_given,
+    split_random,
+    unpack_cifar,
+    unpack_static,
+)
+
+
+CIFAR = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+FASHION = [
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+]
+
+
+def _idx_files():
+    kinds = ("images-idx3", "labels-idx1")
+    return tuple(f"{prefix}-{kind}-ubyte.gz" for prefix in MNIST_PARTS.values() for kind in kinds)
+
+
+def _addresses(files, *bases) -> dict[str, tuple[str, ...]]:
+    return {name: tuple(base + name for base in bases) for name in files}
+
+
+def _md5(names, *digests) -> dict[str, str]:
+    return dict(zip(names, digests, strict=True))
+
+
+_CIFAR_FILES = tuple(f"data_batch_{i}.bin.gz" for i in range(1, 6))
+_STATIC_URL = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/"
+_STATIC_SPLITS = ("train", "valid", "test")
+_IDX: dict[str, Any] = {"read": read_mnist, "shape": (1, 28, 28), "num_rows": 70_000, "files": _idx_files()}
+
+SOURCES = {
+    source.name: source
+    for source in (
+        Source(
+            "digits",
+            read_digits,
+            split_random,
+            (1, 8, 8),
+            1797,
+            "CC BY 4.0 (UCI), with scikit-learn",
+            levels=17,
+        ),
+        Source(
+            "mnist",
+            **_IDX,
+            licence="CC BY-SA 3.0",
+            folder="mnist",
+            split=hold_out("mnist", 5000, "the 60000 training images", "the official 10000"),
+            md5=_md5(
+                _idx_files(),
+                "6bbc9ace898e44ae57da46a324031adb",
+                "a25bea736e30d166cdddb491f175f624",
+                "2646ac647ad5339dbf082846283269ea",
+                "27ae3e4e09519cfbb04c329615203637",
+            ),
+            downloads=_addresses(
+                _idx_files(),
+                "https://ossci-datasets.s3.amazonaws.com/mnist/",
+                "https://storage.googleapis.com/cvdf-datasets/mnist/",
+            ),
+        ),
+        Source(
+            "fashion-mnist",
+            **_IDX,
+            licence="MIT",
+            folder="fashion-mnist",
+            split=hold_out("fashion-mnist", 5000, "the 60000 training images", "the official 10000"),
+            md5=_md5(
+                _idx_files(),
+                "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+                "9018921c3c673c538a1fc5bad174d6f9",
+                "8181f5470baa50b63fa0f6fddb340f0a",
+                "15d484375f8d13e6eb1aabb0c3f46965",
+            ),
+            downloads=_addresses(
+                _idx_files(),
+                "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+                "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+            ),
+            system=("/usr/share/datasets/fashion-mnist",),
+            coords={"y": FASHION},
+        ),
+        Source(
+            "cifar10",
+            read_cifar,
+            split_cifar,
+            (3, 32, 32),
+            50_000,
+            "none stated (research)",
+            folder="cifar10",
+            files=_CIFAR_FILES,
+            md5=_md5(
+                _CIFAR_FILES,
+                "5dd7e06a14cb22eb9f671a540d1b7c25",
+                "5ea93a67294ea407fff1d09f752e9692",
+                "942cd6a4bcdd0dd3c604fbe906cb4421",
+                "ae636b3ba5c66a11e91e8cb52e771fcb",
+                "53f37980c15c3d472c316c40844f3f0d",
+            ),
+            downloads=_addresses(("cifar-10-binary.tar.gz",), "https://www.cs.toronto.edu/~kriz/"),
+            unpack=unpack_cifar,
+            coords={"y": CIFAR},
+        ),
+        Source(
+            "frey-faces",
+            read_frey,
+            split_random,
+            (1, 28, 20),
+            1965,
+            "none stated (research)",
+            folder="frey_faces",
+            files=("frey_rawface.mat",),
+            md5={"ff": "687b39ec28b56c183474c235686975cf"},
+            downloads=_addresses(("frey_rawface.mat",), "https://cs.nyu.edu/~roweis/data/"),
+        ),
+        Source(
+            "static-mnist",
+            read_static,
+            split_given,
+            (1, 28, 28),
+            70_000,
+            "from MNIST (CC BY-SA 3.0)",
+            levels=2,
+            folder="binarized_mnist",
+            files=("binarized_mnist.npz",),
+            md5=_md5(
+                [f"{split}_data" for split in _STATIC_SPLITS],
+                "db28b1a6ae0fe70cbd3da91acf46e477",
+                "bf37822a04e94123630de6a7dfd9c9ef",
+                "14e41ae11040adba6ab8cb291eda0dd8",
+            ),
+            downloads=_addresses([f"binarized_mnist_{split}.amat" for split in _STATIC_SPLITS], _STATIC_URL),
+            unpack=unpack_static,
+        ),
+    )
+}
