@@ -4,13 +4,8 @@ import errno
 import io
 import math
 import os
-import random
 import shutil
-import signal
 import stat
-import subprocess
-import sys
-import time
 
 import pytest
 
@@ -220,44 +215,6 @@ def test_a_serialiser_that_hides_a_full_disk_does_not_hide_it_from_us(old, monke
         with pytest.raises(RunError, match=r"state\.pt \(No space left on device\): free space"):
             RunFolder.open(old).write({"state.pt": hides})
     assert contents(RunFolder.open(old)) == OLD
-
-
-LOOP = """
-import sys
-from ppl_vae.store import RunFolder
-folder = RunFolder.open(sys.argv[1])
-n = int(folder.read("a.bin")[:8])
-while True:
-    n += 1
-    stream = lambda file: [file.write(b"%08d" % n) for _ in range(999)]
-    folder.write({"a.bin": b"%08d" % n * 20_000, "b.bin": stream})
-    folder.append_metrics({"step": n})
-    print(n, flush=True)
-"""
-
-
-def test_sigkill_while_writing_in_a_loop(tmp_path):
-    path = tmp_path / "run"
-    RunFolder.create(path).write({"a.bin": b"%08d" % 0 * 20_000, "b.bin": b"%08d" % 0 * 999})
-    rng = random.Random(0)
-    last = 0
-    for _ in range(8):
-        child = subprocess.Popen([sys.executable, "-c", LOOP, str(path)], stdout=subprocess.PIPE)
-        child.stdout.readline()
-        time.sleep(rng.uniform(0.0, 0.15))
-        child.send_signal(signal.SIGKILL)
-        said = child.communicate()[0].split()
-        folder = RunFolder.open(path)
-        first, second = folder.read("a.bin"), folder.read("b.bin")
-        n = int(first[:8])
-        assert first == b"%08d" % n * 20_000 and second == b"%08d" % n * 999
-        assert n >= max(last, int(said[-1]) if said else 0), "what write returned from is kept"
-        folder.truncate_metrics(n)
-        assert [row["step"] for row in folder.metrics()] in (list(range(1, n + 1)), list(range(1, n)))
-        folder.truncate_metrics(n - 1)
-        folder.append_metrics({"step": n})
-        last = n
-    assert last > 8
 
 
 def test_a_crash_in_create_can_be_tried_again(tmp_path):
