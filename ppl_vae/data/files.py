@@ -53,11 +53,9 @@ def read_npy(path: Path) -> tuple[dict, dict]:
 
 def _loaded(path):
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
     except Exception as error:
         raise DataError(f"{path} cannot be read as plain arrays ({str(error).splitlines()[0]})") from error
 

@@ -48,14 +48,10 @@ def load(
         "none", "dynamic" or "static".
     offline : bool
         Never download.
-    valid, test : int or float, optional
-        Rows to hold out where the data leaves it open, as a number or as a fraction; `valid=0` for none.
-    split_seed : int
-        Seed of random splits.
-    kind : str, optional
-        For a path: see `of`.
-    levels : int, optional
-        For a path: see `of`.
+    valid, test, split_seed : int or float, optional
+        Rows to hold out where the data leaves it open, as a number or a fraction (0 for none), and the seed.
+    kind, levels : optional
+        For a path, see `of`.
 
     Raises
     ------

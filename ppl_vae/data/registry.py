@@ -18,7 +18,6 @@ from ppl_vae.data.sources import (
     unpack_static,
 )
 
-
 CIFAR = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 FASHION = [
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),

@@ -1,0 +1,112 @@
+import gzip
+import io
+import tarfile
+import threading
+from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+from fake_data import fake_mnist, make_cifar, make_static, no_real_places  # noqa: F401
+
+from ppl_vae import data
+from ppl_vae.data import registry
+from ppl_vae.errors import DataError
+
+REGISTERED = list(registry.SOURCES.values())
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A web server on this machine over `tmp_path/web`: (folder, address)."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    folder = tmp_path / "web"
+    folder.mkdir()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as web:
+        thread = threading.Thread(target=web.serve_forever, daemon=True)
+        thread.start()
+        yield folder, f"http://127.0.0.1:{web.server_port}/"
+        web.shutdown()
+        thread.join()
+
+
+def serve(monkeypatch, name, addresses):
+    monkeypatch.setitem(registry.SOURCES, name, replace(registry.SOURCES[name], downloads=addresses))
+
+
+def test_download_tries_mirrors_and_keeps_what_is_verified(mnist, server, monkeypatch, tmp_path):
+    web, address = server
+    for mirror in ("bad", "good"):
+        (web / mirror).mkdir()
+        for path in mnist[0].iterdir():
+            (web / mirror / path.name).write_bytes(path.read_bytes())
+    (web / "bad" / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(b"other content"))
+    files = registry.SOURCES["mnist"].files
+    wanted = data.load("mnist", valid=4).sha256
+    monkeypatch.delenv("PPL_VAE_DATA")
+    serve(monkeypatch, "mnist", {name: (address + "bad/" + name,) for name in files})
+    with pytest.raises(DataError, match=r"mnist could not be downloaded \(.*t10k-labels.*PPL_VAE_DATA"):
+        data.load("mnist", valid=4)
+    cache = tmp_path / "cache" / "ppl_vae" / "mnist"
+    assert list(cache.iterdir()) == []
+
+    serve(
+        monkeypatch,
+        "mnist",
+        {
+            name: (address + "gone/" + name, address + "bad/" + name, address + "good/" + name)
+            for name in files
+        },
+    )
+    assert data.load("mnist", valid=4).sha256 == wanted
+    assert sorted(path.name for path in cache.iterdir()) == sorted(files)
+    serve(monkeypatch, "mnist", {})
+    assert data.fetch("mnist", offline=True)["folder"] == str(cache)
+
+
+def test_download_goes_into_the_users_folder(mnist, server, monkeypatch, tmp_path):
+    web, address = server
+    for path in mnist[0].iterdir():
+        (web / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "own").mkdir()
+    monkeypatch.setenv("PPL_VAE_DATA", str(tmp_path / "own"))
+    serve(monkeypatch, "mnist", {name: (address + name,) for name in registry.SOURCES["mnist"].files})
+    fetched = data.fetch("mnist")
+    assert fetched["folder"] == str(tmp_path / "own" / "mnist") and fetched["verified"] is True
+
+
+def test_download_unpacks_cifar(server, monkeypatch, tmp_path):
+    web, address = server
+    records = make_cifar(monkeypatch)
+    with tarfile.open(web / "cifar-10-binary.tar.gz", "w:gz") as tar:
+        for i, batch in enumerate(records, start=1):
+            member = tarfile.TarInfo(f"cifar-10-batches-bin/data_batch_{i}.bin")
+            member.size = batch.nbytes
+            tar.addfile(member, io.BytesIO(batch.tobytes()))
+    serve(monkeypatch, "cifar10", {"cifar-10-binary.tar.gz": (address + "cifar-10-binary.tar.gz",)})
+    assert np.array_equal(data.load("cifar10", valid=3).splits["test"]["y"], records[4][:, 0])
+    kept = sorted(path.name for path in (tmp_path / "cache" / "ppl_vae" / "cifar10").iterdir())
+    assert kept == [f"data_batch_{i}.bin" for i in range(1, 6)]
+
+
+def test_download_packs_static_mnist(server, monkeypatch):
+    web, address = server
+    bits, texts = make_static(monkeypatch)
+    names = {key: f"binarized_mnist_{key.removesuffix('_data')}.amat" for key in bits}
+    for key, name in names.items():
+        (web / name).write_bytes(texts[key])
+    serve(monkeypatch, "static-mnist", {name: (address + name,) for name in names.values()})
+    loaded = data.load("static-mnist")
+    assert np.array_equal(loaded.splits["valid"]["x"].reshape(3, 784), bits["valid_data"])
+
+
+def test_every_download_has_a_hash():
+    for source in REGISTERED:
+        assert bool(source.files) == bool(source.md5) == bool(source.downloads)
+        assert all(len(digest) == 32 for digest in source.md5.values())
+        assert all(url.startswith("http") for urls in source.downloads.values() for url in urls)
