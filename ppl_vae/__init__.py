@@ -1,4 +1,4 @@
-"""Variational autoencoders as probabilistic programs: declare model and guide once, run them on Pyro or NumPyro.
+"""Variational autoencoders as probabilistic programs: declared once, run on Pyro or NumPyro.
 
 The public names are loaded when they are first used: `import ppl_vae` imports no backend.
 """

@@ -1,0 +1,273 @@
+"""Find, load and copy model files, scripts and recipes.
+
+A name stands for the working folder's `models/NAME.py`, else for the file that the package brings along; a path
+stands for itself. Scripts are looked up in the same way in `inference/`, recipes in `inference/recipes/`.
+"""
+
+import difflib
+import inspect
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import fields as dataclass_fields
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import ppl_vae
+from ppl_vae import model_files
+from ppl_vae.errors import PplVaeError, RunError, UsageError
+from ppl_vae.model_files import ModelSource
+from ppl_vae.program import PlainProgram, Program
+
+_KINDS = {
+    "model": ("models", ".py"),
+    "script": ("inference", ".py"),
+    "recipe": ("inference/recipes", ".yaml"),
+}
+_sources: WeakKeyDictionary = WeakKeyDictionary()  # a Program class or a PlainProgram -> its ModelSource
+
+
+class Entry(NamedTuple):
+    """A row of the gallery's table."""
+
+    name: str
+    summary: str
+    backends: tuple[str, ...]
+    origin: str
+
+
+def packaged() -> Path:
+    """Return the folder that holds the `models/` and `inference/` that belong to this package.
+
+    In a checkout it is the checkout: the `_gallery` that an editable install leaves in site-packages is never used.
+    """
+    package = Path(ppl_vae.__file__).absolute().parent
+    checkout = package.parent
+    if (checkout / "models").is_dir() and (checkout / "pyproject.toml").is_file():
+        return checkout
+    return package / "_gallery"
+
+
+def find(name_or_path: str | os.PathLike, kind: str = "model") -> Path:
+    """Return the file that a name or path stands for.
+
+    Parameters
+    ----------
+    name_or_path : str or path
+        A text that ends like a file or contains a slash is a path, any other a name.
+    kind : str
+        "model", "script" or "recipe".
+
+    Raises
+    ------
+    UsageError
+        Where there is no such file; names that are close are listed.
+    """
+    text, ending = os.fspath(name_or_path), _KINDS[kind][1]
+    if not isinstance(name_or_path, str) or text.endswith(ending) or "/" in text or os.sep in text:
+        path = Path(text).expanduser().absolute()
+        if path.is_file():
+            return path
+        raise UsageError(f"there is no {kind} file {text}" + (": it is a folder" if path.is_dir() else ""))
+    known = _known(kind)
+    if text not in known:
+        hint = _hint(text, known)
+        if Path(text + ending).is_file():
+            hint = f": for the file of this folder write {text}{ending}"
+        raise UsageError(f"unknown {kind} {text!r}{hint}")
+    return known[text]
+
+
+def source(name_or_path: str | os.PathLike) -> ModelSource:
+    """Return a model file's name, path, hash and text without executing it."""
+    path = find(name_or_path)
+    by_name = path.stem == os.fspath(name_or_path)
+    return model_files.read(path, "gallery" if by_name and _is_packaged(path) else "file")
+
+
+def load(name_or_path: str | os.PathLike, /, **fields: Any) -> Program | PlainProgram:
+    """Return the program of a model file.
+
+    Parameters
+    ----------
+    name_or_path : str or path
+        A gallery name or a file. The file declares one public Program class (or says which with `program = ...`),
+        or two functions `model` and `guide` of plain Pyro or NumPyro.
+    **fields
+        Values for the program's fields.
+
+    Raises
+    ------
+    UsageError
+        For an unknown name, an unknown field or a value that the program refuses.
+    ProgramError
+        For a file that fails, or that declares no program, several, or one without a guide.
+    """
+    return _made(source(name_or_path), fields)
+
+
+def load_recorded(
+    record: Mapping[str, Any],
+    model_file: str | os.PathLike | None = None,
+    *,
+    fields: Mapping[str, Any] | None = None,
+    run: str | os.PathLike | None = None,
+) -> Program | PlainProgram:
+    """Return the program that a run was trained with.
+
+    Parameters
+    ----------
+    record : mapping
+        What `ModelSource.record` gave when the run was made.
+    model_file : path, optional
+        The file to take instead, whatever the record says.
+    fields : mapping, optional
+        The program's fields as recorded.
+    run : path, optional
+        The run folder: a file in it is a copy to read and is not executed.
+
+    Raises
+    ------
+    RunError
+        Where the recorded file is gone, has changed or cannot be executed safely.
+    """
+    if model_file is not None:
+        return _made(model_files.read(find(Path(model_file))), fields or {})
+    name, origin, path = (str(record.get(key, "")) for key in ("name", "origin", "path"))
+    if origin == "gallery":
+        found = packaged() / "models" / f"{name}.py"
+        if not re.fullmatch(r"\w[\w-]*", name) or not found.is_file():
+            raise RunError(
+                f"the run's model {name!r} is not in this gallery: name its file with --model-file"
+            )
+        return _made(model_files.read(found, "gallery"), fields or {})
+    if origin != "file" or not path:
+        raise RunError(
+            f"the run's program {name!r} was defined in Python, not in a model file: "
+            "name a file that declares it with --model-file"
+        )
+    return _made(_recorded_source(Path(path), record, run), fields or {})
+
+
+def source_of(program: Any) -> ModelSource:
+    """Return where a program comes from: the file that `load` read, else the Python code that defines it."""
+    kind = program if isinstance(program, PlainProgram) else type(program)
+    if kind in _sources:
+        return _sources[kind]
+    part = program.model if isinstance(program, PlainProgram) else kind
+    name = getattr(part, "__name__", type(part).__name__)
+    try:
+        text, file = inspect.getsource(part), inspect.getsourcefile(part)
+    except (OSError, TypeError):
+        text, file = "", None
+    path = Path(file).absolute() if file and Path(file).is_file() else None
+    return ModelSource(name, path, model_files.digest(text.encode()), text, "python")
+
+
+def names() -> list[Entry]:
+    """Return the gallery's table: name, what it is, backends and where it lies. No model file is executed."""
+    rows = []
+    for name, path in sorted(_known("model").items()):
+        origin = "gallery" if _is_packaged(path) else "file"
+        try:
+            rows.append(Entry(name, *model_files.summary(model_files.read(path, origin)), origin))
+        except PplVaeError as error:
+            rows.append(Entry(name, f"({error})", (), origin))
+    return rows
+
+
+def script(name: str | os.PathLike) -> Path:
+    """Return the path of an inference script."""
+    return find(name, "script")
+
+
+def scripts() -> list[str]:
+    """Return the names of the inference scripts."""
+    return sorted(_known("script"))
+
+
+def copy(name_or_path: str | os.PathLike, dest: str | os.PathLike) -> Path:
+    """Copy a model, script or recipe to a folder or a new file, to be edited, and return the new file.
+
+    Raises
+    ------
+    UsageError
+        For an unknown name, and where the file exists or its folder does not: nothing is overwritten.
+    """
+    known = {kind: _known(kind) for kind in _KINDS}
+    text = os.fspath(name_or_path)
+    kind = next((kind for kind in known if text in known[kind] or text.endswith(_KINDS[kind][1])), "model")
+    origin, target = find(name_or_path, kind), Path(dest).expanduser()
+    if target.is_dir():
+        target = target / origin.name
+    try:
+        with target.open("xb") as file:
+            file.write(origin.read_bytes())
+    except FileExistsError:
+        raise UsageError(f"{target} exists and is not overwritten: choose another name") from None
+    except OSError as error:
+        raise UsageError(f"cannot write {target}: {error.strerror or error}") from None
+    return target
+
+
+def _known(kind: str) -> dict[str, Path]:
+    """Return the files of a kind by name; the working folder's come before the package's."""
+    folder, ending = _KINDS[kind]
+    found: dict[str, Path] = {}
+    for root in (Path.cwd(), packaged()):
+        for path in sorted((root / folder).glob(f"*{ending}")):
+            if not path.name.startswith(("_", ".")):
+                found.setdefault(path.stem, path)
+    return found
+
+
+def _is_packaged(path: Path) -> bool:
+    ours = packaged() / "models" / path.name
+    return ours.is_file() and path.samefile(ours)
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=3)
+    if close:
+        return f": did you mean {' or '.join(close)}?"
+    return f": choose one of {', '.join(sorted(known)) or '(none found)'}, or give a path to a file"
+
+
+def _recorded_source(path: Path, record: Mapping[str, Any], run: str | os.PathLike | None) -> ModelSource:
+    remedy = "name the file with --model-file"
+    if not path.is_absolute():
+        raise RunError(f"the run records its model by the relative path {path}: {remedy}")
+    if run is not None and path.resolve().is_relative_to(Path(run).resolve()):
+        raise RunError(
+            f"the model file {path} lies inside the run folder and is not executed unasked: {remedy}"
+        )
+    if not path.is_file():
+        raise RunError(f"the run's model file {path} is gone: {remedy}")
+    found = model_files.read(path)
+    if found.sha256 != record.get("sha256"):
+        raise RunError(f"the model file {path} has changed since the run: restore it, or {remedy}")
+    return found
+
+
+def _made(found: ModelSource, values: Mapping[str, Any]) -> Program | PlainProgram:
+    """Execute the file and fill in the fields."""
+    declared = model_files.declared(found)
+    plain = isinstance(declared, PlainProgram)
+    known = [] if plain else [one.name for one in dataclass_fields(declared) if one.init]
+    for name in values:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            ask = f": did you mean {close[0]}? It has" if close else ": it has"
+            raise UsageError(f"{found.name} has no field {name!r}{ask} {', '.join(known) or 'no fields'}")
+    kind = declared if plain or isinstance(declared, type) else type(declared)
+    _sources[kind] = found
+    if plain:
+        return declared
+    try:
+        return declared(**values) if isinstance(declared, type) else replace(declared, **values)
+    except PplVaeError:
+        raise
+    except Exception as error:
+        raise UsageError(f"{found.name}: {' '.join(str(error).split())}") from error
