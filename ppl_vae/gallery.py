@@ -1,7 +1,7 @@
 """Find, load and copy model files, scripts and recipes.
 
-A name stands for the working folder's `models/NAME.py`, else for the file that the package brings along; a path
-stands for itself. Scripts are looked up in the same way in `inference/`, recipes in `inference/recipes/`.
+A name stands for the working folder's `models/NAME.py`, else for the file that the package brings along; a
+path stands for itself. Scripts are looked up alike in `inference/`, recipes in `inference/recipes/`.
 """
 
 import difflib
@@ -41,7 +41,7 @@ class Entry(NamedTuple):
 def packaged() -> Path:
     """Return the folder that holds the `models/` and `inference/` that belong to this package.
 
-    In a checkout it is the checkout: the `_gallery` that an editable install leaves in site-packages is never used.
+    In a checkout it is the checkout: a `_gallery` that an editable install left elsewhere is never used.
     """
     package = Path(ppl_vae.__file__).absolute().parent
     checkout = package.parent
@@ -93,8 +93,8 @@ def load(name_or_path: str | os.PathLike, /, **fields: Any) -> Program | PlainPr
     Parameters
     ----------
     name_or_path : str or path
-        A gallery name or a file. The file declares one public Program class (or says which with `program = ...`),
-        or two functions `model` and `guide` of plain Pyro or NumPyro.
+        A gallery name or a file. The file declares one public Program class (or says which one with
+        `program = ...`), or two functions `model` and `guide` of plain Pyro or NumPyro.
     **fields
         Values for the program's fields.
 

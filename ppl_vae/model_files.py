@@ -46,7 +46,7 @@ class ModelSource:
     content: bytes = field(default=b"", repr=False, compare=False)
 
     def record(self) -> dict[str, str]:
-        """Return what a run folder keeps: origin, name and sha256, and the path where it is not the gallery's."""
+        """Return what a run folder keeps: origin, name, sha256 and, of a user's file, the path."""
         found = {"origin": self.origin, "name": self.name, "sha256": self.sha256}
         return found if self.origin == "gallery" or self.path is None else found | {"path": str(self.path)}
 
@@ -80,10 +80,10 @@ def digest(content: bytes) -> str:
 
 
 def declared(source: ModelSource) -> type[Program] | Program | PlainProgram:
-    """Execute a model file and return the program that it declares: a class, or `program` as the file sets it.
+    """Execute a model file and return what it declares: a class, or `program` as the file sets it.
 
-    A file that declares a Program is executed once, and again only when it has changed. A file of plain functions
-    is executed afresh each time: its networks are often globals, which two bound programs must not share.
+    A file that declares a Program is executed once, and again only when it has changed. A file of plain
+    functions is executed afresh each time: its networks are often globals, and two bound programs share none.
     """
     key = (source.path, source.sha256)
     if key not in _executed:

@@ -1,0 +1,382 @@
+import hashlib
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import ppl_vae
+from ppl_vae import Program, gallery, load
+from ppl_vae.errors import ProgramError, RunError, UsageError
+from ppl_vae.program import PlainProgram
+
+ROOT = Path(ppl_vae.__file__).parent.parent
+GALLERY = {"vae", "linear_gaussian", "hvae", "counts", "vqvae"}
+
+TOY = '''"""A toy.
+
+More.
+"""
+from dataclasses import dataclass
+
+from ppl_vae import Program
+
+
+@dataclass(frozen=True)
+class Toy(Program):
+    z_dim: int = 2
+    width: int = 3
+
+    def model(self, ppl, net, x=None):
+        pass
+
+    def guide(self, ppl, net, x):
+        pass
+'''
+PLAIN = '''"""Two functions."""
+import pyro
+
+calls = []
+
+
+def model(x):
+    calls.append(x)
+
+
+def guide(x):
+    pass
+'''
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+# names
+
+
+@pytest.mark.parametrize("name", sorted(GALLERY))
+def test_gallery_programs_load_from_anywhere(folder, name):
+    program = load(name)
+    assert isinstance(program, Program)
+    assert program == load(name)
+    assert type(program) is type(load(name))
+
+
+def test_fields_are_set():
+    assert load("vae", z_dim=7, hidden=(30,)).z_dim == 7
+    assert load("vae", hidden=[30, 20]).hidden == (30, 20)
+
+
+def test_the_table_needs_no_backend(folder):
+    code = (
+        "import json, sys\nfrom ppl_vae import gallery\nrows = gallery.names()\n"
+        "heavy = sorted({'torch', 'jax', 'numpy', 'pyro', 'numpyro'} & set(sys.modules))\n"
+        "print(json.dumps([heavy, rows]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy, rows = json.loads(done.stdout)
+    assert heavy == []
+    assert {row[0] for row in rows} == GALLERY
+    assert all(row[1] and row[3] == "gallery" and row[2] for row in rows)
+    lines = {row[0]: row[1] for row in rows}
+    assert lines["vae"] == "Variational autoencoder (Kingma & Welling 2014, arXiv:1312.6114)."
+
+
+def test_the_table_reads_backends_and_survives_broken_files(folder):
+    write(folder / "models/toy.py", TOY)
+    one = TOY.replace("    z_dim: int = 2\n", '    backends = ("pyro",)\n    z_dim: int = 2\n')
+    write(folder / "models/one.py", one)
+    annotated = one.replace("backends =", "backends: ClassVar[tuple] =")
+    write(folder / "models/annotated.py", annotated)
+    write(folder / "models/plain.py", PLAIN)
+    write(folder / "models/broken.py", "def f(:\n")
+    (folder / "models/bytes.py").write_bytes(b"\xff\xfe")
+    write(folder / "models/_private.py", TOY)
+    rows = {row.name: row for row in gallery.names()}
+    assert set(rows) == GALLERY | {"toy", "one", "annotated", "plain", "broken", "bytes"}
+    assert rows["toy"] == ("toy", "A toy.", ("pyro", "numpyro"), "file")
+    assert rows["one"].backends == rows["annotated"].backends == ("pyro",)
+    assert rows["plain"] == ("plain", "Two functions.", ("pyro",), "file")
+    assert "SyntaxError" in rows["broken"].summary
+    assert "cannot read" in rows["bytes"].summary
+
+
+def test_unknown_names_give_the_close_ones(folder):
+    with pytest.raises(UsageError, match=r"^unknown model 'vqae': did you mean vqvae"):
+        load("vqae")
+    with pytest.raises(
+        UsageError, match=r"choose one of counts, hvae, linear_gaussian, vae, vqvae, or give a path"
+    ):
+        load("something-else")
+    write(folder / "mine.py", TOY)
+    with pytest.raises(UsageError, match=r"for the file of this folder write mine\.py"):
+        load("mine")
+    with pytest.raises(UsageError, match="unknown model ''"):
+        load("")
+
+
+def test_missing_files_and_folders(folder):
+    with pytest.raises(UsageError, match=r"there is no model file gone\.py"):
+        load("gone.py")
+    with pytest.raises(UsageError, match=r"there is no model file \.: it is a folder"):
+        load(Path("."))
+    with pytest.raises(UsageError, match=r"there is no model file \.\./vae"):
+        load("../vae")
+
+
+# the order of places
+
+
+def test_the_working_folder_comes_before_the_package_and_a_path_before_both(folder):
+    assert gallery.source("vae").origin == "gallery"
+    local = write(folder / "models/vae.py", TOY)
+    assert (gallery.source("vae").path, gallery.source("vae").origin) == (local, "file")
+    assert type(load("vae")).__name__ == "Toy"
+    assert type(load(ROOT / "models/vae.py")).__name__ == "VAE"
+
+
+def test_in_the_checkout_a_name_means_the_gallery(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert gallery.source("vae").origin == "gallery"
+    assert gallery.source("models/vae.py").origin == "file"
+
+
+def test_without_a_checkout_the_packaged_copy_is_taken(folder, monkeypatch):
+    package = write(folder / "site/ppl_vae/__init__.py", "").parent
+    write(package / "_gallery/models/toy.py", TOY)
+    write(folder / "site/models/vae.py", TOY)  # another project's top-level folder is not ours
+    monkeypatch.setattr(ppl_vae, "__file__", str(package / "__init__.py"))
+    assert gallery.packaged() == package / "_gallery"
+    assert [row.name for row in gallery.names()] == ["toy"]
+
+
+def test_a_stale_copy_beside_a_checkout_is_never_used(folder, monkeypatch):
+    package = write(folder / "repo/ppl_vae/__init__.py", "").parent
+    write(package / "_gallery/models/stale.py", TOY)
+    write(folder / "repo/models/fresh.py", TOY)
+    write(folder / "repo/pyproject.toml", "")
+    monkeypatch.setattr(ppl_vae, "__file__", str(package / "__init__.py"))
+    assert [row.name for row in gallery.names()] == ["fresh"]
+
+
+# what a file may declare
+
+
+def test_source_tells_name_hash_and_text(folder):
+    path = write(folder / "toy.py", TOY)
+    source = gallery.source("toy.py")
+    assert (source.name, source.path, source.text, source.origin) == ("toy", path, TOY, "file")
+    assert source.sha256 == hashlib.sha256(TOY.encode()).hexdigest()
+
+
+def test_an_edited_file_is_read_again(folder):
+    path = write(folder / "toy.py", TOY)
+    before = load("toy.py")
+    path.write_text(TOY.replace("z_dim: int = 2", "z_dim: int = 5"))
+    assert (before.z_dim, load("toy.py").z_dim) == (2, 5)
+
+
+def test_program_names_the_one_that_is_meant(folder):
+    two = TOY + TOY.partition("import Program\n")[2].replace("Toy", "Other")
+    write(folder / "two.py", two)
+    with pytest.raises(ProgramError, match=r"two\.py declares 2 programs \(Toy, Other\)"):
+        load("two.py")
+    write(folder / "named.py", two + "\nprogram = Other\n")
+    assert type(load("named.py")).__name__ == "Other"
+    write(folder / "made.py", two + "\nprogram = Other(z_dim=9)\n")
+    assert load("made.py").z_dim == 9
+    changed = load("made.py", width=4)
+    assert (changed.z_dim, changed.width) == (9, 4)
+    write(folder / "wrong.py", TOY + "\nprogram = 3\n")
+    with pytest.raises(ProgramError, match="`program` is a int, not a Program"):
+        load("wrong.py")
+
+
+def test_private_and_imported_programs_do_not_count(folder):
+    write(folder / "toy.py", TOY.replace("class Toy", "class _Base") + TOY.partition("import Program\n")[2])
+    assert type(load("toy.py")).__name__ == "Toy"
+
+
+def test_two_functions_are_a_plain_program(folder):
+    write(folder / "plain.py", PLAIN)
+    program = load("plain.py")
+    assert isinstance(program, PlainProgram)
+    assert (program.name, program.backend, program.backends) == ("plain", "pyro", ("pyro",))
+    assert program.model.__globals__ is not load("plain.py").model.__globals__  # globals are not shared
+    with pytest.raises(UsageError, match="plain has no field 'z_dim': it has no fields"):
+        load("plain.py", z_dim=2)
+
+
+def test_the_backend_of_plain_functions(folder):
+    functions = "def model(x): pass\ndef guide(x): pass\n"
+    write(folder / "jaxy.py", "import numpyro.distributions as dist\n" + functions)
+    assert load("jaxy.py").backend == "numpyro"
+    write(folder / "none.py", functions)
+    with pytest.raises(ProgramError, match="imports neither pyro nor numpyro: say which"):
+        load("none.py")
+    write(folder / "said.py", 'backend = "numpyro"\n' + functions)
+    assert load("said.py").backend == "numpyro"
+    write(folder / "both.py", "import pyro, numpyro\n" + functions)
+    with pytest.raises(ProgramError, match="imports pyro and numpyro: say which"):
+        load("both.py")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (PLAIN.replace("def guide", "def guidance"), r"bad\.py has a model but no guide"),
+        (PLAIN.replace("def model", "def story"), r"bad\.py has a guide but no model"),
+        (TOY.replace("def guide", "def guidance"), r"bad\.py: class Toy has no guide\(self, ppl, net"),
+        (TOY.replace("def model", "def story"), r"bad\.py: class Toy has no model"),
+        (TOY.replace("@dataclass(frozen=True)\n", ""), r"put @dataclass\(frozen=True\) above class Toy"),
+        (TOY.replace("(frozen=True)", ""), r"class Toy .*frozen"),
+        ("x = 1\n", r"bad\.py declares no program"),
+        ("x = 1\n\ny = (\n", r"bad\.py, line 3: SyntaxError: '\(' was never closed"),
+        ("x = 1\n\n1 / 0\n", r"bad\.py, line 3: ZeroDivisionError: division by zero"),
+        ("import no_such_module\n", r"line 1: ModuleNotFoundError: .*\(install it, or put its folder"),
+        ("\n\nraise SystemExit(3)\n", r"bad\.py, line 3: SystemExit: 3"),
+        ("x = '\0'\n", r"bad\.py.*null bytes"),
+        ("def f():\n    import json\n    json.loads('{')\n\nf()\n", r"bad\.py, line 3: JSONDecodeError"),
+    ],
+)
+def test_files_that_fail_are_named_with_the_cause(folder, text, message):
+    write(folder / "bad.py", text)
+    before = set(sys.modules)
+    with pytest.raises(ProgramError, match=message) as caught:
+        load("bad.py")
+    assert "\n" not in str(caught.value)
+    assert str(folder / "bad.py") in str(caught.value)
+    if "line" in message:
+        assert not {name for name in set(sys.modules) - before if name.startswith("ppl_vae_model_")}
+
+
+def test_bad_fields(folder):
+    with pytest.raises(
+        UsageError, match=r"vae has no field 'zdim': did you mean z_dim\? It has x_shape, z_dim"
+    ):
+        load("vae", zdim=3)
+    with pytest.raises(UsageError, match="z_dim=0: a size must be at least 1"):
+        load("vae", z_dim=0)
+    write(folder / "needs.py", TOY.replace("z_dim: int = 2", "z_dim: int"))
+    with pytest.raises(UsageError, match="needs: .*missing 1 required .*z_dim"):
+        load("needs.py")
+    asserts = "    width: int = 3\n\n    def __post_init__(self):\n        raise ValueError('width is odd')\n"
+    write(folder / "odd.py", TOY.replace("    width: int = 3\n", asserts))
+    with pytest.raises(UsageError, match="^odd: width is odd$"):
+        load("odd.py")
+
+
+# runs
+
+
+def test_a_gallery_name_in_a_run_means_the_packaged_gallery(folder):
+    record = gallery.source_of(load("vae", z_dim=3)).record()
+    assert record == {"origin": "gallery", "name": "vae", "sha256": gallery.source("vae").sha256}
+    write(folder / "models/vae.py", "raise RuntimeError('executed')\n")
+    assert gallery.load_recorded(record, fields={"z_dim": 4}) == load(ROOT / "models/vae.py", z_dim=4)
+
+
+@pytest.mark.parametrize("name", ["../models/vae", "gone", "", "/etc/passwd"])
+def test_a_gallery_name_that_is_none_is_refused(name):
+    with pytest.raises(RunError, match="--model-file"):
+        gallery.load_recorded({"origin": "gallery", "name": name})
+
+
+def test_a_users_file_is_opened_only_unchanged(folder):
+    path = write(folder / "toy.py", TOY)
+    program = load("toy.py", z_dim=4)
+    record = json.loads(json.dumps(gallery.source_of(replace(program, width=8)).record()))
+    assert record["path"] == str(path)
+    assert gallery.load_recorded(record, fields={"z_dim": 4}) == program
+    path.write_text(TOY + "raise RuntimeError('executed')\n")
+    with pytest.raises(RunError, match=r"toy\.py has changed since the run: restore it, or .* --model-file"):
+        gallery.load_recorded(record)
+    path.unlink()
+    with pytest.raises(RunError, match=r"toy\.py is gone: .* --model-file"):
+        gallery.load_recorded(record)
+    other = write(folder / "other.py", TOY)
+    assert gallery.load_recorded(record, other, fields={"z_dim": 4}).z_dim == 4
+    with pytest.raises(UsageError, match="there is no model file"):
+        gallery.load_recorded(record, "gone.py")
+
+
+def test_a_plain_file_is_recorded_too(folder):
+    write(folder / "plain.py", PLAIN)
+    source = gallery.source_of(load("plain.py"))
+    assert (source.origin, source.name) == ("file", "plain")
+    assert gallery.load_recorded(source.record()).name == "plain"
+
+
+def test_files_inside_a_run_are_never_executed_unasked(folder):
+    inside = write(folder / "run/model.py", TOY)
+    (folder / "link").symlink_to(folder / "run")
+    record = gallery.source(inside).record()
+    for path in (inside, folder / "link/model.py", folder / "run/../run/model.py"):
+        with pytest.raises(
+            RunError, match=r"inside the run folder and is not executed unasked: .*--model-file"
+        ):
+            gallery.load_recorded(record | {"path": str(path)}, run=folder / "link")
+    with pytest.raises(RunError, match="relative path"):
+        gallery.load_recorded(record | {"path": "run/model.py"}, run=folder / "run")
+    assert gallery.load_recorded(record, inside, run=folder / "run").z_dim == 2
+
+
+def test_programs_defined_in_python_are_told_apart():
+    source = gallery.source_of(Local())
+    assert (source.name, source.origin, source.path) == ("Local", "python", Path(__file__))
+    assert source.text.startswith("class Local(Program)")
+    with pytest.raises(RunError, match="'Local' was defined in Python, not in a model file: .*--model-file"):
+        gallery.load_recorded(source.record())
+    plain = PlainProgram(len, len, "built in")
+    assert (gallery.source_of(plain).origin, gallery.source_of(plain).path) == ("python", None)
+
+
+class Local(Program):
+    pass
+
+
+# copy and scripts
+
+
+def test_copy_to_a_folder_and_to_a_file(folder):
+    original = (ROOT / "models/vae.py").read_bytes()
+    assert gallery.copy("vae", ".") == Path("vae.py")
+    assert gallery.copy("vae", "mine.py") == Path("mine.py")
+    assert (folder / "vae.py").read_bytes() == (folder / "mine.py").read_bytes() == original
+    assert load("mine.py").z_dim == load("vae").z_dim
+
+
+def test_copy_never_overwrites(folder):
+    write(folder / "vae.py", "precious")
+    for dest in (".", "vae.py"):
+        with pytest.raises(UsageError, match=r"vae\.py exists and is not overwritten"):
+            gallery.copy("vae", dest)
+    assert (folder / "vae.py").read_text() == "precious"
+    with pytest.raises(UsageError, match="cannot write no/such/folder/vae.py: No such file or directory"):
+        gallery.copy("vae", "no/such/folder/vae.py")
+    with pytest.raises(UsageError, match="did you mean vae"):
+        gallery.copy("vea", "vea.py")
+    assert sorted(path.name for path in folder.iterdir()) == ["vae.py"]
+
+
+def test_scripts_and_recipes_are_found_in_the_same_way(folder):
+    mine = write(folder / "inference/mine.py", "")
+    write(folder / "inference/_shared.py", "")
+    recipe = write(folder / "inference/recipes/mine-small.yaml", "a: 1\n")
+    assert gallery.script("mine") == mine
+    assert "mine" in gallery.scripts() and "_shared" not in gallery.scripts()
+    assert gallery.find("mine-small", "recipe") == recipe
+    assert gallery.copy("mine-small", ".").read_text() == "a: 1\n"
+    with pytest.raises(UsageError, match="unknown script 'mien': did you mean mine"):
+        gallery.script("mien")
