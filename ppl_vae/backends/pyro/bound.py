@@ -121,23 +121,51 @@ class Bound(nn.Module):
         finally:
             self._scaled = before
 
-    def weights(self) -> dict[str, np.ndarray]:
-        """Return parameters and buffers by name, as copies on the host."""
-        return {name: value.detach().cpu().numpy().copy() for name, value in self.networks.state_dict().items()}
+    def ensure_parameters(self, batch: Mapping[str, Tensor]) -> None:
+        """Do nothing: a declared program has its parameters from the start."""
 
-    def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Set parameters and buffers.
+    def trainable(self) -> list[Tensor]:
+        """Return the parameters that an optimizer should see."""
+        return list(self.parameters())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return parameters and buffers by name, as they are."""
+        return {name: value.detach() for name, value in self.networks.state_dict().items()}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Set parameters and buffers in place.
 
         Raises
         ------
         RunError
             Where names or shapes are not the program's.
         """
-        state = {name: torch.from_numpy(np.array(value)) for name, value in weights.items()}
         try:
-            self.networks.load_state_dict(state)
+            self.networks.load_state_dict(dict(tensors))
         except RuntimeError as error:
             raise RunError(f"the weights do not fit the program: {' '.join(str(error).split())}") from None
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Return parameters and buffers by name, as copies on the host."""
+        return {name: value.cpu().numpy().copy() for name, value in self.tensors().items()}
+
+    def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Set parameters and buffers from arrays; see `load_tensors`."""
+        self.load_tensors({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
+
+    def as_batch(self, item: Any, device: torch.device) -> dict[str, Tensor]:
+        """Return what a loader yields as named fields: a dict by name, else in the order that the program declares them."""
+        if not isinstance(item, Mapping):
+            parts = item if isinstance(item, (tuple, list)) else (item,)
+            item = dict(zip(self.fields, parts, strict=False))
+        return {name: to_device(item[name], device) for name in self.fields if name in item}
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """Return an array on a device; anything that is no array stays what it is."""
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(value)
+    return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
 
 
 def _module(name: str, part: Any) -> nn.Module:

@@ -137,9 +137,15 @@ def _divergence(q: Mapping[str, Any], p: Mapping[str, Any], analytic: bool) -> T
     return log_prob(q) - log_prob(p)
 
 
-def _metrics(distribution: Any) -> dict[str, Tensor]:
+def base(distribution: Any) -> Any:
+    """Return the distribution under `to_event`, `mask` and the like."""
     while hasattr(distribution, "base_dist"):
         distribution = distribution.base_dist
+    return distribution
+
+
+def _metrics(distribution: Any) -> dict[str, Tensor]:
+    distribution = base(distribution)
     return distribution.metrics() if hasattr(distribution, "metrics") else {}
 
 

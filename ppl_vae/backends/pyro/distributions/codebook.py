@@ -23,6 +23,7 @@ class VectorQuantized(TorchDistribution):
     arg_constraints = {}
     support = constraints.real_vector
     has_rsample = True
+    deterministic = True
 
     def __init__(self, z_e: Tensor, codes: Tensor, codebook: Tensor, validate_args=None):
         self.z_e, self.codes, self.codebook = z_e, codes, codebook

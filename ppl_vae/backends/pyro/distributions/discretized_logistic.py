@@ -8,6 +8,15 @@ from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
 
 
+class _Grid(constraints.Constraint):
+    """Grid points of [0, 1]: a discrete support of real numbers."""
+
+    is_discrete = True
+
+    def check(self, value: Tensor) -> Tensor:
+        return (value >= 0) & (value <= 1)
+
+
 class DiscretizedLogistic(TorchDistribution):
     """Probability mass of a logistic variable in the cell around each of `levels` grid points 0, 1/(levels-1), ..., 1.
 
@@ -22,7 +31,7 @@ class DiscretizedLogistic(TorchDistribution):
     """
 
     arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
-    support = constraints.unit_interval
+    support = _Grid()
 
     def __init__(self, loc: Tensor, scale: Tensor, levels: int = 256, validate_args=None):
         self.loc, self.scale = broadcast_all(loc, scale)

@@ -1,0 +1,125 @@
+"""The plain bound and the importance weighted bound of every row, in chunks."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from torch import Tensor, nn
+
+from ppl_vae.backends.pyro.terms import base, elbo_terms, is_latent_or_observed, is_local, log_weights, traces
+from ppl_vae.diagnostics.evidence import Scores
+from ppl_vae.errors import DataError, ProgramError
+
+# Numbers of one observation that are worked on at once, over rows and samples: a few tens of megabytes a layer.
+BUDGET = 2**22
+
+
+def chunk_rows(rows: Mapping[str, np.ndarray], most: int) -> Iterator[slice]:
+    """Yield slices over the rows, at most `most` at a time."""
+    count = count_rows(rows)
+    return (slice(start, min(start + most, count)) for start in range(0, count, most))
+
+
+def count_rows(rows: Mapping[str, np.ndarray]) -> int:
+    """Return the number of rows of a batch; refuses an empty one."""
+    count = min((len(array) for array in rows.values()), default=0)
+    if not count:
+        raise DataError("there are no rows: give at least one")
+    return count
+
+
+def on_device(bound: nn.Module, rows: Mapping[str, np.ndarray], part: slice) -> dict[str, Tensor]:
+    """Return the declared fields of some rows on the program's device."""
+    return {name: torch.from_numpy(np.ascontiguousarray(rows[name][part])).to(bound.device) for name in bound.fields if name in rows}
+
+
+def score(bound: nn.Module, rows: Mapping[str, np.ndarray], importance_samples: int | None = None, seed: int = 0, budget: int = BUDGET) -> Scores:
+    """Return the terms of the plain bound, and the importance weighted bound where samples are asked for.
+
+    Parameters
+    ----------
+    bound : Bound or PlainBound
+    rows : dict of str to array
+    importance_samples : int or None
+        k of the importance weighted bound.
+    seed : int
+        Of the guide's draws.
+    budget : int
+        Numbers of an observation to work on at once.
+    """
+    mode = bound.training
+    bound.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(), pyro.validation_enabled(False):
+            torch.manual_seed(seed)
+            dims = max(int(np.prod(array.shape[1:], dtype=np.int64)) for array in rows.values())
+            scores = _plain(bound, rows, max(1, budget // dims // 4))
+            if importance_samples:
+                _importance(bound, rows, scores, importance_samples, max(1, budget // dims))
+    finally:
+        bound.train(mode)
+    return scores
+
+
+def _plain(bound: nn.Module, rows: Mapping[str, np.ndarray], most: int) -> Scores:
+    likelihood, kls, info = [], [], {}
+    terms = None
+    for part in chunk_rows(rows, most):
+        batch = on_device(bound, rows, part)
+        guide, model = traces(bound, batch)
+        terms = elbo_terms(guide, model)
+        likelihood.append(_host(terms.log_likelihood))
+        kls.append({name: _host(kl) for name, kl in terms.kl.items()})
+        info = info or _observation(model) | {"exact": _is_deterministic(guide)}
+    shared = {name: float(kl) for name, kl in terms.kl_global.items()}
+    kl = {name: np.concatenate([chunk[name] for chunk in kls]) for name in kls[0]}
+    note = "the guide is deterministic: the importance weighted bound is the ELBO" if info.pop("exact") else None
+    return Scores(np.concatenate(likelihood), kl, shared, bound.num_data or count_rows(rows), iw_note=note, **info)
+
+
+def _importance(bound: nn.Module, rows: Mapping[str, np.ndarray], scores: Scores, samples: int, most: int) -> None:
+    if scores.iw_note:
+        return
+    if scores.kl_global:
+        scores.iw_note = f"site {next(iter(scores.kl_global))!r} is global: importance weights a datum are wrong for it"
+        return
+    at_once = min(samples, max(1, most // 64), 256)
+    found = []
+    for part in chunk_rows(rows, max(1, most // at_once)):
+        batch, total = on_device(bound, rows, part), None
+        for start in range(0, samples, at_once):
+            particles = min(at_once, samples - start)
+            weights = log_weights(*traces(bound, batch, particles)).double()
+            weights = weights.logsumexp(0) if particles > 1 else weights
+            total = weights if total is None else torch.logaddexp(total, weights)
+        found.append(_host(total) - math.log(samples))
+    scores.iw, scores.k = np.concatenate(found), samples
+
+
+def _host(value: Tensor) -> np.ndarray:
+    if value.ndim != 1:
+        raise ProgramError(f"a term of the bound has shape {tuple(value.shape)}, not one number a row: is a site outside the plate over the rows?")
+    return value.double().cpu().numpy()
+
+
+def _observation(model: Any) -> dict[str, Any]:
+    """Return how many numbers an observation has, and whether its likelihood is a mass function."""
+    dims, discrete = 0, True
+    for site in model.nodes.values():
+        if is_latent_or_observed(site) and site["is_observed"] and is_local(site) and not isinstance(site["fn"], pyro.distributions.Unit):
+            dims += site["fn"].event_shape.numel()
+            discrete = discrete and _is_discrete(site["fn"])
+    return {"dims": max(dims, 1), "discrete": discrete}
+
+
+def _is_discrete(distribution: Any) -> bool:
+    return bool(base(distribution).support.is_discrete)
+
+
+def _is_deterministic(guide: Any) -> bool:
+    latent = [site["fn"] for site in guide.nodes.values() if is_latent_or_observed(site) and not site["is_observed"]]
+    return bool(latent) and all(getattr(base(fn), "deterministic", False) for fn in latent)
+

@@ -1,0 +1,127 @@
+"""Two plain Pyro functions as a bound program: their parameters live in a parameter store of their own."""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from torch import Tensor, nn
+
+from ppl_vae.backends.pyro.bound import to_device
+from ppl_vae.errors import ProgramError, RunError
+from ppl_vae.program import PlainProgram
+
+
+def arguments(function: Any, fields: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the data fields that a plain function takes: parameters named like fields, and "x" for a first one of any other name."""
+    names = []
+    for position, parameter in enumerate(inspect.signature(function).parameters.values()):
+        if parameter.name in fields:
+            names.append(parameter.name)
+        elif position == 0 and "x" in fields:
+            names.append("x")
+        elif parameter.default is parameter.empty and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise ProgramError(f"{function} needs {parameter.name!r}: the data has the fields {', '.join(fields)}")
+        else:
+            break
+    return tuple(names)
+
+
+class PlainBound(nn.Module):
+    """`model` and `guide` as they are, run within a parameter store that no other program sees.
+
+    Parameters
+    ----------
+    program : PlainProgram
+    fields : tuple of str, or None
+        The data's fields; None where a loader's batches are passed on whole.
+    """
+
+    backend = "pyro"
+
+    def __init__(self, program: PlainProgram, fields: tuple[str, ...] | None = None, num_data: int | None = None, seed: int = 0):
+        super().__init__()
+        self.program, self.num_data, self._seed = program, num_data, seed
+        self.fields = arguments(program.model, fields) if fields else ()
+        self.autocast = None
+        self._store: dict[str, Any] = {"params": {}, "constraints": {}}
+        self._loaded: dict[str, Tensor] | None = None
+        owners = (getattr(f, "__self__", f) for f in (program.model, program.guide))
+        self._owners = list({id(owner): owner for owner in owners if isinstance(owner, nn.Module)}.values())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters lie."""
+        return next((p.device for p in self._store["params"].values()), torch.device("cpu"))
+
+    def model(self, *args: Tensor, **batch: Tensor) -> Any:
+        """Run the user's model in the program's own parameter store."""
+        with pyro.get_param_store().scope(self._store):
+            return self.program.model(*args, *batch.values())
+
+    def guide(self, *args: Tensor, **batch: Tensor) -> Any:
+        """Run the user's guide in the program's own parameter store."""
+        with pyro.get_param_store().scope(self._store):
+            return self.program.guide(*args, *batch.values())
+
+    @contextmanager
+    def unscaled(self) -> Iterator[None]:
+        """Do nothing: a plain program scales its sites itself."""
+        yield
+
+    def train(self, mode: bool = True) -> "PlainBound":
+        """Set the mode of the modules that own model and guide, where they are methods of modules."""
+        for owner in self._owners:
+            owner.train(mode)
+        return super().train(mode)
+
+    def ensure_parameters(self, batch: Mapping[str, Tensor]) -> None:
+        """Run model and guide once, so that every parameter exists; then set those that were loaded before."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self._seed)
+            with pyro.poutine.trace() as trace:
+                self.guide(**batch)
+            with pyro.poutine.replay(trace=trace.trace):
+                self.model(**batch)
+        if self._loaded is not None:
+            self.load_tensors(self._loaded)
+
+    def trainable(self) -> list[Tensor]:
+        """Return the unconstrained parameters, once they exist."""
+        return list(self._store["params"].values())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return unconstrained parameters by name, and buffers of the owning modules."""
+        found = {name: value.detach() for name, value in self._store["params"].items()}
+        for number, owner in enumerate(self._owners):
+            found |= {f"buffer{number}.{name}": value for name, value in owner.named_buffers()}
+        return found
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Set parameters and buffers in place; kept until they exist."""
+        mine = self.tensors()
+        if not mine:
+            self._loaded = dict(tensors)
+            return
+        if set(mine) != set(tensors):
+            raise RunError(f"the weights do not fit {self.program.name}: {', '.join(sorted(set(mine) ^ set(tensors)))} on one side only")
+        with torch.no_grad():
+            for name, value in self.tensors().items():
+                value.copy_(tensors[name])
+        self._loaded = None
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Return parameters and buffers by name, as copies on the host."""
+        return {name: value.cpu().numpy().copy() for name, value in self.tensors().items()}
+
+    def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Set parameters and buffers from arrays."""
+        self.load_tensors({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
+
+    def as_batch(self, item: Any, device: torch.device) -> dict[str, Tensor]:
+        """Return what a loader yields as the positional arguments of model and guide."""
+        parts = item.values() if isinstance(item, Mapping) else item if isinstance(item, (tuple, list)) else (item,)
+        return {f"argument {number}": to_device(part, device) for number, part in enumerate(parts)}

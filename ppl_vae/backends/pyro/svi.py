@@ -1,0 +1,225 @@
+"""Stochastic variational inference with Pyro: optimizer steps for the training loop, on any device, through Lightning Fabric."""
+
+import io
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from ppl_vae.backends.pyro.evaluate import score
+from ppl_vae.backends.pyro.objectives import Objective
+from ppl_vae.errors import RunError, UsageError
+from ppl_vae.options import Training
+from ppl_vae.training import Advance
+
+STATE = "state.pt"
+
+
+def make_fabric(device: str) -> Fabric:
+    """Return a Fabric for one device: auto, cpu, cuda, cuda:1 ..."""
+    kind, _, index = device.partition(":")
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+        raise UsageError(f"unknown device {device!r}: choose auto, cpu, cuda or cuda:N")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"device {device!r}: this machine has {torch.cuda.device_count()} CUDA devices")
+    return Fabric(accelerator=kind, devices=[int(index or 0)] if kind == "cuda" else 1, precision="32-true")
+
+
+def make_optimizer(parameters: Sequence[Tensor], options: Training) -> torch.optim.Optimizer:
+    """Return one optimizer over all parameters, fused where torch has a fused form."""
+    common = {"lr": 1.0, "betas": options.betas, "eps": options.eps, "weight_decay": options.weight_decay}
+    if options.optimizer == "adamax":
+        return torch.optim.Adamax(parameters, foreach=True, **common)
+    kind = torch.optim.Adam if options.optimizer == "adam" else torch.optim.AdamW
+    return kind(parameters, fused=True, **common)
+
+
+class Engine:
+    """Optimizer steps on a bound program; see `ppl_vae.training.Engine` for what each method promises.
+
+    Parameters
+    ----------
+    bound : Bound or PlainBound
+    objective : objective of ppl_vae, pyro.infer.ELBO or callable
+    options : Training
+    train : dict of arrays, or None
+        Rows to train on, moved to the device at once. None: items are batches themselves.
+    valid : dict of arrays, or None
+        Rows to validate on.
+    num_data : int
+        Rows of the training set.
+    dynamic : bool
+        Draw new bits of `x` at every step.
+    """
+
+    def __init__(self, bound: nn.Module, objective: Any, options: Training, *, train=None, valid=None, num_data: int, dynamic: bool = False):
+        self.fabric, self.options, self.bound, self.valid, self.dynamic = make_fabric(options.device), options, bound, valid, dynamic
+        self.device = self.fabric.device
+        torch.set_flush_denormal(True)
+        bound.num_data = num_data
+        bound.autocast = torch.bfloat16 if options.precision == "bf16-mixed" else None
+        self.loss = Objective(bound, objective, num_data).to(self.device)
+        self.data = None if train is None else {name: torch.from_numpy(array).to(self.device) for name, array in train.items() if name in bound.fields}
+        self.best: dict[str, Tensor] | None = None
+        self.rng = torch.random.get_rng_state()
+        self.cuda_rng: Tensor | None = None
+        self._pending: dict[str, Any] | None = None
+        self._ready = False
+        self._seed(options.seed)
+
+    def _prepare(self, batch: dict[str, Tensor]) -> None:
+        """Before the first step: parameters exist after one run of the program, which is checked with validation on; noise is unchanged."""
+        with torch.random.fork_rng(devices=self._cuda()), pyro.validation_enabled(True):
+            self.bound.eval()
+            self.loss.check(batch)
+            # An optimizer must see every parameter, and plain Pyro makes its own at the first call.
+            self.bound.ensure_parameters(batch)
+        self.parameters = [p for p in self.bound.trainable() if p.requires_grad]
+        self.averaged = [p.detach().clone() for p in self.parameters] if self.options.ema else None
+        self.module, self.optimizer = self.loss, None
+        if self.parameters:
+            optimizer = make_optimizer(self.parameters, self.options)
+            self.module, self.optimizer = self.fabric.setup(self.loss, optimizer, move_to_device=False)
+        self._ready = True
+        if self._pending is not None:
+            self._apply(self._pending)
+
+    def _cuda(self) -> list[torch.device]:
+        return [self.device] if self.device.type == "cuda" else []
+
+    def batch(self, item: Any) -> dict[str, Tensor]:
+        """Return the batch of row numbers, or of what a user's loader yields, on the device."""
+        if self.data is None:
+            return self.bound.as_batch(item, self.device)
+        index = torch.from_numpy(item).to(self.device)
+        return {name: array.index_select(0, index) for name, array in self.data.items()}
+
+    def advance(self, items: Sequence[Any], lr: np.ndarray, weight: np.ndarray, stop: Callable[[], bool]) -> Advance:
+        if not self._ready:
+            self._prepare(self._binarized(self.batch(items[0])))
+        self.bound.train()
+        weights = torch.as_tensor(weight, dtype=torch.float32, device=self.device)
+        sums: dict[str, Tensor] = {}
+        done = 0
+        with pyro.validation_enabled(False), torch.random.fork_rng(devices=self._cuda()):
+            self._set_rng()
+            for item, rate, beta in zip(items, lr, weights, strict=True):
+                if stop():
+                    break
+                for name, value in self._step(self._binarized(self.batch(item)), float(rate), beta).items():
+                    sums[name] = sums[name] + value if name in sums else value
+                done += 1
+            self._get_rng()
+        return Advance(done, _means(sums, done))
+
+    def _step(self, batch: dict[str, Tensor], lr: float, beta: Tensor) -> dict[str, Tensor]:
+        value, metrics = self.module(batch, beta)
+        if self.optimizer is not None:
+            self.optimizer.zero_grad(set_to_none=True)
+            self.fabric.backward(value)
+            if self.options.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(self.parameters, self.options.clip_norm, foreach=True)
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+            self.optimizer.step()
+            if self.averaged is not None:
+                torch._foreach_lerp_(self.averaged, [p.detach() for p in self.parameters], 1 - self.options.ema)
+        return metrics | {"loss": value.detach()}
+
+    def _binarized(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        if not self.dynamic:
+            return batch
+        return batch | {"x": (torch.rand_like(batch["x"]) < batch["x"]).to(batch["x"].dtype)}
+
+    def _set_rng(self) -> None:
+        torch.random.set_rng_state(self.rng)
+        if self.cuda_rng is not None and self._cuda():
+            torch.cuda.set_rng_state(self.cuda_rng, self.device)
+
+    def _get_rng(self) -> None:
+        self.rng = torch.random.get_rng_state()
+        self.cuda_rng = torch.cuda.get_rng_state(self.device) if self._cuda() else None
+
+    def _seed(self, seed: int) -> None:
+        with torch.random.fork_rng(devices=self._cuda()):
+            torch.manual_seed(seed)
+            self._get_rng()
+
+    def bounds(self) -> np.ndarray | None:
+        if self.valid is None:
+            return None
+        before = self._swap_in(self._averages())
+        try:
+            return score(self.bound, self.valid, seed=self.options.seed).elbo
+        finally:
+            self._swap_in(before)
+
+    def _averages(self) -> list[Tensor] | None:
+        return self.averaged if self.options.ema else None
+
+    def _swap_in(self, values: list[Tensor] | None) -> list[Tensor] | None:
+        if values is None:
+            return None
+        before = [p.detach().clone() for p in self.parameters]
+        with torch.no_grad():
+            torch._foreach_copy_(self.parameters, values)
+        return before
+
+    def select(self) -> None:
+        before = self._swap_in(self._averages())
+        self.best = {name: value.detach().clone() for name, value in self.bound.tensors().items()}
+        self._swap_in(before)
+
+    def finish(self, selected: bool) -> None:
+        if selected and self.best is not None:
+            self.bound.load_tensors(self.best)
+        elif self._ready:
+            self._swap_in(self._averages())
+        self.bound.eval()
+
+    def state(self) -> dict[str, Any]:
+        content = {
+            "tensors": self.bound.tensors(),
+            "optimizer": self.optimizer.state_dict() if self._ready and self.optimizer is not None else None,
+            "averaged": self.averaged if self._ready else None,
+            "best": self.best,
+            "rng": self.rng,
+            "cuda_rng": self.cuda_rng,
+        }
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        return {STATE: buffer.getvalue()}
+
+    def restore(self, read: Callable[[str], bytes]) -> None:
+        try:
+            content = torch.load(io.BytesIO(read(STATE)), map_location="cpu", weights_only=True)
+        except RunError:
+            raise
+        except Exception as error:
+            raise RunError(f"{STATE} cannot be read ({error}): restore it from a copy of the run") from None
+        self.rng, self.cuda_rng, self.best = content["rng"], content["cuda_rng"], content["best"]
+        self._pending = content
+        if self._ready:
+            self._apply(content)
+
+    def _apply(self, content: dict[str, Any]) -> None:
+        self.bound.load_tensors(content["tensors"])
+        if content["optimizer"] is not None and self.optimizer is not None:
+            self.optimizer.load_state_dict(content["optimizer"])
+        if content["averaged"] is not None and self.averaged is not None:
+            torch._foreach_copy_(self.averaged, content["averaged"])
+        self._pending = None
+
+
+def _means(sums: dict[str, Tensor], count: int) -> dict[str, float]:
+    if not sums:
+        return {}
+    # One transfer from the device for all metrics.
+    values = torch.stack([value.detach().float().reshape(()) for value in sums.values()]).div(count).tolist()
+    return dict(zip(sums, values, strict=True))

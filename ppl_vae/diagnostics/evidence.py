@@ -1,0 +1,93 @@
+"""The plain bound of every row, and what is reported of it: nats, bits a dimension, standard errors."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass
+class Scores:
+    """Terms of the plain bound (no weights, no penalties), one number a row, in nats.
+
+    Attributes
+    ----------
+    log_likelihood : [N]
+    kl : dict of str to [N]
+        By local site.
+    kl_global : dict of str to float
+        By global site, for the whole training set of `num_data` rows.
+    num_data : int
+        Rows that share the global sites.
+    iw : [N] or None
+        Importance weighted bound. None where it does not apply; `iw_note` says why.
+    k : int or None
+        Its number of samples.
+    dims : int
+        Numbers in one observation.
+    discrete : bool
+        The likelihood is a probability mass function; else a density.
+    """
+
+    log_likelihood: np.ndarray
+    kl: dict[str, np.ndarray]
+    kl_global: dict[str, float] = field(default_factory=dict)
+    num_data: int = 1
+    iw: np.ndarray | None = None
+    iw_note: str | None = None
+    k: int | None = None
+    dims: int = 1
+    discrete: bool = True
+
+    @property
+    def rate(self) -> np.ndarray:
+        """KL of all sites, global ones shared out among the training rows, [N]."""
+        local = sum(self.kl.values(), start=np.zeros_like(self.log_likelihood))
+        return local + sum(self.kl_global.values()) / self.num_data
+
+    @property
+    def elbo(self) -> np.ndarray:
+        """The plain evidence lower bound of every row, [N]."""
+        return self.log_likelihood - self.rate
+
+
+def stderr(values: np.ndarray) -> float | None:
+    """Return the standard error of a mean; None for a single row."""
+    return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
+
+
+def bits_per_dim(nats: float, dims: int, discrete: bool, levels: int | None) -> float:
+    """Return a negative log-likelihood in bits for each dimension.
+
+    A density over [0, 1] is compared with a mass over `levels` grey levels by adding the log of their number (Theis et al., arXiv:1511.01844, section 3.1).
+    """
+    shift = 0.0 if discrete or levels is None else math.log(levels)
+    return (nats / dims + shift) / math.log(2)
+
+
+def summary(scores: Scores, levels: int | None = None) -> dict[str, Any]:
+    """Return the means over rows and their standard errors.
+
+    `bits_per_dim` is that of the tightest bound there is (the importance weighted one, else the ELBO).
+    """
+    elbo, iw = scores.elbo, scores.iw
+    best = elbo if iw is None else iw
+    result: dict[str, Any] = {
+        "elbo_nats": float(elbo.mean()),
+        "elbo_stderr": stderr(elbo),
+        "iw_nats": None if iw is None else float(iw.mean()),
+        "iw_stderr": None if iw is None else stderr(iw),
+        "k": scores.k,
+        "rate_nats": float(scores.rate.mean()),
+        "rate_stderr": stderr(scores.rate),
+        "distortion_nats": float(-scores.log_likelihood.mean()),
+        "distortion_stderr": stderr(scores.log_likelihood),
+        "rate_nats_by_site": {name: float(kl.mean()) for name, kl in scores.kl.items()}
+        | {name: kl / scores.num_data for name, kl in scores.kl_global.items()},
+        "bits_per_dim": bits_per_dim(-float(best.mean()), scores.dims, scores.discrete, levels),
+        "n": len(elbo),
+    }
+    if scores.iw_note:
+        result["iw_note"] = scores.iw_note
+    return result

@@ -1,0 +1,108 @@
+"""How a run trains: everything that `fit` and `ppl-vae train` take besides program, data and objective."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from ppl_vae.data.batches import num_batches
+from ppl_vae.errors import UsageError
+from ppl_vae.schedules import as_schedule
+
+OPTIMIZERS = ("adam", "adamw", "adamax")
+PRECISIONS = ("32", "bf16-mixed")
+
+
+@dataclass(frozen=True)
+class Training:
+    """Training options, the same on both backends.
+
+    Attributes
+    ----------
+    epochs, max_steps : int or None
+        Length of the run; the shorter one counts. Neither: 10 epochs.
+    batch_size : int
+        Rows a step; the odd last batch of an epoch is kept.
+    optimizer : str
+        adam, adamw or adamax.
+    lr : float, str or schedule
+        Learning rate, or a schedule of it over the steps.
+    weight_decay, eps : float
+        Of the optimizer.
+    betas : tuple of float
+        Decay of the optimizer's two moments.
+    clip_norm : float or None
+        Greatest norm of the gradient of the loss, which is in nats a datum.
+    ema : float or None
+        Decay of an average of the weights, which is then evaluated and kept.
+    valid_every : int
+        Epochs between two bounds on the validation rows.
+    patience : int or None
+        Stop after so many validations without a better bound. None: never.
+    keep : str
+        Which weights a run ends with: "best" on validation (the last where there are no validation rows) or "last".
+    log_every : int
+        Steps that one row of the history sums up.
+    checkpoint_every : float
+        Seconds between two checkpoints of a run folder.
+    seed : int
+        Of weights, order and noise.
+    device : str
+        auto, cpu, cuda, cuda:1 ...
+    precision : str
+        "32", or "bf16-mixed": networks in bfloat16, probabilities in single precision.
+    """
+
+    epochs: int | None = None
+    max_steps: int | None = None
+    batch_size: int = 128
+    optimizer: str = "adam"
+    lr: Any = 1e-3
+    weight_decay: float = 0.0
+    eps: float = 1e-8
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip_norm: float | None = None
+    ema: float | None = None
+    valid_every: int = 1
+    patience: int | None = None
+    keep: str = "best"
+    log_every: int = 50
+    checkpoint_every: float = 60.0
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "32"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", tuple(self.betas))
+        for name in ("epochs", "max_steps", "batch_size", "valid_every", "patience", "log_every"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise UsageError(f"{name}={value!r}: give a whole number of at least 1")
+        for name, known in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS), ("keep", ("best", "last"))):
+            if getattr(self, name) not in known:
+                raise UsageError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(known)}")
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        if self.seed < 0:
+            raise UsageError(f"seed={self.seed}: a seed is not negative")
+        if not as_schedule(self.lr)(0) >= 0:
+            raise UsageError(f"lr={self.lr!r}: a learning rate is not negative")
+        for name in ("clip_norm", "eps"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UsageError(f"{name}={value!r}: must be above 0")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise UsageError(f"ema={self.ema!r}: the decay of the average lies between 0 and 1")
+        if self.weight_decay < 0 or self.checkpoint_every < 0:
+            raise UsageError("weight_decay and checkpoint_every must not be negative")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise UsageError(f"betas={self.betas!r}: give two decays in [0, 1)")
+
+    def total_steps(self, batches: int) -> int:
+        """Return the length of the run for epochs of so many batches."""
+        epochs = self.epochs if self.epochs or self.max_steps else 10
+        by_epochs = epochs * batches if epochs else None
+        return min(steps for steps in (by_epochs, self.max_steps) if steps is not None)
+
+    def batches(self, rows: int) -> int:
+        """Return the number of batches an epoch; refuses a batch larger than the data."""
+        return num_batches(rows, self.batch_size)

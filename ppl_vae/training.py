@@ -1,0 +1,212 @@
+"""The training loop, the same for every backend: epochs, history, validation, early stopping, checkpoints.
+
+A backend gives an Engine, which runs optimizer steps; this loop decides which ones and what is kept.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from ppl_vae.data.batches import batches, order
+from ppl_vae.errors import RunError
+from ppl_vae.options import Training
+from ppl_vae.schedules import as_schedule
+
+
+class Advance(NamedTuple):
+    """How many steps an engine took, and the means of their metrics."""
+
+    steps: int
+    metrics: dict[str, float]
+
+
+class Engine(Protocol):
+    """What the loop needs of a backend."""
+
+    def advance(self, items: Sequence[Any], lr: np.ndarray, weight: np.ndarray, stop: Callable[[], bool]) -> Advance:
+        """Take one optimizer step for each item (row numbers, or a batch); may return early once `stop()` is true."""
+
+    def bounds(self) -> np.ndarray | None:
+        """Return the plain bound of every validation row in nats, under the averaged weights where there are any."""
+
+    def select(self) -> None:
+        """Remember the present weights as the ones to keep."""
+
+    def finish(self, selected: bool) -> None:
+        """Put the selected (else the last, averaged) weights into the bound program."""
+
+    def state(self) -> dict[str, Any]:
+        """Return files (name -> bytes or writer) from which `restore` goes on bit by bit."""
+
+    def restore(self, read: Callable[[str], bytes]) -> None:
+        """Go on from what `state` returned."""
+
+
+class Source(Protocol):
+    """Where an engine's items come from."""
+
+    def __len__(self) -> int:
+        """Return the number of batches an epoch."""
+
+    def epoch(self, number: int, start: int) -> Iterator[Any]:
+        """Yield the items of an epoch, from batch `start` on."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Batches of row numbers of data in memory: a function of seed and epoch."""
+
+    rows: int
+    batch_size: int
+    seed: int
+
+    def __len__(self) -> int:
+        return -(-self.rows // self.batch_size)
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[np.ndarray]:
+        """Yield row numbers, [batch]."""
+        for index, rows in enumerate(batches(order(self.seed, number, self.rows), self.batch_size)):
+            if index >= start:
+                yield rows
+
+
+@dataclass
+class Position:
+    """Where a run stands; saved with every checkpoint."""
+
+    step: int = 0
+    best: float | None = None
+    best_step: int | None = None
+    waited: int = 0
+    seconds: float = 0.0
+    done: bool = False
+
+
+@dataclass
+class Loop:
+    """One training run.
+
+    Attributes
+    ----------
+    engine, source, objective, options
+        What runs, on what, for what, how.
+    emit : callable
+        Gets (event, position, row): "log", "valid", "checkpoint" or "end".
+    save : callable or None
+        Writes a group of files at once.
+    stop : callable
+        True once the run should end after the present step.
+    """
+
+    engine: Engine
+    source: Source
+    objective: Any
+    options: Training
+    emit: Callable[[str, Position, dict[str, Any]], None]
+    save: Callable[[Mapping[str, Any]], None] | None = None
+    stop: Callable[[], bool] = lambda: False
+    position: Position = field(default_factory=Position)
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.total = self.options.total_steps(len(self.source))
+        self.lr = as_schedule(self.options.lr)
+        self.lr.check_fits(self.total)
+        if hasattr(self.objective, "check_fits"):
+            self.objective.check_fits(self.total)
+
+    def run(self) -> Position:
+        """Train to the end, or to where it is stopped; leave the kept weights in the bound program."""
+        started, before = time.perf_counter(), self.position.seconds
+        self._saved = started
+        while self.position.step < self.total and not self.stop() and not self.position.done:
+            for chunk in self._chunks():
+                done = self._advance(chunk)
+                self.position.seconds = before + time.perf_counter() - started
+                if self._at_validation():
+                    self._validate()
+                self._checkpoint(force=False)
+                if done < len(chunk) or self.stop() or self.position.done:
+                    break
+        interrupted = self.position.step < self.total and not self.position.done
+        self.position.done = not interrupted
+        self.position.seconds = before + time.perf_counter() - started
+        self._checkpoint(force=True)
+        self.engine.finish(selected=self.position.best_step is not None and self.options.keep == "best")
+        self.emit("end", self.position, {})
+        return self.position
+
+    def _chunks(self) -> Iterator[list[Any]]:
+        """Cut the rest of the epoch where a row of the history ends: the cuts depend on the step alone, so a resumed run has the same."""
+        epoch, start = divmod(self.position.step, len(self.source))
+        step, chunk = self.position.step, []
+        for item in self.source.epoch(epoch, start):
+            chunk.append(item)
+            step += 1
+            if step % self.options.log_every == 0 or step == self.total:
+                yield chunk
+                chunk = []
+            if step == self.total:
+                return
+        if chunk:
+            yield chunk
+
+    def _advance(self, chunk: list[Any]) -> int:
+        first = self.position.step
+        steps = range(first, first + len(chunk))
+        weight = getattr(self.objective, "weight", lambda step: 1.0)
+        lr, beta = np.array([self.lr(s) for s in steps]), np.array([weight(s) for s in steps])
+        started = time.perf_counter()
+        done, metrics = self.engine.advance(chunk, lr, beta, self.stop)
+        if done:
+            last, row = done - 1, {"step": first + done, "epoch": (first + done - 1) // len(self.source), "split": "train"}
+            row |= metrics | {"beta": float(beta[last]), "lr": float(lr[last]), "seconds": time.perf_counter() - started}
+            self.position.step += done
+            self._record("log", row)
+            if not math.isfinite(metrics.get("loss", 0.0)):
+                raise RunError(
+                    f"the loss became {metrics['loss']} by step {self.position.step}: lower --lr, or set --clip-norm; the last checkpoint is kept"
+                )
+        return done
+
+    def _at_validation(self) -> bool:
+        step, every = self.position.step, self.options.valid_every * len(self.source)
+        return step % every == 0 or step == self.total
+
+    def _validate(self) -> None:
+        bounds = self.engine.bounds()
+        if bounds is None:
+            return
+        value = float(bounds.mean())
+        stderr = float(bounds.std(ddof=1) / math.sqrt(len(bounds))) if len(bounds) > 1 else None
+        position = self.position
+        if position.best is None or value > position.best:
+            position.best, position.best_step, position.waited = value, position.step, 0
+            self.engine.select()
+        else:
+            position.waited += 1
+            position.done = self.options.patience is not None and position.waited >= self.options.patience
+        epoch = (position.step - 1) // len(self.source)
+        self._record("valid", {"step": position.step, "epoch": epoch, "split": "valid", "elbo_nats": value, "elbo_stderr": stderr})
+
+    def _record(self, event: str, row: dict[str, Any]) -> None:
+        self.history.append(row)
+        self.emit(event, self.position, row)
+
+    def _checkpoint(self, force: bool) -> None:
+        if self.save is None or not (force or time.perf_counter() - self._saved >= self.options.checkpoint_every):
+            return
+        self.save(self.engine.state() | {"position.json": json.dumps(asdict(self.position)).encode()})
+        self._saved = time.perf_counter()
+        self.emit("checkpoint", self.position, {})
+
+    def resume(self, read: Callable[[str], bytes], history: list[dict[str, Any]]) -> None:
+        """Go on from a checkpoint."""
+        self.position = Position(**json.loads(read("position.json")))
+        self.history = [row for row in history if row["step"] <= self.position.step]
+        self.engine.restore(read)
