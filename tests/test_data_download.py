@@ -94,6 +94,18 @@ def test_download_unpacks_cifar(server, monkeypatch, tmp_path):
     assert kept == [f"data_batch_{i}.bin" for i in range(1, 6)]
 
 
+def test_damaged_archive_is_refused_by_name(server, monkeypatch, tmp_path):
+    web, address = server
+    make_cifar(monkeypatch)
+    (web / "cifar-10-binary.tar.gz").write_bytes(b"no archive")
+    serve(monkeypatch, "cifar10", {"cifar-10-binary.tar.gz": (address + "cifar-10-binary.tar.gz",)})
+    with pytest.raises(DataError, match=r"cifar-10-binary\.tar\.gz is damaged"):
+        data.load("cifar10")
+    serve(monkeypatch, "cifar10", {"cifar-10-binary.tar.gz": (address + "gone.tar.gz",)})
+    with pytest.raises(DataError, match=r"gone\.tar\.gz: 404\)"):
+        data.load("cifar10")
+
+
 def test_download_packs_static_mnist(server, monkeypatch):
     web, address = server
     bits, texts = make_static(monkeypatch)

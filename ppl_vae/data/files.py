@@ -32,7 +32,10 @@ def read(path: Path) -> tuple[dict, dict]:
     readers = {".npz": read_npz, ".npy": read_npy, ".csv": read_csv}
     if path.suffix.lower() not in readers:
         raise DataError(f"{path} is of no known type: give .npz, .npy, .csv or a folder of images")
-    return readers[path.suffix.lower()](path)
+    try:
+        return readers[path.suffix.lower()](path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error})") from error
 
 
 def read_npz(path: Path) -> tuple[dict, dict]:

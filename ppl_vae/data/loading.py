@@ -1,6 +1,5 @@
 """`load`: one door for named data sets and the user's files."""
 
-import difflib
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -9,21 +8,8 @@ from ppl_vae.data.arrays import of
 from ppl_vae.data.dataset import Data
 from ppl_vae.data.files import read
 from ppl_vae.data.locate import locate
-from ppl_vae.data.registry import SOURCES
-from ppl_vae.data.sources import Source
+from ppl_vae.data.registry import SOURCES, named
 from ppl_vae.errors import UsageError
-
-
-def named(name: str) -> Source:
-    """The source of a named data set; `UsageError` with the known names if there is none."""
-    if name not in SOURCES:
-        close = difflib.get_close_matches(str(name).lower().replace("_", "-"), SOURCES, n=1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise UsageError(
-            f"unknown data {str(name)!r}{hint}: no data set has this name and no such path exists; "
-            f"names are {', '.join(SOURCES)}"
-        )
-    return SOURCES[name]
 
 
 def load(

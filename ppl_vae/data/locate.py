@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ppl_vae.data.registry import SOURCES
+from ppl_vae.data.registry import SOURCES, named
 from ppl_vae.data.sources import Source
 from ppl_vae.errors import DataError
 
@@ -124,7 +124,12 @@ def _missing(source: Source) -> Path:
 def download(source: Source) -> Folder:
     """Download a source into the cache; nothing is kept unless all of it is verified."""
     target = cache_folder() / source.folder
-    target.mkdir(parents=True, exist_ok=True)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{target} cannot be made ({error.strerror}): set {VARIABLE} to a folder of your own"
+        ) from error
     with tempfile.TemporaryDirectory(dir=target, prefix=".download-") as scratch:
         scratch = Path(scratch)
         problems: list[str] = []
@@ -132,10 +137,11 @@ def download(source: Source) -> Folder:
         for mirror in range(mirrors):
             try:
                 _download_from(source, mirror, scratch)
-            except Exception as error:
-                problems.append(f"{type(error).__name__}: {error}".split("\n")[0])
+            except DataError as error:
+                problems.append(str(error))
                 continue
             for path in scratch.iterdir():
+                path.chmod(0o644)
                 os.replace(path, target / path.name)
             return Folder(target, source)
     raise DataError(
@@ -158,7 +164,12 @@ def _retrieve(address: str, path: Path):
     print(f"downloading {address}", file=sys.stderr)
     pooch.get_logger().setLevel(logging.WARNING)
     path.unlink(missing_ok=True)
-    pooch.retrieve(address, known_hash=None, fname=path.name, path=path.parent)
+    bar = sys.stderr.isatty()
+    try:
+        pooch.retrieve(address, known_hash=None, fname=path.name, path=path.parent, progressbar=bar)
+    except (OSError, ValueError) as error:  # requests' exceptions are OSErrors
+        status = getattr(getattr(error, "response", None), "status_code", type(error).__name__)
+        raise DataError(f"{address}: {status}") from error
 
 
 def fetch(name: str, *, offline: bool = False) -> dict:
@@ -169,8 +180,6 @@ def fetch(name: str, *, offline: bool = False) -> dict:
     dict
         name, folder (None for one that a dependency ships), files and verified, for JSON.
     """
-    from ppl_vae.data.loading import named
-
     source = named(name)
     folder = locate(source, offline)
     source.read(folder, source)

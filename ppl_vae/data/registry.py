@@ -1,5 +1,6 @@
 """The named data sets: where each comes from, the hashes of its content, and how it is split."""
 
+import difflib
 from typing import Any
 
 from ppl_vae.data.sources import (
@@ -17,6 +18,7 @@ from ppl_vae.data.sources import (
     unpack_cifar,
     unpack_static,
 )
+from ppl_vae.errors import UsageError
 
 CIFAR = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 FASHION = [
@@ -149,3 +151,15 @@ SOURCES = {
         ),
     )
 }
+
+
+def named(name: str) -> Source:
+    """The source of a named data set; `UsageError` with the known names if there is none."""
+    if name not in SOURCES:
+        close = difflib.get_close_matches(str(name).lower().replace("_", "-"), SOURCES, n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise UsageError(
+            f"unknown data {str(name)!r}{hint}: no data set has this name and no such path exists; "
+            f"names are {', '.join(SOURCES)}"
+        )
+    return SOURCES[name]

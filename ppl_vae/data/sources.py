@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ppl_vae.data import readers, splits
-from ppl_vae.errors import UsageError
+from ppl_vae.errors import DataError, UsageError
 
 MNIST_PARTS = {"train": "train", "test": "t10k"}
 
@@ -97,10 +97,13 @@ def unpack_cifar(folder, source):
     import tarfile
 
     (archive,) = source.downloads
-    with tarfile.open(folder / archive) as tar:
-        for name in source.files:
-            plain = name.removesuffix(".gz")
-            (folder / plain).write_bytes(tar.extractfile(f"cifar-10-batches-bin/{plain}").read())
+    try:
+        with tarfile.open(folder / archive) as tar:
+            for name in source.files:
+                plain = name.removesuffix(".gz")
+                (folder / plain).write_bytes(tar.extractfile(f"cifar-10-batches-bin/{plain}").read())
+    except (tarfile.TarError, OSError, EOFError, KeyError) as error:
+        raise DataError(f"{archive} is damaged ({error})") from error
     (folder / archive).unlink()
 
 
