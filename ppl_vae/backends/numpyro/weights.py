@@ -1,0 +1,92 @@
+"""Weights by torch's names and in torch's layout, from networks of flax and back."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from ppl_vae.backends.numpyro.networks.basic import Sequential
+from ppl_vae.errors import RunError
+
+_NAMES = {"kernel": "weight", "embedding": "weight"}
+
+
+def to_torch(networks: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return parameters and buffers of networks (or lists of them) by torch's names, as host copies."""
+    return {name: _out(owner, np.array(variable[...])) for name, owner, variable in _variables(networks)}
+
+
+def from_torch(networks: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> None:
+    """Set parameters and buffers of networks.
+
+    Raises
+    ------
+    RunError
+        Where names or shapes are not the networks'.
+    """
+    found = list(_variables(networks))
+    names = {name for name, _, _ in found}
+    _check_names(names, set(weights))
+    for name, owner, variable in found:
+        value, old = _in(owner, np.asarray(weights[name])), variable[...]
+        if value.shape != old.shape:
+            shapes = f"{np.shape(weights[name])}, not {_out(owner, np.empty(old.shape)).shape}"
+            raise RunError(f"the weights do not fit the program: {name} has shape {shapes}")
+        variable.set_value(jax.device_put(value.astype(old.dtype), old.sharding))
+
+
+def _check_names(expected: set[str], given: set[str]) -> None:
+    for words, names in (("lack", expected - given), ("have no place for", given - expected)):
+        if names:
+            who, listed = "weights" if words == "lack" else "networks", ", ".join(sorted(names))
+            raise RunError(f"the weights do not fit the program: the {who} {words} {listed}")
+
+
+def _variables(networks: Mapping[str, Any]) -> Iterator[tuple[str, Any, nnx.Variable]]:
+    """Yield (torch's name, the layer, the variable) of every array but the states of random streams."""
+    for prefix, network in networks.items():
+        parts = enumerate(network) if isinstance(network, list) else [(None, network)]
+        for index, part in parts:
+            root = prefix if index is None else f"{prefix}.{index}"
+            yield from _of_module(root, part)
+
+
+def _of_module(root: str, module: nnx.Module) -> Iterator[tuple[str, Any, nnx.Variable]]:
+    nodes = dict(nnx.iter_graph(module))
+    for path in sorted(path for path, node in nodes.items() if isinstance(node, nnx.Variable)):
+        if isinstance(nodes[path], nnx.RngState):
+            continue
+        owner = nodes.get(path[:-1])
+        skipped = [_is_list_of_sequential(nodes, path[: i + 1]) for i in range(len(path) - 1)]
+        name = [str(part) for part, skip in zip(path[:-1], skipped, strict=True) if not skip]
+        yield ".".join([root, *name, _NAMES.get(path[-1], str(path[-1]))]), owner, nodes[path]
+
+
+def _is_list_of_sequential(nodes: Mapping[tuple, Any], path: tuple) -> bool:
+    return path[-1] == "layers" and isinstance(nodes.get(path[:-1]), (Sequential, nnx.Sequential))
+
+
+def _out(owner: Any, value: np.ndarray) -> np.ndarray:
+    """From flax's layout to torch's."""
+    if value.ndim < 2:
+        return value
+    if isinstance(owner, nnx.ConvTranspose):  # (h, w, I, O) -> (I, O, h, w), flipped in space
+        spatial = tuple(range(value.ndim - 2))
+        return np.ascontiguousarray(np.moveaxis(np.flip(value, spatial), (-2, -1), (0, 1)))
+    if isinstance(owner, nnx.Conv):  # (h, w, I, O) -> (O, I, h, w)
+        return np.ascontiguousarray(np.moveaxis(value, (-1, -2), (0, 1)))
+    return np.ascontiguousarray(value.T) if isinstance(owner, nnx.Linear) else value
+
+
+def _in(owner: Any, value: np.ndarray) -> np.ndarray:
+    """From torch's layout to flax's."""
+    if value.ndim < 2:
+        return value
+    if isinstance(owner, nnx.ConvTranspose):
+        moved = np.moveaxis(value, (0, 1), (-2, -1))
+        return np.flip(moved, tuple(range(moved.ndim - 2)))
+    if isinstance(owner, nnx.Conv):
+        return np.moveaxis(value, (0, 1), (-1, -2))
+    return value.T if isinstance(owner, nnx.Linear) else value
