@@ -18,6 +18,7 @@ install: $(STAMP)
 
 # torch goes first and alone, so that its build (CPU or CUDA) is settled before anything depends on it.
 $(STAMP): pyproject.toml constraints/cpu.txt
+	@echo "Installing into $(VENV): a minute or more, most of it downloads"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch
 	$(PIP) -e '.[numpyro,notebooks,tensorboard,dev]'
