@@ -37,6 +37,9 @@ class Engine(Protocol):
     def select(self) -> None:
         """Remember the present weights as the ones to keep."""
 
+    def kept(self) -> dict[str, np.ndarray]:
+        """Return the selected weights, else the present (averaged) ones, by name."""
+
     def finish(self, selected: bool) -> None:
         """Put the selected (else the last, averaged) weights into the bound program."""
 
@@ -205,8 +208,10 @@ class Loop:
         self._saved = time.perf_counter()
         self.emit("checkpoint", self.position, {})
 
-    def resume(self, read: Callable[[str], bytes], history: list[dict[str, Any]]) -> None:
-        """Go on from a checkpoint."""
+    def resume(self, read: Callable[[str], bytes], history: list[dict[str, Any]]) -> int:
+        """Go on from a checkpoint; returns its step."""
         self.position = Position(**json.loads(read("position.json")))
         self.history = [row for row in history if row["step"] <= self.position.step]
+        self.position.done = self.position.done and self.position.step >= self.total
         self.engine.restore(read)
+        return self.position.step

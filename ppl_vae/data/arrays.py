@@ -47,7 +47,7 @@ def of(
     for rows in found.values():
         for field in rows.keys() - {"x"}:
             rows[field] = _plain(rows[field])
-    return Data(name, found, kind, levels, binarize or "none", rule, "memory", "", coords)
+    return Data(name, found, kind, levels, binarize or "auto", rule, "memory", "", coords)
 
 
 def _refuse_options(**options):

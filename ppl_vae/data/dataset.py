@@ -10,7 +10,7 @@ from ppl_vae.errors import UsageError
 
 SPLITS = ("train", "valid", "test")
 KINDS = ("image", "vector", "counts", "sound")
-BINARIZE = ("none", "dynamic", "static")
+BINARIZE = ("auto", "none", "dynamic", "static")
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,11 +29,14 @@ class Data:
     levels : int or None
         Number of grey levels of a quantised `x`; `raw` hands out `x / (levels - 1)`.
     binarize : str
-        "none", "dynamic" (new bits each time a row is trained on) or "static" (bits drawn once).
+        "none", "dynamic" (new bits each time a row is trained on), "static" (bits drawn once), or "auto": not
+        decided yet. `fit` makes it dynamic for a Bernoulli likelihood on grey levels, else none.
     split_rule, source, licence : str
         How the splits were made, where the data came from, and under which terms.
     coords : dict
         Names of the columns (or of the classes, for `y`) by field, where they are known.
+    options : dict or None
+        What `load` was called with, so that a run can load the same data again. None: made in memory.
 
     Raises
     ------
@@ -45,18 +48,19 @@ class Data:
     splits: dict[str, dict[str, np.ndarray]]
     kind: str
     levels: int | None = None
-    binarize: str = "none"
+    binarize: str = "auto"
     split_rule: str = ""
     source: str = ""
     licence: str = ""
     coords: dict[str, list] = field(default_factory=dict)
+    options: dict | None = None
 
     def __post_init__(self):
         if self.kind not in KINDS:
             raise UsageError(f"unknown kind of data {self.kind!r}: choose one of {', '.join(KINDS)}")
         if self.binarize not in BINARIZE:
             raise UsageError(f"unknown binarize {self.binarize!r}: choose one of {', '.join(BINARIZE)}")
-        if self.binarize != "none":
+        if self.binarize in ("dynamic", "static"):
             self._refuse_unless_probabilities()
 
     def _refuse_unless_probabilities(self):
@@ -105,7 +109,7 @@ class Data:
         Static bits are part of the data: there the seed is not used.
         """
         rows = self.raw(split)
-        if self.binarize != "none":
+        if self.binarize in ("dynamic", "static"):
             seed = 0 if self.binarize == "static" else seed
             rng = np.random.default_rng([seed, SPLITS.index(split)])
             x = rows["x"]

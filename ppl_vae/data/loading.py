@@ -15,7 +15,7 @@ from ppl_vae.errors import UsageError
 def load(
     name_or_path,
     *,
-    binarize="none",
+    binarize="auto",
     offline=False,
     valid=None,
     test=None,
@@ -31,7 +31,7 @@ def load(
         One of the names in `catalogue()`, or a path: `.npz` of named fields (with splits if the names end in
         `_train`, `_valid`, `_test`), `.npy`, `.csv` of numeric columns, or a folder of images.
     binarize : str
-        "none", "dynamic" or "static".
+        "auto", "none", "dynamic" or "static"; see `Data`.
     offline : bool
         Never download.
     valid, test, split_seed : int or float, optional
@@ -46,15 +46,20 @@ def load(
     DataError
         Missing or damaged content.
     """
-    options = {"binarize": binarize, "valid": valid, "test": test, "split_seed": split_seed}
     if not isinstance(name_or_path, (str, os.PathLike)):
-        kind = type(name_or_path).__name__
-        raise UsageError(f"load takes a name or a path, not {kind}: use data.of for arrays")
-    if isinstance(name_or_path, str) and name_or_path in SOURCES:
-        if kind is not None or levels is not None:
-            raise UsageError(f"kind and levels of {name_or_path} are known: leave them out")
-        return _load_named(SOURCES[name_or_path], offline, **options)
-    return _load_path(str(name_or_path), kind=kind, levels=levels, **options)
+        found = type(name_or_path).__name__
+        raise UsageError(f"load takes a name or a path, not {found}: use data.of for arrays")
+    chosen = {"binarize": binarize, "valid": valid, "test": test, "split_seed": split_seed}
+    by_name = isinstance(name_or_path, str) and name_or_path in SOURCES
+    if by_name and (kind is not None or levels is not None):
+        raise UsageError(f"kind and levels of {name_or_path} are known: leave them out")
+    if by_name:
+        loaded = _load_named(SOURCES[name_or_path], offline, **chosen)
+    else:
+        chosen |= {"kind": kind, "levels": levels}
+        loaded = _load_path(str(name_or_path), **chosen)
+    where = name_or_path if by_name else str(Path(name_or_path).expanduser().resolve())
+    return replace(loaded, options={"name_or_path": where} | chosen)
 
 
 def _load_path(given: str, **options) -> Data:

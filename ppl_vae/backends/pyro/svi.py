@@ -161,7 +161,7 @@ class Engine:
             self._swap_in(before)
 
     def _averages(self) -> list[Tensor] | None:
-        return self.averaged if self.options.ema else None
+        return self.averaged if self._ready else None
 
     def _swap_in(self, values: list[Tensor] | None) -> list[Tensor] | None:
         if values is None:
@@ -182,6 +182,14 @@ class Engine:
         elif self._ready:
             self._swap_in(self._averages())
         self.bound.eval()
+
+    def kept(self) -> dict[str, np.ndarray]:
+        tensors = self.best if self.best is not None and self.options.keep == "best" else None
+        if tensors is None:
+            before = self._swap_in(self._averages())
+            tensors = {name: value.clone() for name, value in self.bound.tensors().items()}
+            self._swap_in(before)
+        return {name: value.cpu().numpy() for name, value in tensors.items()}
 
     def state(self) -> dict[str, Any]:
         content = {

@@ -1,0 +1,22 @@
+"""The Pyro backend: programs as torch modules, trained by SVI through Lightning Fabric."""
+
+from typing import Any
+
+import pyro.infer
+
+from ppl_vae.backends.pyro.bound import Bound, bind
+from ppl_vae.backends.pyro.evaluate import score
+from ppl_vae.backends.pyro.plain import PlainBound
+from ppl_vae.backends.pyro.predictive import decode, encode, reconstruct, sample
+from ppl_vae.backends.pyro.svi import Engine
+from ppl_vae.errors import UsageError
+
+__all__ = ["Bound", "Engine", "PlainBound", "bind", "decode", "encode", "reconstruct", "sample", "score", "stock_objective"]
+
+
+def stock_objective(name: str) -> Any:
+    """Return an ELBO of pyro.infer by its name, with its defaults."""
+    found = getattr(pyro.infer, name.removeprefix("pyro.infer."), None)
+    if not (isinstance(found, type) and issubclass(found, pyro.infer.ELBO)):
+        raise UsageError(f"pyro.infer has no ELBO {name!r}: Trace_ELBO, TraceMeanField_ELBO, TraceGraph_ELBO and TraceEnum_ELBO are some")
+    return found()

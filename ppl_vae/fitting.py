@@ -1,0 +1,236 @@
+"""`fit`: from a program, data and an objective to a run, in memory or in a folder."""
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import save as save_tensors
+from tqdm import tqdm
+
+from ppl_vae import data as data_sets
+from ppl_vae import gallery, recorded
+from ppl_vae.backends import backend as backend_named
+from ppl_vae.data import Data
+from ppl_vae.errors import ProgramError, RunError, UsageError
+from ppl_vae.loaders import Loader, described, is_loader
+from ppl_vae.objectives import ELBO
+from ppl_vae.options import Training
+from ppl_vae.program import PlainProgram, Program
+from ppl_vae.run import CONFIG, WEIGHTS, Run, make_bound
+from ppl_vae.signals import stop_request
+from ppl_vae.store import RunFolder, read_config, write_config
+from ppl_vae.training import Loop, Position, Rows
+
+Callback = Callable[[str, Mapping[str, Any]], None]
+COMPILE = ("auto", "off")
+
+
+def fit(
+    program: Any,
+    data: Any,
+    objective: Any = None,
+    *,
+    backend: str | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    callbacks: Iterable[Callback] = (),
+    progress: bool | None = None,
+    tensorboard: bool = False,
+    compile: str = "auto",
+    **training: Any,
+) -> Run:
+    """Train a program by stochastic variational inference.
+
+    Parameters
+    ----------
+    program : Program, (model, guide), or name or path of a model file
+    data : Data, array, dict of arrays, DataFrame, DataLoader, or name or path
+    objective : ELBO, IWAE, a stock ELBO of the backend, a callable, or text
+        By default ELBO().
+    backend : str
+        pyro or numpyro; by default the program's first.
+    out : path, optional
+        The run folder. Without it nothing is written.
+    resume : bool
+        Go on with the run in `out`.
+    callbacks : iterable of callables
+        Each is called with (event, state): event is log, valid, checkpoint or end, state holds position, row and run.
+    progress : bool, optional
+        A progress bar; by default on a terminal.
+    tensorboard : bool
+        Also write TensorBoard logs into the run folder.
+    compile : str
+        auto or off.
+    **training
+        The fields of `ppl_vae.options.Training`: epochs, max_steps, batch_size, lr, seed, device, precision ...
+
+    Returns
+    -------
+    Run
+        Ctrl-C ends training after the present step and returns the run as far as it got.
+    """
+    if compile not in COMPILE:
+        raise UsageError(f"compile={compile!r}: choose one of {', '.join(COMPILE)}")
+    options = Training(**_known(training))
+    program = _program(program)
+    backend = backend or program.backends[0]
+    recorded.check_backend(program, backend)
+    objective = recorded.make_objective(ELBO() if objective is None else objective, backend)
+    loader = Loader(data) if is_loader(data) else None
+    found = described(loader) if loader else _data(data)
+    found, program = _fitted(program, found, loader)
+    source = loader or Rows(found.num_rows("train"), options.batch_size, options.seed)
+    if not loader:
+        options.batches(found.num_rows("train"))
+    config = recorded.configuration(program, found, objective, options, backend, compile)
+    run = Run(make_bound(program, config), found, config)
+    loop = _loop(run, source, objective, options)
+    if out is not None:
+        run.folder = _folder(Path(out), config, program, resume)
+    elif resume or tensorboard:
+        raise UsageError("resume and tensorboard need a run folder: give out=...")
+    return _trained(run, loop, resume, list(callbacks), progress, tensorboard)
+
+
+def resume(out: str | Path, *, model_file: str | Path | None = None, callbacks: Iterable[Callback] = (), progress: bool | None = None,
+           tensorboard: bool = False, data: Any = None, **changes: Any) -> Run:
+    """Go on with an interrupted run, bit by bit as if it had not been interrupted.
+
+    Parameters
+    ----------
+    out : path
+        The run folder, which records everything else.
+    model_file, data
+        As for `open_run`.
+    **changes
+        Training options to change, such as more epochs.
+    """
+    folder = RunFolder.open(out)
+    config = read_config(folder.read(CONFIG))
+    program = recorded.program_of(config, folder.path, model_file)
+    options = recorded.training_of(config, _known(changes))
+    found = recorded.data_of(config) if data is None else recorded.with_binarize(data_sets.of(data), config["data"]["binarize"])
+    objective = recorded.make_objective(config["objective"], config["backend"])
+    config["training"] |= {name: value for name, value in changes.items() if value is not None}
+    run = Run(make_bound(program, config), found, config, folder=folder)
+    loop = _loop(run, Rows(found.num_rows("train"), options.batch_size, options.seed), objective, options)
+    if changes:
+        folder.write({CONFIG: write_config(config)})
+    return _trained(run, loop, True, list(callbacks), progress, tensorboard)
+
+
+def _known(training: Mapping[str, Any]) -> dict[str, Any]:
+    known = {field.name for field in fields(Training)}
+    unknown = sorted(set(training) - known)
+    if unknown:
+        raise UsageError(f"fit has no option {unknown[0]!r}: it takes {', '.join(sorted(known))}")
+    return dict(training)
+
+
+def _program(given: Any) -> Program | PlainProgram:
+    if isinstance(given, (str, Path)):
+        return gallery.load(given)
+    if isinstance(given, tuple) and len(given) == 2:
+        return PlainProgram(*given)
+    if isinstance(given, type) and issubclass(given, Program):
+        return given()
+    if not isinstance(given, (Program, PlainProgram)):
+        raise ProgramError(f"{given!r} is no program: give a Program, a pair (model, guide), or a name or path")
+    return given
+
+
+def _data(given: Any) -> Data:
+    return data_sets.load(given) if isinstance(given, (str, Path)) else data_sets.of(given)
+
+
+def _fitted(program: Any, found: Data, loader: Loader | None) -> tuple[Data, Any]:
+    if isinstance(program, PlainProgram):
+        return recorded.settle_binarize(program, found), program
+    if loader is not None:
+        # Shapes come from a first batch; the loader's own order is not touched by looking at it.
+        return replace(found, binarize="none"), program.adapted_to(loader.shapes(program))
+    return recorded.settle_binarize(program, found), program.adapted_to(found)
+
+
+def _loop(run: Run, source: Any, objective: Any, options: Training) -> Loop:
+    found, in_memory = run.data, isinstance(source, Rows)
+    engine = backend_named(run.config["backend"]).Engine(
+        run.bound,
+        objective,
+        options,
+        train=found.train_rows() if in_memory else None,
+        valid=found.rows("valid") if in_memory and found.num_rows("valid") else None,
+        num_data=found.num_rows("train") if in_memory else source.rows,
+        dynamic=found.binarize == "dynamic",
+    )
+    return Loop(engine, source, objective, options, emit=lambda *_: None)
+
+
+def _folder(out: Path, config: dict[str, Any], program: Any, resume: bool) -> RunFolder:
+    if resume and (out / "manifest.json").exists():
+        folder = RunFolder.open(out)
+        before = read_config(folder.read(CONFIG))
+        for part in ("program", "model", "data", "objective", "backend"):
+            if read_config(write_config({part: config[part]})) != {part: before[part]}:
+                raise UsageError(f"{out} was trained with another {part}: go on with what it records (resume(out)), or choose another folder")
+        return folder
+    folder = RunFolder.create(out)
+    source = gallery.source_of(program)
+    folder.write({CONFIG: write_config(config), "model.py": source.text.encode()})
+    return folder
+
+
+def _trained(run: Run, loop: Loop, resume: bool, callbacks: list[Callback], progress: bool | None, tensorboard: bool) -> Run:
+    folder = run.folder
+    if folder is None:
+        return _run_loop(run, loop, callbacks, progress)
+    with folder.lock():
+        if tensorboard:
+            callbacks.append(_tensorboard(folder.path / "tensorboard"))
+        if resume and "position.json" in folder.names():
+            folder_step = loop.resume(folder.read, folder.metrics())
+            folder.truncate_metrics(folder_step)
+        elif resume:
+            folder.truncate_metrics(0)
+        loop.save = lambda files: folder.write(dict(files) | {WEIGHTS: save_tensors(loop.engine.kept())})
+        return _run_loop(run, loop, callbacks, progress)
+
+
+def _run_loop(run: Run, loop: Loop, callbacks: list[Callback], progress: bool | None) -> Run:
+    shown = sys.stderr.isatty() if progress is None else progress
+    with stop_request() as stop, tqdm(total=loop.total, initial=loop.position.step, disable=not shown, unit="step") as bar:
+
+        def emit(event: str, position: Position, row: dict[str, Any]) -> None:
+            if run.folder is not None and row:
+                run.folder.append_metrics(row)
+            bar.update(position.step - bar.n)
+            if row:
+                bar.set_postfix_str(f"{row['split']} {row.get('elbo_nats', float('nan')):.2f} nats")
+            for callback in callbacks:
+                callback(event, {"position": position, "row": row, "run": run})
+
+        loop.emit, loop.stop, run.history = emit, stop, loop.history
+        loop.run()
+    run.history = loop.history
+    run.stopped_by = stop.signal.name if stop.signal is not None and not loop.position.done else None
+    return run
+
+
+def _tensorboard(path: Path) -> Callback:
+    try:
+        from tensorboard.summary import Writer
+    except ImportError:
+        raise UsageError("TensorBoard is not installed: pip install 'ppl-vae[tensorboard]'") from None
+    writer = Writer(str(path))
+
+    def write(event: str, state: Mapping[str, Any]) -> None:
+        row = state["row"]
+        for name, value in row.items():
+            if isinstance(value, float):
+                writer.add_scalar(f"{row['split']}/{name}", value, row["step"])
+        if event == "end":
+            writer.close()
+
+    return write

@@ -1,0 +1,50 @@
+"""A user's DataLoader as a source of batches: anything with a length that yields batches."""
+
+from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from ppl_vae.data import Data
+from ppl_vae.errors import DataError
+from ppl_vae.program import Program, data_fields
+
+
+def is_loader(data: Any) -> bool:
+    """Tell a loader of batches from arrays, dicts, tables, names and Data."""
+    return hasattr(data, "__iter__") and hasattr(data, "__len__") and not hasattr(data, "shape") and not isinstance(data, (str, Mapping, Data, list, tuple))
+
+
+class Loader:
+    """Batches of a loader, in the order in which it yields them."""
+
+    def __init__(self, loader: Any):
+        self.loader = loader
+        if not len(loader):
+            raise DataError("the loader yields no batches")
+        dataset = getattr(loader, "dataset", None)
+        self.rows = len(dataset) if hasattr(dataset, "__len__") else len(loader) * (getattr(loader, "batch_size", None) or 1)
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Any]:
+        """Yield the loader's batches; a resumed epoch starts anew, since a loader cannot be entered in the middle."""
+        for index, item in enumerate(self.loader):
+            if index >= start:
+                yield item
+
+    def shapes(self, program: Program) -> Any:
+        """Return fields and shapes of the first batch, as a declared program adapts to them."""
+        item = next(iter(self.loader))
+        if not isinstance(item, Mapping):
+            parts = item if isinstance(item, (tuple, list)) else (item,)
+            item = dict(zip(data_fields(program), parts, strict=False))
+        arrays = {name: np.asarray(value) for name, value in item.items()}
+        return SimpleNamespace(fields=tuple(arrays), shape=lambda name: arrays[name].shape[1:], raw=lambda split: arrays)
+
+
+def described(loader: Loader) -> Data:
+    """Return a description of a loader's data: its number of rows and nothing else."""
+    return Data("loader", {"train": {"row": np.arange(loader.rows)}}, "vector", None, "none", "the loader's own", "a DataLoader")

@@ -1,0 +1,132 @@
+"""What a run folder records of a run, and how the same objects are made from it again."""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ppl_vae import data as data_sets
+from ppl_vae import gallery, objectives
+from ppl_vae.backends import backend as backend_named
+from ppl_vae.data import Data
+from ppl_vae.errors import RunError, UsageError
+from ppl_vae.options import Training
+from ppl_vae.program import PlainProgram, Program
+
+FORMAT = 1
+LIBRARIES = ("ppl-vae", "torch", "pyro-ppl", "lightning-fabric", "jax", "numpyro", "flax", "optax", "numpy")
+
+
+def configuration(
+    program: Program | PlainProgram, data: Data, objective: Any, training: Training, backend: str, compile: str
+) -> dict[str, Any]:
+    """Return the resolved configuration of a run, as plain values."""
+    return {
+        "format": FORMAT,
+        "program": gallery.source_of(program).record(),
+        "model": asdict(program) if isinstance(program, Program) else {},
+        "backend": backend,
+        "data": data.describe() | {"options": data.options},
+        "objective": objective_text(objective),
+        "training": asdict(training) | {"lr": _text(training.lr)},
+        "compile": compile,
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that matter, where they are installed."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _text(value: Any) -> Any:
+    return value if value is None or isinstance(value, (int, float, str)) else str(value)
+
+
+def objective_text(objective: Any) -> str:
+    """Return an objective in the text form that `make_objective` reads (for a callable, its name)."""
+    for name, kind in objectives.OBJECTIVES.items():
+        if type(objective) is kind:
+            changed = [f for f in fields(objective) if getattr(objective, f.name) != f.default]
+            return f"{name}({','.join(f'{f.name}={_text(getattr(objective, f.name))}' for f in changed)})" if changed else name
+    module = type(objective).__module__.split(".")[0]
+    if module in ("pyro", "numpyro"):
+        return f"{module}.infer.{type(objective).__name__}"
+    return getattr(objective, "__qualname__", type(objective).__qualname__)
+
+
+def make_objective(value: Any, backend: str) -> Any:
+    """Return an objective from its text form, or as it is.
+
+    Raises
+    ------
+    UsageError
+        For an unknown name or option.
+    """
+    if isinstance(value, type) and is_dataclass(value):
+        return value()
+    if not isinstance(value, str):
+        return value
+    if value.startswith(f"{backend}.infer.") or value.endswith("_ELBO"):
+        return backend_named(backend).stock_objective(value)
+    return objectives.parse(value)
+
+
+def training_of(config: Mapping[str, Any], changes: Mapping[str, Any] | None = None) -> Training:
+    """Return the recorded training options, with changes."""
+    known = {field.name for field in fields(Training)}
+    recorded = {name: value for name, value in config["training"].items() if name in known}
+    return Training(**recorded | dict(changes or {}))
+
+
+def program_of(config: Mapping[str, Any], run: Path, model_file: str | None = None) -> Program | PlainProgram:
+    """Return the recorded program, as `gallery.load_recorded` finds it."""
+    return gallery.load_recorded(config["program"], model_file, fields=config["model"], run=run)
+
+
+def data_of(config: Mapping[str, Any], offline: bool = False) -> Data:
+    """Load the recorded data again and compare its hash.
+
+    Raises
+    ------
+    RunError
+        Where it was made in memory, or has changed.
+    """
+    described = config["data"]
+    options = described.get("options")
+    if not options:
+        raise RunError(f"the run's data {described['name']!r} was made in memory: give it as data=...")
+    options = dict(options)
+    found = data_sets.load(options.pop("name_or_path"), offline=offline, **options)
+    if found.sha256 != described["sha256"]:
+        raise RunError(f"the data {described['name']!r} is not what the run was trained on (its sha256 differs): name the right data with --data")
+    return with_binarize(found, described["binarize"])
+
+
+def with_binarize(data: Data, binarize: str) -> Data:
+    """Return the data with another rule of binarization."""
+    return data if data.binarize == binarize else data_sets.of(data, binarize=binarize)
+
+
+def settle_binarize(program: Program | PlainProgram, data: Data) -> Data:
+    """Decide what "auto" means: new bits at every step for a Bernoulli likelihood on grey levels, else none."""
+    if data.binarize != "auto":
+        return data
+    grey = data.levels is not None and data.levels > 2
+    bits = getattr(program, "likelihood", None) == "bernoulli" and grey
+    return with_binarize(data, "dynamic" if bits else "none")
+
+
+def check_backend(program: Program | PlainProgram, backend: str) -> None:
+    """Refuse a program that has no twin on a backend."""
+    if backend not in program.backends:
+        name = getattr(program, "name", type(program).__name__)
+        raise UsageError(f"{name} runs on {', '.join(program.backends)} only: choose --backend {program.backends[0]}")

@@ -1,0 +1,219 @@
+"""A trained program and its verbs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+
+from ppl_vae import data as data_sets
+from ppl_vae import recorded
+from ppl_vae.backends import backend as backend_named
+from ppl_vae.data import Data
+from ppl_vae.diagnostics.evidence import Scores, summary
+from ppl_vae.errors import DataError, RunError, UsageError
+from ppl_vae.program import Program
+from ppl_vae.store import RunFolder, read_config
+
+WEIGHTS = "weights.safetensors"
+CONFIG = "config.yaml"
+
+
+@dataclass
+class Run:
+    """A program with trained weights.
+
+    Attributes
+    ----------
+    bound : Bound
+        `bound.model` and `bound.guide` are ordinary functions of the backend's library.
+    data : Data or None
+        What it was trained on, as it was trained on it.
+    config : dict
+        The resolved configuration.
+    history : list of dict
+        Rows of metrics.jsonl.
+    folder : RunFolder or None
+        Where it is written.
+    stopped_by : str or None
+        The signal that ended training early.
+    """
+
+    bound: Any
+    data: Data | None
+    config: dict[str, Any]
+    history: list[dict[str, Any]] = field(default_factory=list)
+    folder: RunFolder | None = None
+    stopped_by: str | None = None
+
+    def __repr__(self) -> str:
+        place = f", folder={str(self.folder.path)!r}" if self.folder else ""
+        return f"Run({self.name!r}, backend={self.backend!r}, steps={self.steps}{place})"
+
+    @property
+    def name(self) -> str:
+        """The program's name."""
+        return self.config["program"]["name"]
+
+    @property
+    def backend(self) -> str:
+        """The backend that the program is bound to."""
+        return self.bound.backend
+
+    @property
+    def program(self) -> Any:
+        """The declared program."""
+        return self.bound.program
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps taken."""
+        return max((row["step"] for row in self.history), default=0)
+
+    @property
+    def _verbs(self) -> Any:
+        return backend_named(self.backend)
+
+    def _rows(self, x: Any) -> dict[str, np.ndarray]:
+        """Return arrays as the program's fields: an array is `x`, a dict goes by name."""
+        rows = dict(x) if isinstance(x, Mapping) else {"x": x}
+        ready = {}
+        for name, value in rows.items():
+            array = np.asarray(value)
+            if array.dtype.kind not in "biuf":
+                raise DataError(f"{name} is an array of {array.dtype}: give numbers")
+            array = array.astype(np.float32) if array.dtype == np.float64 else array
+            expected = getattr(self.program, f"{name}_shape", None)
+            if expected is not None and array.shape[1:] != tuple(expected):
+                raise DataError(f"{name} has shape {array.shape[1:]} a row, the program was trained on {tuple(expected)}")
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise DataError(f"{name} holds NaN or infinity in row {int(np.argwhere(~np.isfinite(array))[0][0])}: remove or mask it")
+            ready[name] = array
+        return ready
+
+    def encode(self, x: Any, *, draw: bool = False, seed: int = 0) -> dict[str, np.ndarray]:
+        """Return the guide's latents of rows by site, [N, *event]: means, or one draw; of a code site also the codes' numbers."""
+        return self._verbs.encode(self.bound, self._rows(x), draw=draw, seed=seed)
+
+    def decode(self, latents: Any, *, covariates: Mapping[str, Any] | None = None, seed: int = 0) -> dict[str, np.ndarray]:
+        """Return the likelihood's centre for latents by site (an array: the only or the lowest site), by observed field."""
+        if not isinstance(latents, Mapping):
+            latents = {self._first_latent(): latents}
+        latents = {name: np.asarray(value, np.float32) for name, value in latents.items() if not name.endswith("_codes")}
+        return self._verbs.decode(self.bound, latents, covariates=_arrays(covariates), seed=seed)
+
+    def _first_latent(self) -> str:
+        drawn = self.sample(1)
+        names = [name for name in drawn if name not in self.bound.fields and not name.endswith("_mean")]
+        if len(names) != 1:
+            raise UsageError(f"the program has the latents {', '.join(names)}: give a dict of arrays by name")
+        return names[0]
+
+    def sample(self, n: int, *, covariates: Mapping[str, Any] | None = None, seed: int = 0) -> dict[str, np.ndarray]:
+        """Draw n rows from the prior: every local site by name, and `<field>_mean`, the centre of its likelihood."""
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise UsageError(f"n={n!r}: give a number of samples of at least 1")
+        return self._verbs.sample(self.bound, n, covariates=_arrays(covariates), seed=seed)
+
+    def reconstruct(self, x: Any, *, draw: bool = False, seed: int = 0) -> dict[str, np.ndarray]:
+        """Return the likelihood's centre given each row's own latents, by observed field."""
+        return self._verbs.reconstruct(self.bound, self._rows(x), draw=draw, seed=seed)
+
+    def score(self, x: Any, importance_samples: int | None = None, *, seed: int = 0) -> Scores:
+        """Return the terms of the plain bound of every row, in nats."""
+        return self._verbs.score(self.bound, self._rows(x), importance_samples, seed=seed)
+
+    def log_prob(self, x: Any, importance_samples: int = 100, *, seed: int = 0) -> np.ndarray:
+        """Return a lower bound on log p(x) of every row in nats, [N]: importance weighted, or the ELBO where weights do not apply."""
+        scores = self.score(x, importance_samples, seed=seed)
+        return scores.elbo if scores.iw is None else scores.iw
+
+
+def _arrays(covariates: Mapping[str, Any] | None) -> dict[str, np.ndarray]:
+    return {name: np.asarray(value) for name, value in (covariates or {}).items()}
+
+
+def evaluate(
+    run: Run, split: str = "test", importance_samples: int | None = None, *, data: Any = None, seed: int = 0
+) -> dict[str, Any]:
+    """Report the plain bound on a split: ELBO, rate, distortion, importance weighted bound, bits a dimension, standard errors.
+
+    Parameters
+    ----------
+    run : Run
+    split : str
+        train, valid or test.
+    importance_samples : int, optional
+        k of the importance weighted bound; none: only the ELBO.
+    data : Data or arrays, optional
+        Other data than the run's own.
+    seed : int
+        Of the guide's draws and of the bits of binarized data.
+
+    Returns
+    -------
+    dict
+        In nats a datum. `per_row` holds the arrays `elbo` and `iw`, [N], so that two runs compare with paired errors.
+    """
+    chosen = run.data if data is None else recorded.with_binarize(data_sets.of(data), run.config["data"]["binarize"])
+    if chosen is None:
+        raise UsageError("the run's data is not at hand: give it as data=... (on the command line --data)")
+    if not chosen.num_rows(split):
+        raise UsageError(f"{chosen.name} has no rows in the split {split!r}: it has {', '.join(chosen.splits)}")
+    if importance_samples is not None and importance_samples < 1:
+        raise UsageError(f"importance_samples={importance_samples}: give at least 1")
+    # A row may not depend on the seed of the draws through its bits: these belong to the protocol.
+    scores = run.score(chosen.rows(split), importance_samples, seed=seed)
+    result = summary(scores, chosen.levels) | {"split": split, "data": chosen.name, "binarize": chosen.binarize}
+    result |= {"program": run.name, "backend": run.backend, "steps": run.steps}
+    return result | {"per_row": {"elbo": scores.elbo, "rate": scores.rate} | ({} if scores.iw is None else {"iw": scores.iw})}
+
+
+def open_run(path: str | Path, *, model_file: str | Path | None = None, data: Any = None, device: str = "cpu") -> Run:
+    """Open a run folder.
+
+    Parameters
+    ----------
+    path : path
+    model_file : path, optional
+        The model file to execute, where the recorded one is gone or has changed.
+    data : Data or arrays, optional
+        The data, where it cannot be loaded by its recorded name.
+    device : str
+        For the weights.
+
+    Raises
+    ------
+    RunError
+        For a damaged or missing run, and weights that do not fit the program.
+    """
+    folder = RunFolder.open(path)
+    config = read_config(folder.read(CONFIG))
+    program = recorded.program_of(config, folder.path, model_file)
+    run = Run(make_bound(program, config, device), None, config, folder.metrics(), folder)
+    run.data = _data(config, data)
+    try:
+        run.bound.load_weights(load_tensors(folder.read(WEIGHTS)))
+    except SafetensorError as error:
+        raise RunError(f"{folder.path / WEIGHTS} cannot be read ({error}): restore it from a copy of the run") from None
+    run.bound.eval()
+    return run
+
+
+def _data(config: Mapping[str, Any], given: Any) -> Data | None:
+    if given is not None:
+        return recorded.with_binarize(data_sets.of(given), config["data"]["binarize"])
+    # A run can be sampled from without its data.
+    return recorded.data_of(config) if config["data"].get("options") else None
+
+
+def make_bound(program: Any, config: Mapping[str, Any], device: str = "cpu") -> Any:
+    """Bind a program as a run's configuration says."""
+    verbs, rows = backend_named(config["backend"]), config["data"]["rows"]["train"]
+    seed = config["training"]["seed"]
+    if isinstance(program, Program):
+        return verbs.bind(program, num_data=rows, seed=seed, device=device)
+    return verbs.PlainBound(program, tuple(config["data"]["shapes"]) or None, rows, seed)
