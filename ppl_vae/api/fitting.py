@@ -10,16 +10,17 @@ from safetensors.numpy import save as save_tensors
 from tqdm import tqdm
 
 from ppl_vae import data as data_sets
-from ppl_vae import gallery, recorded
+from ppl_vae import gallery
+from ppl_vae.api import recorded
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.data import Data
 from ppl_vae.errors import ProgramError, RunError, UsageError
-from ppl_vae.loaders import Loader, described, is_loader
+from ppl_vae.api.loaders import Loader, described, is_loader
 from ppl_vae.objectives import ELBO
 from ppl_vae.options import Training
 from ppl_vae.program import PlainProgram, Program
-from ppl_vae.run import CONFIG, WEIGHTS, Run, make_bound
-from ppl_vae.signals import stop_request
+from ppl_vae.api.run import CONFIG, WEIGHTS, Run, make_bound
+from ppl_vae.api.signals import stop_request
 from ppl_vae.store import RunFolder, read_config, write_config
 from ppl_vae.training import Loop, Position, Rows
 

@@ -4,11 +4,11 @@ from typing import Any
 
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.errors import UsageError
-from ppl_vae.fitting import fit, resume
+from ppl_vae.api.fitting import fit, resume
 from ppl_vae.gallery import load
 from ppl_vae.program import Program
-from ppl_vae.recorded import check_backend
-from ppl_vae.run import Run, evaluate, open_run
+from ppl_vae.api.recorded import check_backend
+from ppl_vae.api.run import Run, evaluate, open_run
 
 __all__ = ["Run", "bind", "check", "evaluate", "fit", "load", "open_run", "posterior", "resume"]
 

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 
 from ppl_vae import data as data_sets
-from ppl_vae import recorded
+from ppl_vae.api import recorded
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.data import Data
 from ppl_vae.diagnostics.evidence import Scores, summary
