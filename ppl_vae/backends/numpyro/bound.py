@@ -1,17 +1,16 @@
 """A declared program whose `model` and `guide` are ordinary NumPyro functions."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
-from numpyro.contrib.module import nnx_module
 
 from ppl_vae.backends.numpyro import networks, weights
+from ppl_vae.backends.numpyro.modules import Part
 from ppl_vae.backends.numpyro.primitives import Primitives
 from ppl_vae.errors import ProgramError, UsageError
 from ppl_vae.program import Program, data_fields, declared
@@ -24,69 +23,73 @@ class Networks:
         self._bound, self._writes, self._made = bound, writes, {}
 
     def __getattr__(self, name: str) -> Any:
-        if name not in self._bound.networks:
-            known = ", ".join(self._bound.networks) or "none"
-            raise ProgramError(f"the program has no network {name!r}: it declares {known}")
-        # Statistics of a network that the guide calls are written by the guide alone, else they move twice a step.
+        parts = self._bound.parts
+        if name not in parts:
+            raise ProgramError(
+                f"the program has no network {name!r}: it declares {', '.join(parts) or 'none'}"
+            )
+        # Statistics of a network that the guide calls are written by the guide alone, else twice a step.
         if self._writes:
             self._bound.written.add(name)
-        frozen = not self._writes and name in self._bound.written
-        module = self._bound.networks[name]
-        if isinstance(module, list):
-            return [self._registered(f"{name}.{i}", part, frozen) for i, part in enumerate(module)]
-        return self._registered(name, module, frozen)
+        writes = self._writes or name not in self._bound.written
+        if isinstance(parts[name], list):
+            return [self._registered(part, writes) for part in parts[name]]
+        return self._registered(parts[name], writes)
 
-    def _registered(self, name: str, module: nnx.Module, frozen: bool) -> Callable[..., Any]:
-        if name not in self._made:
-            module.set_attributes(frozen=frozen, raise_if_not_found=False)
-            self._made[name] = _in_precision(nnx_module(name, module), module, self._bound.autocast)
-        return self._made[name]
-
-
-def _in_precision(call: Callable[..., Any], module: nnx.Module, dtype: Any) -> Callable[..., Any]:
-    """Return the registered network, a partial over its parameters, with its products in `dtype` where one is asked."""
-    if dtype is None or getattr(module, "single_precision", False):
-        return call
-    apply, parameters = call.func, _cast(call.args[0], jnp.float32, dtype)
-
-    def cast(*args: Any, **kwargs: Any) -> Any:
-        args, kwargs = _cast((args, kwargs), jnp.float32, dtype)
-        return _cast(apply(parameters, *args, **kwargs), dtype, jnp.float32)
-
-    return cast
-
-
-def _cast(tree: Any, old: Any, new: Any) -> Any:
-    return jax.tree.map(lambda a: a.astype(new) if isinstance(a, Array) and a.dtype == old else a, tree)
+    def _registered(self, part: Part, writes: bool) -> Any:
+        if part.name not in self._made:
+            bound = self._bound
+            params, state = bound.params.get(part.params_site), bound.state.get(part.state_site)
+            state = None if state is None else state["state"]
+            self._made[part.name] = part.registered(params, state, bound.training, writes, bound.autocast)
+        return self._made[part.name]
 
 
 class Bound:
     """A program bound to NumPyro.
 
     `model(x, ..., n=None)` and `guide(x, ...)` take the data fields that the program declares, by position or by
-    name, and may be given to any NumPyro tool. Where a tool brings no values of its own, they use those held here.
+    name, and may be given to any NumPyro tool. Where a tool brings no values, they use those kept here.
 
     Attributes
     ----------
     program : Program
     fields : tuple of str
         The data fields that the program declares.
-    networks : dict of str to flax.nnx.Module or list of them
+    params : dict
+        Parameters by NumPyro's site names, as `SVI.get_params` returns them. Set it to use others.
     num_data : int or None
         Rows of the whole data set; weights a batch against global latents under stock ELBOs.
     autocast : dtype or None
         Precision of the products within networks; probabilities stay in single precision.
+    training : bool
+        Train mode, in which statistics and codebooks move. A compiled function keeps its mode.
+    parts : dict of str to Part, or list of Part
+        The networks.
     """
 
     backend = "numpyro"
 
     def __init__(self, program: Program, num_data: int | None = None, seed: int = 0):
         self.program, self.num_data, self.fields = program, num_data, data_fields(program)
-        declared_networks = program.networks(networks.Seeded(seed))
-        self.networks = {name: _module(name, part) for name, part in declared_networks.items()}
-        self.autocast, self.training, self.written = None, True, set()
-        self._scaled = True
-        self.train()
+        made = program.networks(networks.Seeded(seed))
+        self.parts = {name: _part(name, network) for name, network in made.items()}
+        self.params = {part.params_site: part.params for part in self._all() if part.params}
+        self.state = {part.state_site: {"state": part.state} for part in self._all() if part.state}
+        self.autocast, self.training, self.written, self._scaled = None, True, set(), True
+
+    def _all(self) -> Iterator[Part]:
+        for part in self.parts.values():
+            yield from part if isinstance(part, list) else [part]
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Mutable state by NumPyro's site names, as `SVIState.mutable_state` holds it; may be set."""
+        return self._state
+
+    @state.setter
+    def state(self, values: Mapping[str, Any] | None) -> None:
+        self._state = dict(values or {})
 
     @property
     def device(self) -> Any:
@@ -94,38 +97,10 @@ class Bound:
         arrays = jax.tree.leaves((self.params, self.state))
         return next(iter(arrays[0].devices())) if arrays else jax.devices()[0]
 
-    @property
-    def params(self) -> dict[str, Any]:
-        """The parameters by NumPyro's site names: what `SVI.get_params` returns and what may be set here."""
-        return {f"{name}$params": tree for name, tree in self._trees(nnx.Param)}
-
-    @params.setter
-    def params(self, values: Mapping[str, Any]) -> None:
-        for name, module in self._modules():
-            if f"{name}$params" in values:
-                _set(module, nnx.Param, values[f"{name}$params"])
-
-    @property
-    def state(self) -> dict[str, Any]:
-        """The mutable state by NumPyro's site names: what `SVIState.mutable_state` holds and what may be set here."""
-        return {f"{name}$state": {"state": tree} for name, tree in self._trees(nnx.Not(nnx.Param))}
-
-    @state.setter
-    def state(self, values: Mapping[str, Any] | None) -> None:
-        for name, module in self._modules():
-            if f"{name}$state" in (values or {}):
-                _set(module, nnx.Not(nnx.Param), values[f"{name}$state"]["state"])
-
-    def _modules(self) -> Iterator[tuple[str, nnx.Module]]:
-        for name, module in self.networks.items():
-            if isinstance(module, list):
-                yield from ((f"{name}.{i}", part) for i, part in enumerate(module))
-            else:
-                yield name, module
-
-    def _trees(self, kind: Any) -> Iterator[tuple[str, Any]]:
-        trees = ((name, nnx.to_pure_dict(nnx.state(module, kind))) for name, module in self._modules())
-        return ((name, tree) for name, tree in trees if tree)
+    def to(self, device: Any) -> "Bound":
+        """Move parameters and state to a JAX device."""
+        self.params, self.state = jax.device_put((self.params, self.state), device)
+        return self
 
     def model(self, *args: Array | None, n: int | None = None, **data: Array | None) -> Any:
         """Run the story: with data it scores, without it draws `n` rows."""
@@ -157,20 +132,21 @@ class Bound:
             self._scaled = before
 
     def train(self, mode: bool = True) -> "Bound":
-        """Set train mode: statistics and codebooks move. Functions compiled before keep the mode that they saw."""
+        """Set train mode, or with False evaluation mode."""
         self.training = mode
-        for _, module in self._modules():
-            module.train() if mode else module.eval()
-            module.set_attributes(training=mode, raise_if_not_found=False)
         return self
 
     def eval(self) -> "Bound":
         """Set evaluation mode: statistics and codebooks rest."""
         return self.train(False)
 
+    def _modules(self) -> dict[str, nnx.Module]:
+        states = {part.name: self.state.get(part.state_site, {"state": {}})["state"] for part in self._all()}
+        return {p.name: p.module(self.params.get(p.params_site, {}), states[p.name]) for p in self._all()}
+
     def weights(self) -> dict[str, np.ndarray]:
         """Return parameters and buffers by torch's names and in torch's layout, as copies on the host."""
-        return weights.to_torch(self.networks)
+        return weights.to_torch(self._modules())
 
     def load_weights(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Set parameters and buffers from what `weights` of either backend returns.
@@ -180,21 +156,25 @@ class Bound:
         RunError
             Where names or shapes are not the program's.
         """
-        weights.from_torch(self.networks, arrays)
+        modules = self._modules()
+        weights.from_torch(modules, arrays)
+        parts = {name: Part(name, module) for name, module in modules.items()}.values()
+        self.params = {part.params_site: part.params for part in parts if part.params}
+        self.state = {part.state_site: {"state": part.state} for part in parts if part.state}
+
+    def as_batch(self, item: Any) -> dict[str, Any]:
+        """Return what a loader yields as named fields: a dict by name, else in the declared order."""
+        if not isinstance(item, Mapping):
+            item = dict(zip(self.fields, item if isinstance(item, (tuple, list)) else (item,), strict=False))
+        return {name: np.asarray(item[name]) for name in self.fields if name in item}
 
 
-def _module(name: str, part: Any) -> Any:
-    if isinstance(part, (list, tuple)):
-        return [_module(name, item) for item in part]
-    if not isinstance(part, nnx.Module):
-        raise ProgramError(f"network {name!r} is a {type(part).__name__}, not a flax.nnx.Module")
-    return part
-
-
-def _set(module: nnx.Module, kind: Any, values: Any) -> None:
-    state = nnx.state(module, kind)
-    nnx.replace_by_pure_dict(state, jax.tree.map(jnp.asarray, values))
-    nnx.update(module, state)
+def _part(name: str, network: Any) -> Part | list[Part]:
+    if isinstance(network, (list, tuple)):
+        return [_part(f"{name}.{index}", item) for index, item in enumerate(network)]
+    if not isinstance(network, nnx.Module):
+        raise ProgramError(f"network {name!r} is a {type(network).__name__}, not a flax.nnx.Module")
+    return Part(name, network)
 
 
 def find_device(name: str) -> Any:
@@ -221,6 +201,4 @@ def bind(program: Program, *, num_data: int | None = None, seed: int = 0, device
     """Make the program's networks, with weights that depend on `seed` alone, and bind it to NumPyro."""
     where = find_device(device)
     with jax.default_device(where):
-        bound = Bound(program, num_data, seed)
-    bound.params, bound.state = jax.device_put((bound.params, bound.state), where)
-    return bound
+        return Bound(program, num_data, seed).to(where)

@@ -33,7 +33,7 @@ class Primitives:
         self._draws, self._num_data = draws, num_data
 
     def minibatch(self, *arrays: Array | None) -> numpyro.plate:
-        """Return the plate "data" over the rows of the batch, or over the draws asked for where all are None."""
+        """Return the plate "data" over the rows of the batch, or over the draws where all are None."""
         sizes = {len(array) for array in arrays if array is not None}
         if len(sizes) > 1:
             raise ProgramError(f"the fields of a batch have different numbers of rows: {sorted(sizes)}")

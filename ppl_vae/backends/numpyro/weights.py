@@ -13,12 +13,12 @@ from ppl_vae.errors import RunError
 _NAMES = {"kernel": "weight", "embedding": "weight"}
 
 
-def to_torch(networks: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Return parameters and buffers of networks (or lists of them) by torch's names, as host copies."""
+def to_torch(networks: Mapping[str, nnx.Module]) -> dict[str, np.ndarray]:
+    """Return parameters and buffers of networks by torch's names, as copies on the host."""
     return {name: _out(owner, np.array(variable[...])) for name, owner, variable in _variables(networks)}
 
 
-def from_torch(networks: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> None:
+def from_torch(networks: Mapping[str, nnx.Module], weights: Mapping[str, np.ndarray]) -> None:
     """Set parameters and buffers of networks.
 
     Raises
@@ -44,13 +44,10 @@ def _check_names(expected: set[str], given: set[str]) -> None:
             raise RunError(f"the weights do not fit the program: the {who} {words} {listed}")
 
 
-def _variables(networks: Mapping[str, Any]) -> Iterator[tuple[str, Any, nnx.Variable]]:
+def _variables(networks: Mapping[str, nnx.Module]) -> Iterator[tuple[str, Any, nnx.Variable]]:
     """Yield (torch's name, the layer, the variable) of every array but the states of random streams."""
-    for prefix, network in networks.items():
-        parts = enumerate(network) if isinstance(network, list) else [(None, network)]
-        for index, part in parts:
-            root = prefix if index is None else f"{prefix}.{index}"
-            yield from _of_module(root, part)
+    for root, module in networks.items():
+        yield from _of_module(root, module)
 
 
 def _of_module(root: str, module: nnx.Module) -> Iterator[tuple[str, Any, nnx.Variable]]:

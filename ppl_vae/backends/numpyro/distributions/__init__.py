@@ -1,4 +1,4 @@
-"""NumPyro's distributions and the project's own, as a program's `ppl.dist`. The Pyro backend has the same names."""
+"""NumPyro's distributions and the project's own, as a program's `ppl.dist`. The Pyro backend has the same."""
 
 from jax import Array
 from numpyro.distributions import *  # noqa: F403

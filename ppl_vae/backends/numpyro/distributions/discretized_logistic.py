@@ -14,9 +14,9 @@ class _Grid(type(constraints.unit_interval)):
 
 
 class DiscretizedLogistic(Distribution):
-    """Probability mass of a logistic variable in the cell around each of `levels` points 0, 1/(levels-1), ..., 1.
+    """Probability mass of a logistic variable in the cell around each point 0, 1/(levels-1), ..., 1.
 
-    The two end cells reach to infinity, so that the masses sum to one (Salimans et al., arXiv:1701.05517, eq. 2).
+    The two end cells reach to infinity: the masses sum to one (Salimans et al., arXiv:1701.05517, eq. 2).
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class DiscretizedLogistic(Distribution):
         half = 0.5 / (self.levels - 1)
         upper, lower = (value + half - self.loc) / self.scale, (value - half - self.loc) / self.scale
         first, last = value < half, value > 1 - half
-        # sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)); an end cell drops its infinite edge.
+        # sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)); an end cell has one edge.
         inner = jnp.where(first | last, 0.0, jnp.log(-jnp.expm1(-2 * half / self.scale)))
         left = jnp.where(first, 0.0, jax.nn.log_sigmoid(-lower))
         return jnp.where(last, 0.0, jax.nn.log_sigmoid(upper)) + left + inner

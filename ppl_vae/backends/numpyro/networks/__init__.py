@@ -65,7 +65,7 @@ __all__ = [
 
 
 class Seeded:
-    """What a program gets as `nn`: the names of this package, each network drawing its first weights from one seed.
+    """What a program gets as `nn`: the names of this package, each network with weights from one seed.
 
     Parameters
     ----------

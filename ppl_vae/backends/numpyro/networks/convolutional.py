@@ -1,4 +1,4 @@
-"""Convolutional networks over [..., C, H, W]: residual blocks, the way down to a vector and up to an image."""
+"""Convolutional networks over [..., C, H, W]: residual blocks, down to a vector, up to an image."""
 
 import math
 
@@ -49,7 +49,7 @@ class ConvDown(nnx.Module):
 
 
 class ConvUp(nnx.Module):
-    """The way back, [..., D] to [..., C, H, W]: a hidden layer, two transposed 4x4 convolutions of stride 2."""
+    """The way back, [..., D] to [..., C, H, W]: a hidden layer, two transposed convolutions of stride 2."""
 
     def __init__(self, in_shape, hidden, out_shape, activation: str = "relu", *, rngs: nnx.Rngs):
         (self.inputs,) = as_shape(in_shape)

@@ -103,7 +103,7 @@ class MergedNormal(nnx.Module):
 
 
 class Likelihood(nnx.Module):
-    """[..., z_dim] to the parameters of a named likelihood over [..., *x_shape]; shared sigmas are learned here."""
+    """[..., z_dim] to the parameters of a named likelihood over [..., *x_shape]; owns shared sigmas."""
 
     def __init__(
         self, likelihood: str, z_dim, hidden, x_shape, body_kind="mlp", activation="relu", *, rngs: nnx.Rngs
