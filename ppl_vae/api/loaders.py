@@ -10,6 +10,8 @@ from ppl_vae.data import Data
 from ppl_vae.errors import DataError
 from ppl_vae.program import Program, data_fields
 
+LOADER = "loader"
+
 
 def is_loader(data: Any) -> bool:
     """Tell a loader of batches from arrays, dicts, tables, names and Data."""
@@ -47,4 +49,4 @@ class Loader:
 
 def described(loader: Loader) -> Data:
     """Return a description of a loader's data: its number of rows and nothing else."""
-    return Data("loader", {"train": {"row": np.arange(loader.rows)}}, "vector", None, "none", "the loader's own", "a DataLoader")
+    return Data(LOADER, {"train": {"row": np.arange(loader.rows)}}, "vector", None, "none", "the loader's own", "a DataLoader")

@@ -11,6 +11,7 @@ from safetensors.numpy import load as load_tensors
 
 from ppl_vae import data as data_sets
 from ppl_vae.api import recorded
+from ppl_vae.api.loaders import LOADER
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.data import Data
 from ppl_vae.diagnostics.evidence import Scores, summary
@@ -216,4 +217,6 @@ def make_bound(program: Any, config: Mapping[str, Any], device: str = "cpu") -> 
     seed = config["training"]["seed"]
     if isinstance(program, Program):
         return verbs.bind(program, num_data=rows, seed=seed, device=device)
-    return verbs.PlainBound(program, tuple(config["data"]["shapes"]) or None, rows, seed)
+    # A loader's batches are passed on whole, whatever the parameters are called.
+    fields = None if config["data"]["name"] == LOADER else tuple(config["data"]["shapes"])
+    return verbs.PlainBound(program, fields, rows, seed)

@@ -1,0 +1,196 @@
+"""What the rules ask of a backend, as NumPy arrays."""
+
+import math
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from ppl_vae.diagnostics.evidence import Scores
+from ppl_vae.errors import PplVaeError
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class BrokenRule(Exception):
+    """A rule does not hold.
+
+    Parameters
+    ----------
+    message : str
+        One line.
+    rule : str or None
+        The rule it belongs to, where that is not the one being checked.
+    """
+
+    def __init__(self, message: str, rule: str | None = None):
+        super().__init__(message)
+        self.rule = rule
+
+
+class NotApplicable(Exception):
+    """A rule means nothing for this program; the text says why."""
+
+
+class ProgramFailure(Exception):
+    """A program's own code raised an error.
+
+    Attributes
+    ----------
+    role : str
+        "model", "guide" or "networks".
+    error : Exception
+    network : str or None
+        The network in which it happened.
+    """
+
+    def __init__(self, role: str, error: BaseException, network: str | None = None):
+        super().__init__(role, error, network)
+        self.role, self.error, self.network = role, error, network
+
+    def __str__(self) -> str:
+        place = f"network {self.network!r} (called by the {self.role})" if self.network else f"the {self.role}"
+        return f"{place} fails{_place(self.error)}: {said(self.error)}"
+
+
+def said(error: BaseException) -> str:
+    """Return what an error says, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else ""
+    return text if isinstance(error, PplVaeError) else ": ".join(filter(None, [type(error).__name__, text]))
+
+
+def _place(error: BaseException) -> str:
+    """Name the file and the line outside of installed packages in which an error was raised, where there is one."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if "site-packages" not in frame.filename and "ppl_vae/" not in frame.filename.replace("\\", "/"):
+            return f" at {frame.filename}, line {frame.lineno}"
+    return ""
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """One sample site of a trace.
+
+    Attributes
+    ----------
+    name, distribution : str
+    observed : bool
+        Its value was given. A factor is observed.
+    factor : bool
+    plates : dict of str to int
+        The plates around it and their dims.
+    batch_shape, event_shape : tuple of int
+    value : array
+        [*batch, *event].
+    log_prob : array or None
+        In nats, [*batch]; scale 1. None where it cannot be computed; `error` says why.
+    error : str
+    supported : array or None
+        Which entries of the value lie in the support; None where that is not known.
+    levels : int or None
+        Number of grey levels that the distribution counts.
+    reparametrised, enumerated, deterministic : bool
+        How its values are drawn.
+    """
+
+    name: str
+    distribution: str
+    observed: bool
+    factor: bool
+    plates: Mapping[str, int]
+    batch_shape: tuple[int, ...]
+    event_shape: tuple[int, ...]
+    value: np.ndarray
+    log_prob: np.ndarray | None
+    error: str = ""
+    supported: np.ndarray | None = None
+    levels: int | None = None
+    reparametrised: bool = True
+    enumerated: bool = False
+    deterministic: bool = False
+
+    @property
+    def local(self) -> bool:
+        """It lies in a plate over the rows."""
+        return -1 in self.plates.values()
+
+    @property
+    def dims(self) -> int:
+        """Numbers in one event."""
+        return max(1, math.prod(self.event_shape))
+
+
+class Call(NamedTuple):
+    """One call of a network: its name, and the arrays that went in and came out."""
+
+    network: str
+    inputs: tuple[np.ndarray, ...]
+    outputs: tuple[np.ndarray, ...]
+
+
+class Traces(NamedTuple):
+    """The sites of one run of guide and model, by name, and the calls of networks in order."""
+
+    guide: dict[str, Site]
+    model: dict[str, Site]
+    calls: list[Call]
+
+    def latent(self) -> dict[str, np.ndarray]:
+        """Return the values that the guide drew."""
+        return {name: site.value for name, site in self.guide.items() if not site.observed}
+
+    def both(self) -> dict[str, Site]:
+        """Return every site under the role and its name."""
+        roles = {"guide": self.guide, "model": self.model}
+        return {f"{name!r} of the {role}": site for role, sites in roles.items() for name, site in sites.items()}
+
+
+class Probe(Protocol):
+    """A program bound to a backend, looked at from outside. No method leaves a trace in the backend's global state.
+
+    Every method raises ProgramFailure where the program's own code raises an error.
+    """
+
+    backend: str
+    fields: tuple[str, ...]
+    stock: Mapping[str, str]
+
+    def trace(self, rows: Arrays, seed: int = 0, values: Arrays | None = None, particles: int = 1) -> Traces:
+        """Run the guide, and the model on what it drew; `values` replace draws by site."""
+
+    def draw(self, n: int, seed: int = 0, rows: Arrays | None = None, values: Arrays | None = None) -> Traces:
+        """Run the model alone without the fields that it observes: from the prior, or on the values of latents."""
+
+    def row_gradients(self, rows: Arrays, row: int, seed: int = 0) -> dict[str, np.ndarray]:
+        """Return, by field of floats, the largest gradient of one row's densities by each row's input, [B]."""
+
+    def parameter_gradients(self, rows: Arrays, seed: int = 0, step: float = 0.0) -> dict[str, float | None]:
+        """Return the largest gradient of the loss by trainable parameter (None: not reached); then step against its sign."""
+
+    def kl(self, rows: Arrays, seed: int = 0) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Return the KL by latent site at one draw: closed form where there is one, and sampled."""
+
+    def score(self, rows: Arrays, importance_samples: int, seed: int = 0) -> Scores:
+        """Return the bounds as an evaluation reports them."""
+
+    def train(self, mode: bool) -> None:
+        """Set train mode or evaluation mode."""
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Return parameters and buffers by name, as copies."""
+
+    def load_weights(self, weights: Arrays) -> None:
+        """Set parameters and buffers."""
+
+    def close(self) -> None:
+        """Give back what the program owned before: modes and buffers of its modules."""
+
+
+class Maker(Protocol):
+    """How a backend makes a probe."""
+
+    def __call__(self, program: Any, fields: tuple[str, ...], num_data: int, seed: int) -> Probe:
+        """Bind a program to the backend; `fields` are the data's, `seed` that of the weights."""
