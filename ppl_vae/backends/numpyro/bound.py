@@ -63,7 +63,7 @@ class Bound:
     autocast : dtype or None
         Precision of the products within networks; probabilities stay in single precision.
     training : bool
-        Train mode, in which statistics and codebooks move. A compiled function keeps its mode.
+        Train mode, in which statistics and codebooks move.
     parts : dict of str to Part, or list of Part
         The networks.
     """
@@ -101,6 +101,10 @@ class Bound:
         """Move parameters and state to a JAX device."""
         self.params, self.state = jax.device_put((self.params, self.state), device)
         return self
+
+    def constrained(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the parameters' values at their sites: a network's parameters are free, so they are the same."""
+        return params
 
     def model(self, *args: Array | None, n: int | None = None, **data: Array | None) -> Any:
         """Run the story: with data it scores, without it draws `n` rows."""

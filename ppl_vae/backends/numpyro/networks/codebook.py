@@ -39,8 +39,8 @@ class CodebookState(nnx.Module):
     """K vectors of D dimensions and a factorised prior over them.
 
     With `learning="ema"` the vectors are buffers, moved in train mode by the points that chose them; the
-    first batch places them on points of its own. With `learning="gradient"` they are parameters. Distances and
-    vectors are always single precision or better.
+    first batch places them on points of its own. With `learning="gradient"` they are parameters. Distances
+    and vectors are always single precision or better.
 
     Parameters
     ----------

@@ -1,0 +1,207 @@
+"""The terms of the bound, per datum and per site, from one trace of the guide and one of the model."""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpyro
+from jax import Array, random
+from numpyro import handlers
+from numpyro.distributions.kl import kl_divergence
+from numpyro.distributions.util import scale_and_mask
+
+from ppl_vae.errors import ProgramError
+
+PARTICLES = "particles"
+Trace = dict[str, dict[str, Any]]
+
+
+@dataclass
+class ELBOTerms:
+    """Terms of the bound, in nats. With P particles every per-datum term has shape [P, B], else [B].
+
+    Attributes
+    ----------
+    log_likelihood : Array
+        Sum over the observed sites.
+    kl : dict of str to Array
+        By local site: closed form where one is registered (and asked for), else log q - log p at the sample.
+    kl_global : dict of str to Array
+        By site outside the plate "data", summed over the whole data set: [] or [P].
+    auxiliary : dict of str to Array
+        Guide factors, such as the commitment of a VQ guide. Not part of a reported bound.
+    metrics : dict of str to Array
+        Numbers that a guide's distributions tell about themselves.
+    """
+
+    log_likelihood: Array
+    kl: dict[str, Array] = field(default_factory=dict)
+    kl_global: dict[str, Array] = field(default_factory=dict)
+    auxiliary: dict[str, Array] = field(default_factory=dict)
+    metrics: dict[str, Array] = field(default_factory=dict)
+
+
+class Traces(NamedTuple):
+    """The guide's trace, the model's trace that replays it, and the mutable state after both."""
+
+    guide: Trace
+    model: Trace
+    state: dict[str, Any]
+
+
+def traces(
+    bound: Any,
+    batch: Mapping[str, Array],
+    key: Array,
+    particles: int = 1,
+    params: Mapping[str, Any] | None = None,
+    state: Mapping[str, Any] | None = None,
+) -> Traces:
+    """Run guide and model once, purely; several particles are a plate left of "data".
+
+    Parameters
+    ----------
+    bound : Bound or PlainBound
+    batch : dict of str to array
+    key : Array
+        Decides every draw, in the way of NumPyro's own ELBOs.
+    particles : int
+    params, state : dict or None
+        Values by site name; None: those kept in `bound`.
+    """
+    values = dict(bound.params if params is None else params) | dict(bound.state if state is None else state)
+    model_key, guide_key = random.split(key)
+    plate = numpyro.plate(PARTICLES, particles, dim=-2) if particles > 1 else nullcontext()
+    with bound.unscaled(), plate:
+        seeded = handlers.seed(bound.guide, guide_key)
+        guide = handlers.trace(handlers.substitute(seeded, data=values)).get_trace(**batch)
+        values |= _mutable(guide)
+        replayed = handlers.replay(handlers.seed(bound.model, model_key), trace=guide)
+        model = handlers.trace(handlers.substitute(replayed, data=values)).get_trace(**batch)
+    return Traces(guide, model, _mutable(guide) | _mutable(model))
+
+
+def _mutable(trace: Trace) -> dict[str, Any]:
+    return {name: site["value"] for name, site in trace.items() if site["type"] == "mutable"}
+
+
+def is_latent_or_observed(site: Mapping[str, Any]) -> bool:
+    """Tell sample sites of the program from parameters, plates and deterministic values."""
+    return site["type"] == "sample"
+
+
+def is_local(site: Mapping[str, Any]) -> bool:
+    """Tell whether a site lies in a plate over the rows (dim -1)."""
+    return any(frame.dim == -1 for frame in site["cond_indep_stack"])
+
+
+def log_prob(site: Mapping[str, Any]) -> Array:
+    """Return a site's log density, scaled and masked as its handlers ask."""
+    extra = (site["intermediates"],) if site["intermediates"] else ()
+    return scale_and_mask(site["fn"].log_prob(site["value"], *extra), site["scale"])
+
+
+def check_sites(guide: Trace, model: Trace) -> None:
+    """Refuse what the project's own objectives cannot estimate, by the name of the site.
+
+    Raises
+    ------
+    ProgramError
+        For an enumerated site, a guide site without a reparametrised draw, or latent sites that guide and model
+        do not share.
+    """
+    latent_in = {
+        role: {n for n, s in trace.items() if is_latent_or_observed(s) and not s["is_observed"]}
+        for role, trace in (("guide", guide), ("model", model))
+    }
+    for name in sorted(latent_in["model"] - latent_in["guide"]):
+        raise ProgramError(
+            f"site {name!r} of the model has no site in the guide: sample it there, or observe it"
+        )
+    for name in sorted(latent_in["guide"] - latent_in["model"]):
+        raise ProgramError(
+            f"site {name!r} of the guide is not in the model: remove it, or sample it in the model too"
+        )
+    for name in sorted(latent_in["guide"]):
+        site = guide[name]
+        if site["infer"].get("enumerate"):
+            raise ProgramError(
+                f"site {name!r} is enumerated: use numpyro.infer.TraceEnum_ELBO as the objective"
+            )
+        if not site["fn"].has_rsample:
+            raise ProgramError(
+                f"site {name!r} has no reparametrised draw: use numpyro.infer.TraceGraph_ELBO as the objective"
+            )
+
+
+def elbo_terms(guide: Trace, model: Trace, analytic_kl: bool = True) -> ELBOTerms:
+    """Return the terms of the bound from a pair of traces."""
+    terms = ELBOTerms(log_likelihood=jnp.zeros(()))
+    likelihood: list[Array] = []
+    for name, site in model.items():
+        if not is_latent_or_observed(site):
+            continue
+        if not site["is_observed"]:
+            kl = _divergence(guide[name], site, analytic_kl)
+            (terms.kl if is_local(site) else terms.kl_global)[name] = kl if is_local(site) else _over_rows(kl)
+        elif is_local(site):
+            likelihood.append(log_prob(site))
+        else:
+            terms.kl_global[name] = _over_rows(-log_prob(site))
+    if likelihood:
+        terms.log_likelihood = sum(likelihood[1:], start=likelihood[0])
+    for name, site in guide.items():
+        if not is_latent_or_observed(site):
+            continue
+        if site["is_observed"]:
+            terms.auxiliary[name] = log_prob(site)
+        terms.metrics |= _metrics(site["fn"])
+    return terms
+
+
+def _over_rows(term: Array) -> Array:
+    return term.sum(-1) if term.ndim else term
+
+
+def _divergence(q: Mapping[str, Any], p: Mapping[str, Any], analytic: bool) -> Array:
+    if analytic:
+        try:
+            return scale_and_mask(kl_divergence(q["fn"], p["fn"]), q["scale"])
+        except NotImplementedError:
+            pass
+    return log_prob(q) - log_prob(p)
+
+
+def base(distribution: Any) -> Any:
+    """Return the distribution under `to_event`, `mask` and the like."""
+    while hasattr(distribution, "base_dist"):
+        distribution = distribution.base_dist
+    return distribution
+
+
+def _metrics(distribution: Any) -> dict[str, Array]:
+    distribution = base(distribution)
+    return distribution.metrics() if hasattr(distribution, "metrics") else {}
+
+
+def log_weights(guide: Trace, model: Trace) -> Array:
+    """Return log p(x, z) - log q(z | x) over all local sites, guide factors left out: [B], or [P, B].
+
+    Raises
+    ------
+    ProgramError
+        Where a latent is global: one weight a datum would count it once a datum.
+    """
+    total: list[Array] = []
+    for sign, trace in ((1, model), (-1, guide)):
+        for name, site in trace.items():
+            if not is_latent_or_observed(site) or (sign < 0 and site["is_observed"]):
+                continue
+            if not is_local(site):
+                raise ProgramError(
+                    f"site {name!r} is global: importance weights a datum are wrong for it; use the ELBO"
+                )
+            total.append(sign * log_prob(site))
+    return sum(total[1:], start=total[0])
