@@ -9,6 +9,7 @@ from typing import Any
 
 from ppl_vae import data as data_sets
 from ppl_vae import gallery, objectives
+from ppl_vae.backends import NAMES
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.data import Data
 from ppl_vae.errors import RunError, UsageError
@@ -127,6 +128,8 @@ def settle_binarize(program: Program | PlainProgram, data: Data) -> Data:
 
 def check_backend(program: Program | PlainProgram, backend: str) -> None:
     """Refuse a program that has no twin on a backend."""
+    if backend not in NAMES:
+        raise UsageError(f"unknown backend {backend!r}: choose one of {', '.join(NAMES)}")
     if backend not in program.backends:
         name = getattr(program, "name", type(program).__name__)
         raise UsageError(f"{name} runs on {', '.join(program.backends)} only: choose --backend {program.backends[0]}")

@@ -18,7 +18,7 @@ class Request:
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Note the first signal; the second Ctrl-C stops at once."""
-        if self.signal is not None:
+        if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number)
 

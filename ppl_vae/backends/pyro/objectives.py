@@ -8,7 +8,7 @@ from pyro.infer import ELBO as PyroELBO
 from torch import Tensor, nn
 
 from ppl_vae import objectives
-from ppl_vae.backends.pyro.terms import ELBOTerms, check_sites, elbo_terms, log_weights, traces
+from ppl_vae.backends.pyro.terms import ELBOTerms, check_sites, check_support, elbo_terms, log_weights, traces
 from ppl_vae.errors import UsageError
 
 
@@ -46,10 +46,11 @@ class Objective(nn.Module):
         return Loss(loss, {"elbo_nats": -loss.detach()})
 
     def check(self, batch: dict[str, Tensor]) -> None:
-        """Run once and refuse, by name, sites that the objective cannot estimate."""
+        """Run once and refuse, by name, sites that the objective cannot estimate and data that the likelihood cannot have made."""
         if isinstance(self.objective, (objectives.ELBO, objectives.IWAE)):
             guide, model = traces(self.bound, batch)
             check_sites(guide, model)
+            check_support(model)
             if isinstance(self.objective, objectives.IWAE):
                 log_weights(guide, model)
 

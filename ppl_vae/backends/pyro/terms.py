@@ -99,6 +99,24 @@ def check_sites(guide: poutine.Trace, model: poutine.Trace) -> None:
             raise ProgramError(f"site {name!r} has no reparametrised draw: use pyro.infer.TraceGraph_ELBO as the objective")
 
 
+def check_support(model: poutine.Trace) -> None:
+    """Refuse data outside the support of its likelihood (unless that was made with `validate_args=False`).
+
+    Raises
+    ------
+    ProgramError
+    """
+    for name, site in model.nodes.items():
+        if not (is_latent_or_observed(site) and site["is_observed"]) or not getattr(base(site["fn"]), "_validate_args", False):
+            continue
+        inside = site["fn"].support.check(site["value"])
+        if not bool(inside.all()):
+            row = int((~inside).nonzero()[0][-1]) if inside.ndim else 0
+            kind = type(base(site["fn"])).__name__
+            hint = ": for grey levels choose binarize dynamic or static" if kind == "Bernoulli" else ": choose a likelihood for such data"
+            raise ProgramError(f"row {row} of {name!r} is outside the support of its likelihood {kind}{hint}")
+
+
 def elbo_terms(guide: poutine.Trace, model: poutine.Trace, analytic_kl: bool = True) -> ELBOTerms:
     """Return the terms of the bound from a pair of traces."""
     terms = ELBOTerms(log_likelihood=torch.zeros(()))

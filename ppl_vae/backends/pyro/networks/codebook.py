@@ -1,5 +1,6 @@
 """The codebook of a VQ-VAE, learned by moving averages or by gradients."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -31,6 +32,10 @@ def nearest(vectors: Tensor, points: Tensor) -> Tensor:
     """Return the index of the nearest of [K, D] vectors for points [..., D], by squared distance written out."""
     distance = vectors.square().sum(-1) - 2 * points @ vectors.mT
     return distance.argmin(-1)
+
+
+def _single_precision(device: str) -> AbstractContextManager:
+    return torch.autocast(device, enabled=False) if device in ("cpu", "cuda") else nullcontext()
 
 
 class CodebookState(nn.Module):
@@ -68,7 +73,7 @@ class CodebookState(nn.Module):
     def forward(self, points: Tensor | None = None) -> Codes:
         if points is None:
             return Codes(self.vectors.clone(), self.logits, None)
-        with torch.autocast(points.device.type, enabled=False):
+        with _single_precision(points.device.type):
             flat = points.detach().reshape(-1, points.shape[-1]).to(self.vectors.dtype)
             vectors = self.vectors if not self.ema else self.vectors.clone()
             learns = self.ema and self.training and not self.frozen
