@@ -29,7 +29,7 @@ _USES = {
     "trust a row with pareto_k < 0.7",
 }
 INDEPENDENT = (
-    "draws are independent, not a Markov chain: R-hat and the effective sample sizes of chains say nothing"
+    "draws are independent, not a Markov chain: R-hat and the effective sample sizes of chains tell nothing"
 )
 NOT_LOO = "given one z a row: not a leave-one-out density, so its loo and waic measure no prediction"
 
@@ -225,13 +225,11 @@ def _attributes(draws: PosteriorDraws, group: str = "") -> dict[str, Any]:
         "program": draws.program,
         "method": draws.method,
         "draws": _STATES[draws.method],
-        "use": _USES[draws.method],
+        "use": draws.note or _USES[draws.method],
         "r_hat": INDEPENDENT,
         "log_likelihood": NOT_LOO,
     }
-    if draws.note:
-        found["weights"] = draws.note
-    elif draws.proposals:
+    if draws.proposals:
         found["proposals_per_row"] = draws.proposals
     return found
 
