@@ -1,0 +1,40 @@
+"""Report the plain bound of a run in nats: ELBO, rate, distortion, importance weighted bound.
+
+    ppl-vae evaluate runs/first --importance-samples 1000
+
+Writes the numbers and the bounds of every row into the run folder, and its report anew.
+"""
+
+import time
+
+from ppl_vae.cli import arguments, script
+
+
+def parser():
+    parser = arguments.new(__doc__)
+    arguments.run(parser)
+    arguments.rows(parser)
+    parser.add_argument("--importance-samples", type=int | None, default=None, help="k of the importance weighted bound")
+    parser.add_argument("--per-row", type=str | None, default=None, help="also write the bounds of every row to this .npz")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file of --per-row")
+    return parser
+
+
+def main(options):
+    from ppl_vae import evaluate
+    from ppl_vae.cli import opened, output
+
+    started = time.perf_counter()
+    output.refuse(options.per_row, options.overwrite)
+    run = opened.run(options)
+    data = opened.data(run, options)
+    result = evaluate(run, options.split, options.importance_samples, data=data, seed=options.seed)
+    per_row = result.pop("per_row")
+    result |= {"seed": options.seed, "data_sha256": data.sha256, "seconds": time.perf_counter() - started}
+    if options.per_row is not None:
+        output.write_npz(options.per_row, per_row)
+    return output.write_evaluation(run, result, per_row)
+
+
+if __name__ == "__main__":
+    script(parser, main)

@@ -1,0 +1,51 @@
+"""Train a program on data, into a run folder.
+
+    ppl-vae train vae --data digits --epochs 20 --out runs/first
+    ppl-vae train --config vae-mnist --seed 1
+    ppl-vae train --resume --out runs/first
+"""
+
+import time
+
+from ppl_vae.cli import arguments, script
+
+
+def parser():
+    parser = arguments.new(__doc__)
+    arguments.program(parser)
+    arguments.data(parser)
+    arguments.objective(parser)
+    arguments.training(parser)
+    arguments.run_folder(parser)
+    return parser
+
+
+def main(options):
+    from ppl_vae import fit, load
+    from ppl_vae.cli import page, running, training
+
+    started = time.perf_counter()
+    training.check(options)
+    if options.get("program") is None:
+        run = training.go_on(options)
+    else:
+        out = training.folder(options)
+        running.say(f"training {options.program} on {options.data} into {out}")
+        run = fit(
+            load(options.program, **options.model),
+            training.load_data(options),
+            training.objective(options),
+            backend=options.backend,
+            out=out,
+            resume=options.resume,
+            progress=options.progress,
+            tensorboard=options.tensorboard,
+            compile=options.compile,
+            **training.settings(options),
+        )
+    report = page.write(run)
+    return training.summary(run) | {"report": report, "seconds": time.perf_counter() - started}
+
+
+if __name__ == "__main__":
+    script(parser, main)

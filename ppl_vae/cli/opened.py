@@ -1,0 +1,56 @@
+"""The run and the rows that a verb works on."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ppl_vae import data as data_sets
+from ppl_vae.api import Run, open_run
+from ppl_vae.cli.running import say
+from ppl_vae.data import Data
+from ppl_vae.errors import UsageError
+
+
+def run(options: Any) -> Run:
+    """Open the run that the command line names."""
+    if options.get("run") is None:
+        raise UsageError("name the folder of a run, such as runs/first")
+    return open_run(options.run, model_file=options.model_file, device=options.device)
+
+
+def other_data(run: Run, options: Any) -> Data | None:
+    """Return the data of --data, None where it was not given.
+
+    The run's own data from another place keep their splits. Of other data, a file without splits of its own is
+    one test split: all of its rows, in order.
+    """
+    if options.data is None:
+        return None
+    recorded = run.config["data"]
+    made = {name: value for name, value in (recorded.get("options") or {}).items() if name != "name_or_path"}
+    found = data_sets.load(options.data, offline=options.offline, **made)
+    if found.sha256 == recorded["sha256"]:
+        return found
+    say(f"{options.data} is other data than the run was trained on")
+    if not found.split_rule.startswith("random"):
+        return found
+    whole = data_sets.load(options.data, offline=options.offline, **made | {"valid": 0, "test": 0})
+    return replace(whole, splits={"test": whole.splits["train"]}, split_rule="all rows")
+
+
+def data(run: Run, options: Any) -> Data:
+    """Return the data to work on: that of --data or the run's own, binarized as the run was trained."""
+    found = other_data(run, options)
+    found = run.data if found is None else found
+    if found is None:
+        raise UsageError("the run's data was made in memory: name the rows with --data FILE")
+    return data_sets.of(found, binarize=run.config["data"]["binarize"])
+
+
+def rows(run: Run, options: Any) -> dict[str, np.ndarray]:
+    """Return the rows of --split."""
+    found = data(run, options)
+    if not found.num_rows(options.split):
+        raise UsageError(f"{found.name} has no rows in the split {options.split!r}: it has {', '.join(found.splits)}")
+    return found.rows(options.split)

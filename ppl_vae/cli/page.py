@@ -1,0 +1,73 @@
+"""report.html of a run: made from what its verbs return."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ppl_vae import report
+from ppl_vae.api import Run
+from ppl_vae.cli.running import say
+from ppl_vae.cli.training import validation
+from ppl_vae.errors import PplVaeError
+
+NAME = "report.html"
+SHOWN = 64
+
+
+def write(run: Run, files: Mapping[str, Any] | None = None) -> str | None:
+    """Write report.html into the run's folder, together with other files as one group; returns its path."""
+    if run.folder is None:
+        return None
+    files = dict(files or {})
+    run.folder.write(files | {NAME: html(run, files).encode()})
+    return str(run.folder.path / NAME)
+
+
+def html(run: Run, fresh: Mapping[str, Any] | None = None) -> str:
+    """Return the page: curves, samples, reconstructions, numbers, configuration."""
+    data, config = run.config["data"], {name: value for name, value in run.config.items() if name not in ("data", "versions", "program")}
+    about = {"title": f"{run.name} on {data['name']}", "program": run.name, "backend": run.backend, "steps": run.steps}
+    about |= {"data": data, "versions": run.config["versions"], "config": config, "numbers": numbers(run, fresh or {})}
+    originals, made, drawn = pictures(run)
+    return report.html(about, run.history, drawn, originals, made, data["kind"])
+
+
+def numbers(run: Run, fresh: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all results of a run: validation in training, and every evaluation in its folder."""
+    best = validation(run)
+    found: dict[str, Any] = {"validation in training": {name: best[name] for name in ("elbo_nats", "elbo_stderr", "step")}} if best else {}
+    names = {name for name in (*fresh, *run.folder.names()) if name.startswith("evaluation-") and name.endswith(".json")}
+    for name in sorted(names):
+        found[name.removesuffix(".json")] = json.loads(fresh[name] if name in fresh else run.folder.read(name))
+    return found
+
+
+def pictures(run: Run) -> tuple[Any, Any, Any]:
+    """Return some rows, their reconstructions and samples, each by field, or None where a program gives none."""
+    rows = first_rows(run, SHOWN)
+    made = _tried(lambda: run.reconstruct(rows)) if rows else None
+    names = set(made or {}) or {"x"}
+    originals = {name: rows[name] for name in names if name in rows} if rows else None
+    count = len(next(iter(rows.values()))) if rows else SHOWN
+    others = {name: rows[name] for name in run.bound.fields if rows and name in rows and name not in names} if rows else {}
+    drawn = _tried(lambda: run.sample(count if others else SHOWN, covariates=others))
+    centres = {name: drawn[f"{name}_mean"] for name in names if f"{name}_mean" in drawn} if drawn else None
+    return originals, made, centres or None
+
+
+def first_rows(run: Run, most: int) -> dict[str, np.ndarray] | None:
+    """Return the first validation rows (else test, else training rows), as they are scored."""
+    if run.data is None or run.config["data"]["name"] == "loader":
+        return None
+    split = next(split for split in ("valid", "test", "train") if run.data.num_rows(split))
+    return {name: values[:most] for name, values in run.data.rows(split).items()}
+
+
+def _tried(verb: Any) -> Any:
+    try:
+        return verb()
+    except PplVaeError as error:
+        say(f"not in the report: {error}")
+        return None

@@ -1,0 +1,182 @@
+"""From words to options, in two phases: the program, once it is known, brings the options `--model.FIELD`."""
+
+import re
+from argparse import SUPPRESS, ArgumentError
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from ppl_vae import gallery, model_files
+from ppl_vae.cli.running import hint
+from ppl_vae.errors import RunError, UsageError
+from ppl_vae.program import PlainProgram
+from ppl_vae.store import read_config
+
+_SHOW = ("--print_config", "-h", "--help")
+
+
+def parse(make: Callable[[], ArgumentParser], words: Sequence[str]) -> Namespace:
+    """Return the options that a command line and its `--config` files give; the line goes before the files.
+
+    Parameters
+    ----------
+    make : callable
+        Returns the parser. One with a positional `program` gets an option for each field of that program.
+    words : sequence of str
+
+    Returns
+    -------
+    Namespace
+        With `given`, the names that were not left at their default.
+
+    Raises
+    ------
+    UsageError
+        For an unknown option or key, and for a value of the wrong kind.
+    """
+    words = _configs_first(words)
+    parser = make()
+    if not _has(parser, "program"):
+        return _parsed(parser, words)
+    parser.add_argument("--model", type=dict[str, Any], default={}, help="the program's fields: --model.FIELD VALUE")
+    asked = [word for word in words if word not in _SHOW]
+    try:
+        name = _parsed(parser, asked)["program"]
+    except UsageError:
+        if len(asked) < len(words):  # help for a line that is not complete
+            _parsed(parser, words)
+        raise
+    if name is None:
+        return _parsed(parser, words)
+    parser = make()
+    kinds = _add_fields(parser, name)
+    return _parsed(parser, _bracketed(words, kinds), kinds)
+
+
+def _has(parser: ArgumentParser, name: str) -> bool:
+    return any(action.dest == name for action in parser._actions)
+
+
+def _configs_first(words: Sequence[str]) -> list[str]:
+    """Move `--config FILE` to the front, so that options win over files in whatever order they stand; a bare name is a recipe."""
+    first, rest, left = [], [], iter(words)
+    for word in left:
+        if word == "--config" or word.startswith("--config="):
+            named = word.partition("=")[2] if "=" in word else next(left, None)
+            if not named:
+                raise UsageError("--config needs a file or the name of a recipe")
+            first += ["--config", str(_config(named))]
+        else:
+            rest.append(word)
+    return first + rest
+
+
+def _config(named: str) -> Path:
+    path = Path(named).expanduser()
+    if not path.is_file() and path.suffix not in (".yaml", ".yml", ".json"):
+        path = gallery.find(named, "recipe")
+    if not path.is_file():
+        raise UsageError(f"there is no config file {named}")
+    try:
+        read_config(path.read_bytes())
+    except (OSError, UnicodeDecodeError, RunError) as error:
+        raise UsageError(f"{named}: {error}") from None
+    return path
+
+
+def _add_fields(parser: ArgumentParser, name: str) -> dict[str, Any]:
+    """Add the program's fields as options; returns their types by option."""
+    found = model_files.declared(gallery.source(name))
+    if isinstance(found, PlainProgram):
+        parser.add_argument("--model", type=dict[str, Any], default={}, help=SUPPRESS)
+        return {}
+    kind = found if isinstance(found, type) else type(found)
+    kinds = _types(kind)
+    group = parser.add_argument_group(f"fields of {kind.__name__}")
+    for field in fields(kind):
+        if field.init:
+            default = getattr(found, field.name, None) if found is not kind else _default(field)
+            group.add_argument(f"--model.{field.name}", type=kinds[field.name], default=default)
+    return {f"--model.{name}": kinds[name] for name in kinds}
+
+
+def _types(kind: type) -> dict[str, Any]:
+    try:
+        hints = get_type_hints(kind)
+    except Exception:  # an annotation that names something absent: take any value
+        hints = {}
+    return {field.name: hints.get(field.name, Any) for field in fields(kind) if field.init}
+
+
+def _default(field: Any) -> Any:
+    if field.default_factory is not MISSING:
+        return field.default_factory()
+    return None if field.default is MISSING else field.default
+
+
+def _bracketed(words: Sequence[str], kinds: dict[str, Any]) -> list[str]:
+    """Write 400,400 as [400,400] where the option is a tuple."""
+    done, option = [], ""
+    for word in words:
+        name, equals, value = word.partition("=")
+        if equals and name in kinds:
+            word = f"{name}={_bracket(value, kinds[name])}"
+        elif option in kinds:
+            word = _bracket(word, kinds[option])
+        done.append(word)
+        option = word
+    return done
+
+
+def _bracket(value: str, kind: Any) -> str:
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    listed = any(one in (tuple, list) or get_origin(one) in (tuple, list) for one in kinds)
+    single = any(one in (int, float, str) for one in kinds) and "," not in value
+    return f"[{value}]" if listed and not single and re.match(r"[\w.+-]", value) and value != "null" else value
+
+
+def _parsed(parser: ArgumentParser, words: Sequence[str], kinds: Sequence[str] = ()) -> Namespace:
+    try:
+        options = parser.parse_args(list(words))
+        given = parser.parse_args(list(words), defaults=False)
+    except ArgumentError as error:
+        raise UsageError(_readable(str(error), parser, words)) from None
+    except (yaml.YAMLError, TypeError, ValueError) as error:
+        raise UsageError(_readable(str(error), parser, words)) from None
+    options["given"] = tuple(key for key, value in vars(given).items() if key != "config")
+    if "model" in options and is_dataclass(options.model) is False and isinstance(options.model, Namespace):
+        options["model"] = {name: value for name, value in vars(options.model).items()}
+    return options
+
+
+def _readable(message: str, parser: ArgumentParser, words: Sequence[str]) -> str:
+    """Return the parser's complaint in one line."""
+    text = " ".join(message.split())
+    options = [option for action in parser._actions for option in action.option_strings]
+    if found := re.search(r"unrecognized arguments: (\S+)", text, re.I):
+        name = found[1].partition("=")[0]
+        what = "unknown option" if name.startswith("-") else "superfluous argument"
+        return f"{what} {name}{hint(name, options) if name.startswith('-') else ''}"
+    if found := re.search(r"Option '(\S+)' is not accepted", text):
+        key = found[1]
+        known = [action.dest for action in parser._actions]
+        return f"the config file has the unknown key {key!r}{hint(key, known)}"
+    if found := re.search(r'Parser key "(\S+)": (.*)', text):
+        key, rest = found.groups()
+        option = f"--{key}" if key.startswith("model.") else "--" + key.replace("_", "-")
+        return f"{option}: {_reason(rest)}"
+    return text
+
+
+def _reason(text: str) -> str:
+    value = re.search(r"(?:Got|Given) value: (.*?)(?: Errors:.*)?$", text)
+    kinds = re.search(r"Subtypes: \[(.*?)\] Errors", text) or re.search(r"Expected an? (.*?)[.,]? (?:Got|but)", text)
+    if not (value and kinds):
+        return text
+    names = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", kinds[1]).replace("NoneType", "null")
+    return f"{value[1].rstrip('.')} is not of the kind {names}"

@@ -1,0 +1,122 @@
+"""One frame around every verb: signals, errors, exit codes, and where text goes."""
+
+import contextlib
+import difflib
+import json
+import math
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ppl_vae.errors import PplVaeError
+
+
+class _Terminated(BaseException):
+    """SIGTERM while no training is there to take it."""
+
+
+def script(parser: Callable[[], Any], main: Callable[[Any], Mapping[str, Any] | None]) -> NoReturn:
+    """Be the last line of a script: parse the command line, do the work, print the result, exit.
+
+    Parameters
+    ----------
+    parser : callable
+        Returns the script's ArgumentParser.
+    main : callable
+        Takes the parsed options and returns what is printed as JSON.
+    """
+    verb = Path(sys.argv[0]).stem
+    sys.exit(run(verb, parser, main, sys.argv[1:]))
+
+
+def run(verb: str, parser: Callable[[], Any], main: Callable[[Any], Mapping[str, Any] | None], words: Sequence[str]) -> int:
+    """Do a verb's work and return the exit code."""
+
+    def work() -> int:
+        from ppl_vae.cli import parsing
+
+        options = parsing.parse(parser, words)
+        # Whatever a library or a model file prints must not end up behind the result.
+        with contextlib.redirect_stdout(sys.stderr):
+            result = main(options)
+        if result is not None:
+            print(json.dumps(plain(result), allow_nan=False), flush=True)
+        stopped = (result or {}).get("stopped_by")
+        return 128 + signal.Signals[stopped] if stopped else (result or {}).get("exit_code", 0)
+
+    return guarded(verb, work)
+
+
+def guarded(verb: str, work: Callable[[], int | None]) -> int:
+    """Call `work` and turn what it raises into a line on stderr and an exit code."""
+    name = f"ppl-vae {verb}".strip()
+    try:
+        with _sigterm():
+            code = work() or 0
+            sys.stdout.flush()
+            return code
+    except PplVaeError as error:
+        say(f"{name}: {' '.join(str(error).split())}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        say(f"{name}: interrupted")
+        return 130
+    except _Terminated:
+        say(f"{name}: terminated")
+        return 143
+    except BrokenPipeError:  # the reader of our output has gone: nothing more to tell it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except SystemExit as error:
+        if isinstance(error.code, str):
+            say(error.code)
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    except Exception:
+        traceback.print_exc()
+        return 1
+
+
+@contextlib.contextmanager
+def _sigterm() -> Iterator[None]:
+    """Let SIGTERM unwind like Ctrl-C, so that temporary files are removed; training replaces this while it runs."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> NoReturn:
+        raise _Terminated
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def say(text: str) -> None:
+    """Tell the person something, beside the result."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """Return `: did you mean ...?` where a known name is close."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f", did you mean {close[0]}?" if close else ""
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON holds it: numbers that are not finite become null."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)

@@ -1,0 +1,99 @@
+"""From the options of `ppl-vae train` to what `fit` and `resume` take, and from a run to its summary."""
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from ppl_vae import data as data_sets
+from ppl_vae import objectives
+from ppl_vae.api import Run, resume
+from ppl_vae.data import Data
+from ppl_vae.errors import UsageError
+from ppl_vae.options import Training
+
+# What may change when a run goes on: how long it takes and where it runs, not what it computes.
+CHANGES = ("epochs", "max_steps", "patience", "checkpoint_every", "device")
+_ASIDE = ("out", "resume", "model_file", "tensorboard", "progress", "data", "offline")
+
+
+def check(options: Any) -> None:
+    """Refuse what is impossible before anything is read or made.
+
+    Raises
+    ------
+    UsageError
+    """
+    if options.compile == "on":
+        raise UsageError("--compile on is not there yet: choose auto or off")
+    if options.resume and options.out is None:
+        raise UsageError("--resume needs the run folder: --out DIR")
+    if options.get("program") is None and not options.resume:
+        raise UsageError("name a program: ppl-vae train PROGRAM (ppl-vae list shows the gallery)")
+    Training(**settings(options))
+    objective(options)
+
+
+def settings(options: Any) -> dict[str, Any]:
+    """Return the fields of Training."""
+    return {field.name: options[field.name] for field in fields(Training)}
+
+
+def objective(options: Any) -> Any:
+    """Return the objective: its text, or our own one with --beta and --warm-up."""
+    changes = {name: options[name] for name in ("beta", "warm_up") if options[name] is not None}
+    text = options.objective
+    ours = not (text.endswith("_ELBO") or ".infer." in text)
+    chosen = objectives.parse(text) if ours else text
+    if changes and not isinstance(chosen, objectives.ELBO):
+        raise UsageError(f"--{next(iter(changes)).replace('_', '-')} belongs to the objective elbo, not to {text}")
+    return replace(chosen, **changes) if changes else chosen
+
+
+def load_data(options: Any) -> Data:
+    """Load the data of a training."""
+    names = ("binarize", "offline", "valid", "test", "split_seed", "kind", "levels")
+    return data_sets.load(options.data, **{name: options[name] for name in names})
+
+
+def folder(options: Any) -> Path:
+    """Return --out, or the first free one of runs/PROGRAM-DATA, runs/PROGRAM-DATA-2 ..."""
+    if options.out is not None:
+        return Path(options.out)
+    stem = Path("runs") / f"{Path(options.program).stem}-{Path(options.data).stem}"
+    number = 1
+    while (found := stem if number == 1 else stem.with_name(f"{stem.name}-{number}")).exists():
+        number += 1
+    return found
+
+
+def go_on(options: Any) -> Run:
+    """Go on with the run in --out as it records it."""
+    fixed = [name for name in options.given if name not in (*CHANGES, *_ASIDE)]
+    if fixed:
+        option = "--" + fixed[0].replace("_", "-")
+        raise UsageError(f"{option} is recorded in the run and cannot change on --resume: leave it out, or train into another folder")
+    changes = {name: options[name] for name in CHANGES if name in options.given}
+    if "epochs" in changes or "max_steps" in changes:
+        changes = {"epochs": None, "max_steps": None} | changes
+    shown = {"progress": options.progress, "tensorboard": options.tensorboard}
+    moved = data_sets.load(options.data, offline=options.offline) if "data" in options.given else None
+    return resume(options.out, model_file=options.model_file, data=moved, **shown, **changes)
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """Return what `ppl-vae train` prints: where the run stands, and the bound on the validation rows."""
+    data, path = run.config["data"], None if run.folder is None else run.folder.path
+    found = {"program": run.name, "backend": run.backend, "data": data["name"], "binarize": data["binarize"], "steps": run.steps}
+    row = validation(run)
+    found |= {"elbo_nats": row.get("elbo_nats"), "elbo_stderr": row.get("elbo_stderr"), "elbo_split": "valid" if row else None}
+    found |= {"best_step": row.get("step"), "n": data["rows"].get("valid", 0)}
+    return found | {"stopped_by": run.stopped_by, "out": None if path is None else str(path)}
+
+
+def validation(run: Run) -> Mapping[str, Any]:
+    """Return the row of the history that tells of the weights that were kept."""
+    rows = [row for row in run.history if row["split"] == "valid" and row.get("elbo_nats") is not None]
+    if not rows or run.config["training"]["keep"] == "last":
+        return rows[-1] if rows else {}
+    return max(rows, key=lambda row: row["elbo_nats"])
