@@ -26,6 +26,8 @@ from ppl_vae.training import Loop, Position, Rows
 
 Callback = Callable[[str, Mapping[str, Any]], None]
 COMPILE = ("auto", "off")
+# What may change when a run goes on: how long it takes and where it runs, not what it computes.
+CHANGES = ("epochs", "max_steps", "patience", "checkpoint_every", "device")
 
 
 def fit(
@@ -112,9 +114,9 @@ def resume(out: str | Path, *, model_file: str | Path | None = None, callbacks: 
     config = read_config(folder.read(CONFIG))
     program = recorded.program_of(config, folder.path, model_file)
     options = recorded.training_of(config, _known(changes))
-    found = recorded.data_of(config) if data is None else recorded.with_binarize(data_sets.of(data), config["data"]["binarize"])
+    found = recorded.data_of(config) if data is None else recorded.same_data(config, data_sets.of(data))
     objective = recorded.make_objective(config["objective"], config["backend"])
-    config["training"] |= {name: value for name, value in changes.items() if value is not None}
+    config["training"] |= changes
     run = Run(make_bound(program, config), found, config, folder=folder)
     loop = _loop(run, Rows(found.num_rows("train"), options.batch_size, options.seed), objective, options)
     if changes:
@@ -172,15 +174,29 @@ def _loop(run: Run, source: Any, objective: Any, options: Training) -> Loop:
 def _folder(out: Path, config: dict[str, Any], program: Any, resume: bool) -> RunFolder:
     if resume and (out / "manifest.json").exists():
         folder = RunFolder.open(out)
-        before = read_config(folder.read(CONFIG))
-        for part in ("program", "model", "data", "objective", "backend"):
-            if read_config(write_config({part: config[part]})) != {part: before[part]}:
-                raise UsageError(f"{out} was trained with another {part}: go on with what it records (resume(out)), or choose another folder")
-        return folder
+        if CONFIG in folder.names():  # else it was killed before its first write
+            _same_run(out, read_config(folder.read(CONFIG)), read_config(write_config(config)))
+            folder.write({CONFIG: write_config(config)})
+            return folder
     folder = RunFolder.create(out)
     source = gallery.source_of(program)
     folder.write({CONFIG: write_config(config), "model.py": source.text.encode()})
     return folder
+
+
+def _same_run(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse to go on with a run that computes something else."""
+    remedy = "go on with what it records (--resume --out alone), or choose another folder"
+    pairs = {part: (before[part], now[part]) for part in ("model", "objective", "backend")}
+    # Files may have moved: their content counts.
+    pairs |= {part: (before[part]["sha256"], now[part]["sha256"]) for part in ("program", "data")}
+    pairs["binarize"] = (before["data"]["binarize"], now["data"]["binarize"])
+    for part, (old, new) in pairs.items():
+        if old != new:
+            raise UsageError(f"{out} was trained with another {part}: {remedy}")
+    for name, value in now["training"].items():
+        if name not in CHANGES and before["training"].get(name, value) != value:
+            raise UsageError(f"{out} was trained with {name}={before['training'][name]}, not {value}: {remedy}")
 
 
 def _trained(run: Run, loop: Loop, resume: bool, callbacks: list[Callback], progress: bool | None, tensorboard: bool) -> Run:

@@ -93,8 +93,8 @@ def program_of(config: Mapping[str, Any], run: Path, model_file: str | None = No
     return gallery.load_recorded(config["program"], model_file, fields=config["model"], run=run)
 
 
-def data_of(config: Mapping[str, Any], offline: bool = False) -> Data:
-    """Load the recorded data again and compare its hash.
+def data_of(config: Mapping[str, Any], offline: bool = False, place: str | None = None) -> Data:
+    """Load the recorded data again, from another place where one is given, and compare its hash.
 
     Raises
     ------
@@ -106,10 +106,16 @@ def data_of(config: Mapping[str, Any], offline: bool = False) -> Data:
     if not options:
         raise RunError(f"the run's data {described['name']!r} was made in memory: give it as data=...")
     options = dict(options)
-    found = data_sets.load(options.pop("name_or_path"), offline=offline, **options)
-    if found.sha256 != described["sha256"]:
-        raise RunError(f"the data {described['name']!r} is not what the run was trained on (its sha256 differs): name the right data with --data")
-    return with_binarize(found, described["binarize"])
+    where = options.pop("name_or_path")
+    return same_data(config, data_sets.load(place or where, offline=offline, **options))
+
+
+def same_data(config: Mapping[str, Any], data: Data) -> Data:
+    """Return the data as the run was trained on it; refuses other data."""
+    described = config["data"]
+    if data.sha256 != described["sha256"]:
+        raise RunError(f"{data.name!r} is not what the run was trained on (its sha256 differs): name the right data with --data")
+    return with_binarize(data, described["binarize"])
 
 
 def with_binarize(data: Data, binarize: str) -> Data:

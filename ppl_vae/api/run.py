@@ -1,7 +1,8 @@
 """A trained program and its verbs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,8 @@ class Run:
     ----------
     bound : Bound
         `bound.model` and `bound.guide` are ordinary functions of the backend's library.
-    data : Data or None
-        What it was trained on, as it was trained on it.
+    given : Data, callable or None
+        What `data` is, or what loads it.
     config : dict
         The resolved configuration.
     history : list of dict
@@ -44,7 +45,7 @@ class Run:
     """
 
     bound: Any
-    data: Data | None
+    given: Data | Callable[[], Data] | None
     config: dict[str, Any]
     history: list[dict[str, Any]] = field(default_factory=list)
     folder: RunFolder | None = None
@@ -58,6 +59,13 @@ class Run:
     def name(self) -> str:
         """The program's name."""
         return self.config["program"]["name"]
+
+    @property
+    def data(self) -> Data | None:
+        """What it was trained on, as it was trained on it. A run from a folder loads it when it is first needed."""
+        if callable(self.given):
+            self.given = self.given()
+        return self.given
 
     @property
     def backend(self) -> str:
@@ -194,8 +202,7 @@ def open_run(path: str | Path, *, model_file: str | Path | None = None, data: An
     folder = RunFolder.open(path)
     config = read_config(folder.read(CONFIG))
     program = recorded.program_of(config, folder.path, model_file)
-    run = Run(make_bound(program, config, device), None, config, folder.metrics(), folder)
-    run.data = _data(config, data)
+    run = Run(make_bound(program, config, device), _data(config, data), config, folder.metrics(), folder)
     try:
         run.bound.load_weights(load_tensors(folder.read(WEIGHTS)))
     except SafetensorError as error:
@@ -204,11 +211,11 @@ def open_run(path: str | Path, *, model_file: str | Path | None = None, data: An
     return run
 
 
-def _data(config: Mapping[str, Any], given: Any) -> Data | None:
+def _data(config: Mapping[str, Any], given: Any) -> Data | Callable[[], Data] | None:
     if given is not None:
         return recorded.with_binarize(data_sets.of(given), config["data"]["binarize"])
-    # A run can be sampled from without its data.
-    return recorded.data_of(config) if config["data"].get("options") else None
+    # Loaded when it is needed: a run can be sampled from without its data.
+    return partial(recorded.data_of, config) if config["data"].get("options") else None
 
 
 def make_bound(program: Any, config: Mapping[str, Any], device: str = "cpu") -> Any:

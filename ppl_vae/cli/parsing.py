@@ -46,7 +46,7 @@ def parse(make: Callable[[], ArgumentParser], words: Sequence[str]) -> Namespace
     parser.add_argument("--model", type=dict[str, Any], default={}, help="the program's fields: --model.FIELD VALUE")
     asked = [word for word in words if word not in _SHOW]
     try:
-        name = _parsed(parser, asked)["program"]
+        name = _parsed(parser, asked).get("program")
     except UsageError:
         if len(asked) < len(words):  # help for a line that is not complete
             _parsed(parser, words)

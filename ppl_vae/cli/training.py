@@ -7,13 +7,13 @@ from typing import Any
 
 from ppl_vae import data as data_sets
 from ppl_vae import objectives
-from ppl_vae.api import Run, resume
+from ppl_vae.api import Run, recorded, resume
+from ppl_vae.api.fitting import CHANGES
 from ppl_vae.data import Data
 from ppl_vae.errors import UsageError
 from ppl_vae.options import Training
+from ppl_vae.store import RunFolder
 
-# What may change when a run goes on: how long it takes and where it runs, not what it computes.
-CHANGES = ("epochs", "max_steps", "patience", "checkpoint_every", "device")
 _ASIDE = ("out", "resume", "model_file", "tensorboard", "progress", "data", "offline")
 
 
@@ -77,8 +77,9 @@ def go_on(options: Any) -> Run:
     if "epochs" in changes or "max_steps" in changes:
         changes = {"epochs": None, "max_steps": None} | changes
     shown = {"progress": options.progress, "tensorboard": options.tensorboard}
-    moved = data_sets.load(options.data, offline=options.offline) if "data" in options.given else None
-    return resume(options.out, model_file=options.model_file, data=moved, **shown, **changes)
+    place = options.data if "data" in options.given else None
+    found = recorded.data_of(RunFolder.open(options.out).config(), options.offline, place)
+    return resume(options.out, model_file=options.model_file, data=found, **shown, **changes)
 
 
 def summary(run: Run) -> dict[str, Any]:
