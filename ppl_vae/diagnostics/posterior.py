@@ -104,9 +104,9 @@ class _Axes:
 
     def of(self, site: str, values: np.ndarray, lead: tuple[str, ...]) -> tuple[str, ...]:
         """Return the names of an array's axes: those before the site's own, its plates, its event axes."""
-        fixed = (*lead, *self.plates.get(site, ()))
+        fixed = (*lead, *(_plain(plate) for plate in self.plates.get(site, ())))
         free = values.ndim - len(fixed)
-        names = tuple(self.dims.get(site, [f"{site}_dim_{i}" for i in range(free)]))
+        names = tuple(self.dims.get(site, [_plain(f"{site}_dim_{i}") for i in range(free)]))
         if len(names) != free:
             raise UsageError(f"dims of {site!r}: {len(names)} names given, it has {free} axes within a row")
         if free == 1:
@@ -184,23 +184,23 @@ def to_tree(
 
 
 def _groups(draws: PosteriorDraws, axes: _Axes) -> dict[str, dict[str, tuple[tuple[str, ...], np.ndarray]]]:
-    chain = ("chain", "draw")
+    chain, row = ("chain", "draw"), _plain(draws.rows)
     groups: dict[str, dict[str, tuple[tuple[str, ...], np.ndarray]]] = {}
     for group in ("posterior", "posterior_predictive", "prior", "prior_predictive"):
         for site, values in getattr(draws, group).items():
             values = values[None]
             groups.setdefault(group, {})[_plain(site)] = axes.of(site, values, chain), values
     for site, values in draws.log_likelihood.items():
-        lead = (*chain, draws.rows)[: values.ndim + 1]
+        lead = (*chain, row)[: values.ndim + 1]
         groups.setdefault("log_likelihood", {})[_plain(site)] = lead, values[None]
     for site, values in draws.observed_data.items():
         groups.setdefault("observed_data", {})[_plain(site)] = axes.of(site, values, ()), values
-    stats = {"log_weight": ((*chain, draws.rows), draws.log_weight[None])}
+    stats = {"log_weight": ((*chain, row), draws.log_weight[None])}
     if draws.log_weight_global is not None:
         stats["log_weight_global"] = chain, draws.log_weight_global[None]
-    rows = {name: ((draws.rows,), values) for name, values in draws.row_statistics.items()}
+    rows = {name: ((row,), values) for name, values in draws.row_statistics.items()}
     groups["sample_stats"] = stats | rows
-    axes.sizes |= {"chain": 1, "draw": draws.log_weight.shape[0], draws.rows: draws.log_weight.shape[1]}
+    axes.sizes |= {"chain": 1, "draw": draws.log_weight.shape[0], row: draws.log_weight.shape[1]}
     return groups
 
 
