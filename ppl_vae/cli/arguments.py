@@ -1,6 +1,7 @@
 """Groups of options that scripts share."""
 
 import re
+import sys
 from argparse import SUPPRESS
 from dataclasses import fields
 from pathlib import Path
@@ -10,13 +11,9 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from ppl_vae.options import Training
 
-SPLITS = ("train", "valid", "test")
-
 
 def new(doc: str, prog: str | None = None) -> ArgumentParser:
     """Return a parser that is described by a script's docstring, with `--config` and `--print_config`."""
-    import sys
-
     name = prog or Path(sys.argv[0]).stem
     parser = ArgumentParser(
         prog=f"ppl-vae {name}", description=doc, exit_on_error=False, allow_abbrev=False, formatter_class=_Formatter
@@ -101,16 +98,29 @@ def run(parser: ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of all draws")
 
 
-def rows(parser: ArgumentParser) -> None:
+def rows(parser: ArgumentParser, number: int | None = None) -> None:
     """Add which rows to work on."""
     parser.add_argument("--split", type=str, default="test", help="train, valid or test")
+    parser.add_argument("--rows", type=int | None, default=number, help="take only the first rows of the split")
     parser.add_argument(
         "--data",
         type=str | None,
         default=None,
-        help="other data than the run's, or where the run's data now lies; a file without splits of its own is taken whole",
+        help="other data than the run's, or where the run's data now lies; a file without splits of its own is taken whole, as test",
     )
     offline(parser)
+
+
+def draw(parser: ArgumentParser) -> None:
+    """Add --draw."""
+    parser.add_argument("--draw", action="store_true", help="draw latents from the guide instead of taking their means")
+
+
+def covariates(parser: ArgumentParser) -> None:
+    """Add the fields that a program takes beside what it observes."""
+    parser.add_argument(
+        "--covariates", type=str | None, default=None, help=".npz of the fields that are no observations (by default those of the training rows, in turn)"
+    )
 
 
 def out(parser: ArgumentParser, default: str) -> None:

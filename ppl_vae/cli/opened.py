@@ -1,6 +1,7 @@
 """The run and the rows that a verb works on."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from ppl_vae import data as data_sets
 from ppl_vae.api import Run, open_run
 from ppl_vae.cli.running import say
 from ppl_vae.data import Data
+from ppl_vae.data.files import read
 from ppl_vae.errors import UsageError
 
 
@@ -16,7 +18,14 @@ def run(options: Any) -> Run:
     """Open the run that the command line names."""
     if options.get("run") is None:
         raise UsageError("name the folder of a run, such as runs/first")
+    at_least("--seed", options.seed, 0)
     return open_run(options.run, model_file=options.model_file, device=options.device)
+
+
+def at_least(option: str, value: int | None, least: int = 1) -> None:
+    """Refuse a number that is too small."""
+    if value is not None and value < least:
+        raise UsageError(f"{option} {value}: give a whole number of at least {least}")
 
 
 def other_data(run: Run, options: Any) -> Data | None:
@@ -49,8 +58,31 @@ def data(run: Run, options: Any) -> Data:
 
 
 def rows(run: Run, options: Any) -> dict[str, np.ndarray]:
-    """Return the rows of --split."""
+    """Return the rows of --split, at most --rows of them."""
+    at_least("--rows", options.rows)
     found = data(run, options)
     if not found.num_rows(options.split):
         raise UsageError(f"{found.name} has no rows in the split {options.split!r}: it has {', '.join(found.splits)}")
-    return found.rows(options.split)
+    return {name: values[: options.rows] for name, values in found.rows(options.split).items()}
+
+
+def latents(run: Run, options: Any) -> dict[str, np.ndarray] | np.ndarray:
+    """Return the latents of --latents by site, or the only array; what `sample` wrote beside them is left out."""
+    if options.latents is None:
+        raise UsageError("name a file of latents: --latents z.npz")
+    found = read(Path(options.latents))[0]
+    if set(found) == {"x"} and "x" in run.bound.fields:  # an array without a name
+        return found["x"]
+    return {name: values for name, values in found.items() if name not in run.bound.fields and not name.endswith("_mean")}
+
+
+def covariates(run: Run, options: Any, n: int) -> dict[str, np.ndarray]:
+    """Return n rows of the fields that the program takes beside its observations."""
+    if options.covariates is not None:
+        return read(Path(options.covariates))[0]
+    if len(run.bound.fields) <= 1 or run.data is None:
+        return {}
+    rows = run.data.rows("train")
+    observed = run.reconstruct({name: values[:1] for name, values in rows.items()})
+    names = [name for name in run.bound.fields if name in rows and name not in observed]
+    return {name: rows[name][np.arange(n) % len(rows[name])] for name in names}

@@ -1,9 +1,11 @@
 """Files that verbs write: whole or absent, and never over one that a person named."""
 
+import io
 import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,10 +15,38 @@ from ppl_vae.api import Run
 from ppl_vae.cli import page
 from ppl_vae.cli.running import plain
 from ppl_vae.errors import RunError, UsageError
+from ppl_vae.report import image_grid
+
+SHOWN = 64
+COLUMNS = 8
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a verb's arrays and their picture go."""
+
+    path: Path
+    picture: Path | None
+    overwrite: bool
+
+
+def target(options: Any, name: str, picture: str | None = None) -> Target:
+    """Return where to write: --out, else a file of the run's folder; refuses to overwrite before any work is done."""
+    if options.out is None:
+        place = {"split": options.get("split"), "method": options.get("method")}
+        folder = Path(options.run)
+        return Target(folder / name.format(**place), folder / picture.format(**place) if picture else None, True)
+    path = Path(options.out)
+    if path.suffix != Path(name).suffix:
+        raise UsageError(f"--out {path}: give a name that ends in {Path(name).suffix}")
+    beside = path.with_suffix(".png") if picture else None
+    for one in (path, beside):
+        refuse(one, options.overwrite)
+    return Target(path, beside, options.overwrite)
 
 
 def refuse(path: str | Path | None, overwrite: bool) -> None:
-    """Refuse a file that exists, or that cannot be made, before any work is done."""
+    """Refuse a file that exists, or that cannot be made."""
     if path is None:
         return
     path = Path(path)
@@ -28,14 +58,46 @@ def refuse(path: str | Path | None, overwrite: bool) -> None:
         raise UsageError(f"there is no folder {path.parent}: make it first")
 
 
-def write_npz(path: str | Path, arrays: Mapping[str, np.ndarray]) -> str:
+def arrays(
+    run: Run, where: Target, found: Mapping[str, np.ndarray], pictures: Mapping[str, np.ndarray] | None = None, originals: Mapping[str, np.ndarray] | None = None
+) -> dict[str, Any]:
+    """Write a verb's arrays, and a PNG grid where they are images; return what to print."""
+    result = {"program": run.name, "backend": run.backend, "n": count(found), "arrays": {name: list(values.shape) for name, values in found.items()}}
+    result |= {"out": write(where.path, npz(found)), "picture": None}
+    shown = _images(run, pictures, originals) if where.picture is not None and pictures else None
+    if shown is not None:
+        png = io.BytesIO()
+        image_grid(shown, COLUMNS).save(png, format="PNG")
+        result["picture"] = write(where.picture, lambda file: file.write(png.getvalue()))
+    return result
+
+
+def count(rows: Mapping[str, np.ndarray] | np.ndarray) -> int:
+    """Return the number of rows."""
+    return len(next(iter(rows.values()), ())) if isinstance(rows, Mapping) else len(rows)
+
+
+def _images(run: Run, pictures: Mapping[str, np.ndarray], originals: Mapping[str, np.ndarray] | None) -> np.ndarray | None:
+    """Return the images to show: in lines, each line of originals above that of its reconstructions."""
+    name = "x" if "x" in pictures else next(iter(pictures))
+    made = pictures[name][:SHOWN]
+    if run.config["data"]["kind"] != "image" or made.ndim != 4 or made.shape[1] not in (1, 3):
+        return None
+    if originals is None:
+        return made
+    whole = len(made) // COLUMNS * COLUMNS or len(made)
+    lines = np.stack([part[:whole].reshape(-1, min(COLUMNS, whole), *made.shape[1:]) for part in (originals[name], made)], 1)
+    return lines.reshape(-1, *made.shape[1:])
+
+
+def write_npz(path: str | Path, found: Mapping[str, np.ndarray]) -> str:
     """Write named arrays as a compressed .npz."""
-    return write(path, npz(arrays))
+    return write(path, npz(found))
 
 
-def npz(arrays: Mapping[str, np.ndarray]) -> Callable[[BinaryIO], None]:
+def npz(found: Mapping[str, np.ndarray]) -> Callable[[BinaryIO], None]:
     """Return a writer of named arrays."""
-    return lambda file: np.savez_compressed(file, **arrays)
+    return lambda file: np.savez_compressed(file, **found)
 
 
 def write(path: str | Path, content: Callable[[BinaryIO], Any]) -> str:
@@ -54,7 +116,7 @@ def write(path: str | Path, content: Callable[[BinaryIO], Any]) -> str:
             os.unlink(name)
             raise
     except OSError as error:
-        raise RunError(f"cannot write {path} ({error.strerror or error}): free space or name another file") from error
+        raise RunError(f"cannot write {path} ({error.strerror or error}): free space, or name another file with --out") from error
     return str(path)
 
 
@@ -66,9 +128,10 @@ def _umask() -> int:
 
 def write_evaluation(run: Run, result: dict[str, Any], per_row: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Keep an evaluation and its bounds of every row in the run's folder, and write its report anew."""
-    name = f"evaluation-{result['split']}" + (f"-k{result['k']}" if result["k"] else "")
+    name = f"{result['split']}-k{result['k']}" if result["k"] else result["split"]
     if result["data_sha256"] != run.config["data"]["sha256"]:
-        name = f"evaluation-{Path(result['data']).stem}-{name.removeprefix('evaluation-')}"
+        name = f"{Path(result['data']).stem}-{name}"
+    name = f"evaluation-{name}"
     written = {f"{name}.json": json.dumps(plain(result), indent=1).encode(), f"{name}.npz": npz(per_row)}
     report = page.write(run, written)
     return result | {"out": str(run.folder.path / f"{name}.json"), "report": report}

@@ -44,10 +44,12 @@ def run(verb: str, parser: Callable[[], Any], main: Callable[[Any], Mapping[str,
         # Whatever a library or a model file prints must not end up behind the result.
         with contextlib.redirect_stdout(sys.stderr):
             result = main(options)
-        if result is not None:
+        result = dict(result or {})
+        code = result.pop("exit_code", 0)
+        if result:
             print(json.dumps(plain(result), allow_nan=False), flush=True)
-        stopped = (result or {}).get("stopped_by")
-        return 128 + signal.Signals[stopped] if stopped else (result or {}).get("exit_code", 0)
+        stopped = result.get("stopped_by")
+        return 128 + signal.Signals[stopped] if stopped else code
 
     return guarded(verb, work)
 

@@ -28,10 +28,17 @@ def check(options: Any) -> None:
         raise UsageError("--compile on is not there yet: choose auto or off")
     if options.resume and options.out is None:
         raise UsageError("--resume needs the run folder: --out DIR")
-    if options.get("program") is None and not options.resume:
-        raise UsageError("name a program: ppl-vae train PROGRAM (ppl-vae list shows the gallery)")
+    if not options.resume:
+        program(options)
     Training(**settings(options))
     objective(options)
+
+
+def program(options: Any) -> str:
+    """Return the PROGRAM; refuses its absence."""
+    if options.get("program") is None:
+        raise UsageError("name a program, such as vae, or a file of yours (ppl-vae list shows the gallery)")
+    return options.program
 
 
 def settings(options: Any) -> dict[str, Any]:

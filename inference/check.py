@@ -1,0 +1,31 @@
+"""Check a program against the contract of the gallery: sites, shapes, guide, gradients, rows that leak, parity.
+
+    ppl-vae check my.py --data digits
+
+Exit code 1 if a rule is broken.
+"""
+
+from ppl_vae.cli import arguments, script
+
+
+def parser():
+    parser = arguments.new(__doc__)
+    arguments.program(parser)
+    arguments.data(parser)
+    parser.add_argument("--backend", type=str | None, default=None, help="pyro or numpyro; by default the program's first")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and draws")
+    return parser
+
+
+def main(options):
+    from ppl_vae import check, load
+    from ppl_vae.cli import running, training
+
+    program = load(training.program(options), **options.model)
+    report = check(program, training.load_data(options), backend=options.backend, seed=options.seed)
+    running.say(str(report))
+    return report.to_dict() | {"exit_code": 0 if report.ok else 1}
+
+
+if __name__ == "__main__":
+    script(parser, main)

@@ -1,0 +1,28 @@
+"""Write the guide's latents of rows: means, or draws with --draw.
+
+    ppl-vae encode runs/first --split test --out z.npz
+    ppl-vae encode runs/first --data my_rows.npy
+"""
+
+from ppl_vae.cli import arguments, script
+
+
+def parser():
+    parser = arguments.new(__doc__)
+    arguments.run(parser)
+    arguments.rows(parser)
+    arguments.draw(parser)
+    arguments.out(parser, "RUN/latents-SPLIT.npz")
+    return parser
+
+
+def main(options):
+    from ppl_vae.cli import opened, output
+
+    run, target = opened.run(options), output.target(options, "latents-{split}.npz")
+    latents = run.encode(opened.rows(run, options), draw=options.draw, seed=options.seed)
+    return output.arrays(run, target, latents) | {"split": options.split}
+
+
+if __name__ == "__main__":
+    script(parser, main)

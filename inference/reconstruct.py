@@ -1,0 +1,31 @@
+"""Write rows and what a run makes of them: each row encoded and decoded again.
+
+    ppl-vae reconstruct runs/first --split test --rows 32
+
+Fields keep their names, reconstructions end in _mean. Of images there is a PNG: a line of originals above its reconstructions.
+"""
+
+from ppl_vae.cli import arguments, script
+
+
+def parser():
+    parser = arguments.new(__doc__)
+    arguments.run(parser)
+    arguments.rows(parser)
+    arguments.draw(parser)
+    arguments.out(parser, "RUN/reconstructions-SPLIT.npz")
+    return parser
+
+
+def main(options):
+    from ppl_vae.cli import opened, output
+
+    run, target = opened.run(options), output.target(options, "reconstructions-{split}.npz", "reconstructions-{split}.png")
+    rows = opened.rows(run, options)
+    made = run.reconstruct(rows, draw=options.draw, seed=options.seed)
+    both = {name: rows[name] for name in made} | {f"{name}_mean": values for name, values in made.items()}
+    return output.arrays(run, target, both, pictures=made, originals=rows) | {"split": options.split}
+
+
+if __name__ == "__main__":
+    script(parser, main)
