@@ -147,6 +147,19 @@ def test_predictions_and_prior_are_draws_of_the_model(budget):
     assert np.abs(np.cov(z.T) - np.eye(2)).max() < 4.5 * np.sqrt(2 / len(z))
 
 
+def test_guide_prior_and_predictions_have_noise_of_their_own():
+    found = draws(linear(), ROWS, 500)
+    noise = [found.posterior["z"] - found.posterior["z"].mean(0), found.prior["z"]]
+    noise += [
+        (group["x"] - group["x"].mean(0))[..., :2]
+        for group in (found.posterior_predictive, found.prior_predictive)
+    ]
+    correlation = np.corrcoef([part.ravel() for part in noise])
+    # Within one kind of draw latents and observations belong together; across kinds nothing does.
+    for one, other in [(0, 1), (0, 3), (1, 2), (2, 3)]:
+        assert abs(correlation[one, other]) < 4.5 / np.sqrt(noise[0].size / 4)
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 @pytest.mark.parametrize("budget", [700, 2**22])
 def test_shapes_and_densities_of_the_gallery(name, budget):
@@ -270,7 +283,7 @@ def test_plates_of_a_program_become_axes_behind_the_rows():
     noise = found.posterior_predictive["x"] - w.sum(-1)
     assert abs(noise.mean()) < 4.5 / np.sqrt(noise.size)
     # Rows of one prior draw share its levels: the covariance of two rows' sums is that of three levels.
-    sums = draws(bind(Nested(), num_data=5), {"x": x}, 4000, budget=6000).prior["w"].sum(-1)
+    sums = draws(bind(Nested(), num_data=5), {"x": x}, 4000, budget=900).prior["w"].sum(-1)
     assert abs(np.cov(sums[:, 0], sums[:, 4])[0, 1] - 3) < 4.5 * np.sqrt((3**2 + 6**2) / 4000)
 
 
