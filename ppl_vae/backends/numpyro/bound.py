@@ -12,7 +12,7 @@ from jax import Array
 from ppl_vae.backends.numpyro import networks, weights
 from ppl_vae.backends.numpyro.modules import Part
 from ppl_vae.backends.numpyro.primitives import Primitives
-from ppl_vae.errors import ProgramError, UsageError
+from ppl_vae.errors import DataError, ProgramError, UsageError
 from ppl_vae.program import Program, data_fields, declared
 
 
@@ -48,8 +48,8 @@ class Networks:
 class Bound:
     """A program bound to NumPyro.
 
-    `model(x, ..., n=None)` and `guide(x, ...)` take the data fields that the program declares, by position or by
-    name, and may be given to any NumPyro tool. Where a tool brings no values, they use those kept here.
+    `model(x, ..., n=None)` and `guide(x, ...)` take the data fields that the program declares, by position or
+    by name, and may be given to any NumPyro tool. Where a tool brings no values, they use those kept here.
 
     Attributes
     ----------
@@ -66,6 +66,8 @@ class Bound:
         Train mode, in which statistics and codebooks move.
     parts : dict of str to Part, or list of Part
         The networks.
+    compiled : dict
+        Compiled functions of this program, by name.
     """
 
     backend = "numpyro"
@@ -77,6 +79,7 @@ class Bound:
         self.params = {part.params_site: part.params for part in self._all() if part.params}
         self.state = {part.state_site: {"state": part.state} for part in self._all() if part.state}
         self.autocast, self.training, self.written, self._scaled = None, True, set(), True
+        self.compiled: dict[Any, Any] = {}
 
     def _all(self) -> Iterator[Part]:
         for part in self.parts.values():
@@ -102,8 +105,19 @@ class Bound:
         self.params, self.state = jax.device_put((self.params, self.state), device)
         return self
 
+    def ensure_parameters(self, batch: Mapping[str, Array]) -> None:
+        """Do nothing: a declared program has its parameters from the start."""
+
+    def trainable(self) -> dict[str, Any]:
+        """Return the parameters that an optimizer should see."""
+        return dict(self.params)
+
+    def load_trainable(self, params: Mapping[str, Any]) -> None:
+        """Set the parameters."""
+        self.params = dict(params)
+
     def constrained(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the parameters' values at their sites: a network's parameters are free, so they are the same."""
+        """Return the parameters' values at their sites: those of networks have no constraints."""
         return params
 
     def model(self, *args: Array | None, n: int | None = None, **data: Array | None) -> Any:
@@ -170,7 +184,15 @@ class Bound:
         """Return what a loader yields as named fields: a dict by name, else in the declared order."""
         if not isinstance(item, Mapping):
             item = dict(zip(self.fields, item if isinstance(item, (tuple, list)) else (item,), strict=False))
-        return {name: np.asarray(item[name]) for name in self.fields if name in item}
+        return {name: as_array(item[name]) for name in self.fields if name in item}
+
+
+def as_array(value: Any) -> np.ndarray:
+    """Return what a loader yields as an array; refuses what is none."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"a loader's batch holds {type(value).__name__}: NumPyro takes arrays of numbers")
+    return array
 
 
 def _part(name: str, network: Any) -> Part | list[Part]:

@@ -1,4 +1,4 @@
-"""The objectives of `ppl_vae.objectives` for NumPyro, as one pure function whose value is a loss in nats a datum."""
+"""The objectives of `ppl_vae.objectives` for NumPyro, as a pure function whose value is a loss."""
 
 import math
 from collections.abc import Mapping
@@ -6,14 +6,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpyro
 from jax import Array, lax, random
 from jax.scipy.special import logsumexp
 from numpyro import handlers
 from numpyro.infer import ELBO as NumPyroELBO
 
 from ppl_vae import objectives
-from ppl_vae.backends.numpyro.terms import ELBOTerms, check_sites, elbo_terms, log_weights, traces
-from ppl_vae.errors import UsageError
+from ppl_vae.backends.numpyro.terms import ELBOTerms, check_sites, elbo_terms, log_weights, possible, traces
+from ppl_vae.errors import DataError, UsageError
 
 
 class Loss(NamedTuple):
@@ -50,26 +51,36 @@ class Objective:
     ) -> Loss:
         """Return the loss of a batch; `params` as an optimizer sees them (unconstrained)."""
         params = self.bound.constrained(params)
-        if isinstance(self.objective, objectives.ELBO):
-            return self._elbo(params, state, key, batch, weight)
-        if isinstance(self.objective, objectives.IWAE):
-            return self._iwae(params, state, key, batch)
+        if isinstance(self.objective, (objectives.ELBO, objectives.IWAE)):
+            # Checks of values cannot raise in a compiled function: they would only turn densities into -inf.
+            with numpyro.validation_enabled(False):
+                if isinstance(self.objective, objectives.ELBO):
+                    return self._elbo(params, state, key, batch, weight)
+                return self._iwae(params, state, key, batch)
         if isinstance(self.objective, NumPyroELBO):
             return self._stock(params, state, key, batch)
         return self._callable(params, state, key, batch)
 
     def check(self, batch: Mapping[str, Array]) -> None:
-        """Trace once, without computing, and refuse, by name, sites that the objective cannot estimate."""
+        """Run once and refuse, by name, sites that the objective cannot estimate, and impossible observations."""
         if not isinstance(self.objective, (objectives.ELBO, objectives.IWAE)):
             return
 
-        def run(batch: Mapping[str, Array]) -> None:
+        def run(batch: Mapping[str, Array]) -> dict[str, Array]:
             guide, model, _ = traces(self.bound, batch, random.key(0))
             check_sites(guide, model)
             if isinstance(self.objective, objectives.IWAE):
                 log_weights(guide, model)
+            return possible(model)
 
-        jax.eval_shape(run, dict(batch))
+        with numpyro.validation_enabled(False):
+            found = jax.device_get(jax.jit(run)(dict(batch)))
+        for name, fine in found.items():
+            if not fine:
+                raise DataError(
+                    f"site {name!r} observes values that its distribution cannot take: choose a "
+                    "likelihood for this data, or binarize it"
+                )
 
     def _elbo(self, params: Any, state: Any, key: Array, batch: Mapping[str, Array], weight: Any) -> Loss:
         guide, model, state = traces(self.bound, batch, key, self.objective.particles, params, state)

@@ -71,7 +71,8 @@ def traces(
     params, state : dict or None
         Values by site name; None: those kept in `bound`.
     """
-    values = dict(bound.params if params is None else params) | dict(bound.state if state is None else state)
+    values = dict(bound.params if params is None else params)
+    values |= bound.state if state is None else state
     model_key, guide_key = random.split(key)
     plate = numpyro.plate(PARTICLES, particles, dim=-2) if particles > 1 else nullcontext()
     with bound.unscaled(), plate:
@@ -109,8 +110,8 @@ def check_sites(guide: Trace, model: Trace) -> None:
     Raises
     ------
     ProgramError
-        For an enumerated site, a guide site without a reparametrised draw, or latent sites that guide and model
-        do not share.
+        For an enumerated site, a guide site without a reparametrised draw, or latent sites that guide and
+        model do not share.
     """
     latent_in = {
         role: {n for n, s in trace.items() if is_latent_or_observed(s) and not s["is_observed"]}
@@ -132,8 +133,17 @@ def check_sites(guide: Trace, model: Trace) -> None:
             )
         if not site["fn"].has_rsample:
             raise ProgramError(
-                f"site {name!r} has no reparametrised draw: use numpyro.infer.TraceGraph_ELBO as the objective"
+                f"site {name!r} has no reparametrised draw: "
+                "use numpyro.infer.TraceGraph_ELBO as the objective"
             )
+
+
+def possible(model: Trace) -> dict[str, Array]:
+    """Tell for each observed site whether all its values lie in the support of its distribution."""
+    seen = {
+        n: s for n, s in model.items() if is_latent_or_observed(s) and s["is_observed"] and s["value"].size
+    }
+    return {name: jnp.all(site["fn"].support(site["value"])) for name, site in seen.items()}
 
 
 def elbo_terms(guide: Trace, model: Trace, analytic_kl: bool = True) -> ELBOTerms:

@@ -1,0 +1,187 @@
+"""Two plain NumPyro functions as a bound program: their parameters and mutable state are held here."""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, random
+from jax.tree_util import keystr, tree_flatten_with_path
+from numpyro import handlers
+from numpyro.distributions import biject_to, constraints
+
+from ppl_vae.backends.numpyro.bound import as_array
+from ppl_vae.errors import ProgramError, RunError
+from ppl_vae.program import PlainProgram
+
+
+def arguments(function: Any, fields: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the data fields that a plain function takes.
+
+    Parameters named like fields, and "x" for a first one of any other name.
+    """
+    names = []
+    for position, parameter in enumerate(inspect.signature(function).parameters.values()):
+        if parameter.name in fields:
+            names.append(parameter.name)
+        elif position == 0 and "x" in fields:
+            names.append("x")
+        elif parameter.default is parameter.empty and parameter.kind not in (2, 4):
+            raise ProgramError(
+                f"{function} needs {parameter.name!r}: the data has the fields {', '.join(fields)}"
+            )
+        else:
+            break
+    return tuple(names)
+
+
+class PlainBound:
+    """`model` and `guide` as they are; their parameters come to exist when they first run on data.
+
+    Parameters
+    ----------
+    program : PlainProgram
+    fields : tuple of str, or None
+        The data's fields; None where a loader's batches are passed on whole.
+
+    Attributes
+    ----------
+    params, state : dict
+        Values of the `numpyro.param` sites (within their constraints) and of the `mutable` sites.
+    """
+
+    backend = "numpyro"
+
+    def __init__(
+        self,
+        program: PlainProgram,
+        fields: tuple[str, ...] | None = None,
+        num_data: int | None = None,
+        seed: int = 0,
+    ):
+        self.program, self.num_data, self._seed = program, num_data, seed
+        self.fields = arguments(program.model, fields) if fields else ()
+        self.autocast, self.training, self.compiled = None, True, {}
+        self.free: dict[str, Any] | None = None
+        self.state: dict[str, Any] = {}
+        self._transforms: dict[str, Any] = {}
+        self._loaded: Mapping[str, np.ndarray] | None = None
+        self._device = jax.devices()[0]
+
+    @property
+    def device(self) -> Any:
+        """Where the parameters lie."""
+        return self._device
+
+    def to(self, device: Any) -> "PlainBound":
+        """Move parameters and state to a JAX device."""
+        self._device = device
+        self.free, self.state = jax.device_put((self.free, self.state), device)
+        return self
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Parameters by site name, within their constraints."""
+        return self.constrained(self.free or {})
+
+    def constrained(self, free: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the sites' values for unconstrained parameters."""
+        return {name: self._transforms[name](value) for name, value in free.items()}
+
+    def trainable(self) -> dict[str, Any]:
+        """Return the unconstrained parameters, once they exist."""
+        return dict(self.free or {})
+
+    def load_trainable(self, free: Mapping[str, Any]) -> None:
+        """Set the unconstrained parameters."""
+        self.free = dict(free)
+
+    def model(self, *args: Array, **batch: Array) -> Any:
+        """Run the user's model."""
+        return self.program.model(*args, *self._positional(batch))
+
+    def guide(self, *args: Array, **batch: Array) -> Any:
+        """Run the user's guide."""
+        return self.program.guide(*args, *self._positional(batch))
+
+    def _positional(self, batch: Mapping[str, Array]) -> list[Array]:
+        # JAX sorts a dict by its keys, so the order of the arguments is not that of the dict.
+        names = [name for name in self.fields if name in batch] if self.fields else sorted(batch)
+        return [batch[name] for name in names]
+
+    @contextmanager
+    def unscaled(self) -> Iterator[None]:
+        """Do nothing: a plain program scales its sites itself."""
+        yield
+
+    def train(self, mode: bool = True) -> "PlainBound":
+        """Record the mode: plain functions have none that could be set."""
+        self.training = mode
+        return self
+
+    def eval(self) -> "PlainBound":
+        """Record evaluation mode."""
+        return self.train(False)
+
+    def ensure_parameters(self, batch: Mapping[str, Array]) -> None:
+        """Run guide and model once, if their parameters do not exist yet; then set those loaded before."""
+        if self.free is not None:
+            return
+        model_key, guide_key = random.split(random.key(self._seed))
+        guide = handlers.trace(handlers.seed(self.guide, guide_key)).get_trace(**batch)
+        model = handlers.replay(handlers.seed(self.model, model_key), trace=guide)
+        sites = handlers.trace(model).get_trace(**batch) | guide
+        self.state = {name: site["value"] for name, site in sites.items() if site["type"] == "mutable"}
+        free = {}
+        for name, site in sites.items():
+            if site["type"] == "param":
+                self._transforms[name] = biject_to(site["kwargs"].get("constraint", constraints.real))
+                free[name] = jax.tree.map(jnp.asarray, self._transforms[name].inv(site["value"]))
+        self.free, self.state = jax.device_put((free, self.state), self._device)
+        if self._loaded is not None:
+            self.load_weights(self._loaded)
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Return unconstrained parameters and mutable state by name and place in their tree, as copies."""
+        leaves, _ = tree_flatten_with_path((self.free or {}, self.state))
+        return {_name(path): np.array(value) for path, value in leaves}
+
+    def load_weights(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Set parameters and state; kept until they exist.
+
+        Raises
+        ------
+        RunError
+            Where names or shapes are not the program's.
+        """
+        if self.free is None:
+            self._loaded = dict(arrays)
+            return
+        leaves, tree = tree_flatten_with_path((self.free, self.state))
+        names = {_name(path): value.shape for path, value in leaves}
+        other = {name: np.shape(value) for name, value in arrays.items()}
+        if names != other:
+            listed = ", ".join(sorted(name for name, _ in set(names.items()) ^ set(other.items())))
+            raise RunError(f"the weights do not fit {self.program.name}: {listed} differ")
+        values = [jnp.asarray(arrays[_name(path)], value.dtype) for path, value in leaves]
+        self.free, self.state = jax.device_put(tree.unflatten(values), self._device)
+        self._loaded = None
+
+    def as_batch(self, item: Any) -> dict[str, Any]:
+        """Return what a loader yields as the positional arguments of model and guide."""
+        parts = (
+            item.values()
+            if isinstance(item, Mapping)
+            else item
+            if isinstance(item, (tuple, list))
+            else (item,)
+        )
+        return {f"argument {number:03}": as_array(part) for number, part in enumerate(parts)}
+
+
+def _name(path: tuple) -> str:
+    first = path[1].key
+    return first + keystr(path[2:])

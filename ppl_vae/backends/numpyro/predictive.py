@@ -1,0 +1,194 @@
+"""Encode, decode, sample and reconstruct: a bound program as a function of arrays, in chunks."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, random
+from numpyro import handlers
+from numpyro.distributions import CategoricalLogits, CategoricalProbs
+
+from ppl_vae.backends.numpyro.evaluate import BUDGET, Arrays, chunk_rows, compiled, on_device, resting
+from ppl_vae.backends.numpyro.terms import Trace, base, is_latent_or_observed, is_local
+from ppl_vae.errors import DataError, ProgramError
+
+
+def centre(distribution: Any) -> Array:
+    """Return the mean of a distribution, or the most probable class of a categorical one."""
+    if isinstance(base(distribution), (CategoricalLogits, CategoricalProbs)):
+        return base(distribution).probs.argmax(-1)
+    return distribution.mean
+
+
+def _centre_of_site(site: Mapping[str, Any]) -> Array | None:
+    if site["type"] != "sample" or site["is_observed"]:
+        return None
+    try:
+        return centre(site["fn"])
+    except NotImplementedError:
+        return None
+
+
+def encode(bound: Any, rows: Arrays, *, draw: bool = False, seed: int = 0) -> dict[str, np.ndarray]:
+    """Return the guide's local latents of every row by site, [N, *event]: its means, or one draw.
+
+    In a hierarchy each layer is given the means (or draws) of those above. A site of codes adds
+    `<site>_codes`, their numbers.
+    """
+
+    def run(params: Any, state: Any, key: Array, batch: Mapping[str, Array]) -> dict[str, Array]:
+        return _latents(_guide_trace(bound, params, state, key, batch, draw))
+
+    return _over_chunks(bound, ("encode", draw), run, rows, seed)
+
+
+def _guide_trace(
+    bound: Any, params: Any, state: Any, key: Array, batch: Mapping[str, Array], draw: bool
+) -> Trace:
+    guide = handlers.substitute(handlers.seed(bound.guide, key), data=dict(params) | dict(state))
+    if not draw:
+        guide = handlers.substitute(guide, substitute_fn=_centre_of_site)
+    with bound.unscaled():
+        return handlers.trace(guide).get_trace(**batch)
+
+
+def _latents(trace: Trace) -> dict[str, Array]:
+    values = {}
+    for name, site in trace.items():
+        if is_latent_or_observed(site) and not site["is_observed"] and is_local(site):
+            values[name] = site["value"]
+            if hasattr(base(site["fn"]), "codes"):
+                values[f"{name}_codes"] = base(site["fn"]).codes
+    return values
+
+
+def reconstruct(bound: Any, rows: Arrays, *, draw: bool = False, seed: int = 0) -> dict[str, np.ndarray]:
+    """Return the centre of the likelihood given each row's own latents, by observed site, [N, *event]."""
+
+    def run(params: Any, state: Any, key: Array, batch: Mapping[str, Array]) -> dict[str, Array]:
+        guide_key, model_key = random.split(key)
+        guide = _guide_trace(bound, params, state, guide_key, batch, draw)
+        model = handlers.replay(handlers.seed(bound.model, model_key), trace=guide)
+        with bound.unscaled():
+            trace = handlers.trace(handlers.substitute(model, data=dict(params) | dict(state))).get_trace(
+                **batch
+            )
+        seen = {
+            name: site for name, site in trace.items() if is_latent_or_observed(site) and site["is_observed"]
+        }
+        return {name: centre(site["fn"]) for name, site in seen.items() if name in bound.fields}
+
+    return _over_chunks(bound, ("reconstruct", draw), run, rows, seed)
+
+
+def _over_chunks(bound: Any, name: Any, run: Any, rows: Arrays, seed: int) -> dict[str, np.ndarray]:
+    dims = max((int(np.prod(array.shape[1:], dtype=np.int64)) for array in rows.values()), default=1)
+    function, found = compiled(bound, name, run), []
+    with resting(bound):
+        for index, part in enumerate(chunk_rows(rows, max(1, BUDGET // max(dims, 1) // 4))):
+            batch = on_device(bound, rows, part)
+            bound.ensure_parameters(batch)
+            found.append(function(bound.params, bound.state, random.fold_in(random.key(seed), index), batch))
+    return _joined(found)
+
+
+def sample(bound: Any, n: int, *, covariates: Arrays | None = None, seed: int = 0) -> dict[str, np.ndarray]:
+    """Draw `n` rows from the prior.
+
+    Returns
+    -------
+    dict
+        By site: draws of every local site, and for each observed field also the centre of its likelihood as
+        `<field>_mean`; [n, *event].
+    """
+    return _generate(bound, n, {}, covariates or {}, seed)
+
+
+def decode(
+    bound: Any, latents: Arrays, *, covariates: Arrays | None = None, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Return the centre of the likelihood for given latents, by observed field, [N, *event].
+
+    A latent that is not given is drawn from its prior.
+
+    Raises
+    ------
+    DataError
+        Where a latent's name or shape is not the model's.
+    """
+    n = min((len(value) for value in latents.values()), default=0)
+    if not n:
+        raise DataError("there are no latents: give at least one row")
+    drawn = _generate(bound, n, latents, covariates or {}, seed)
+    return {name.removesuffix("_mean"): value for name, value in drawn.items() if name.endswith("_mean")}
+
+
+def _generate(bound: Any, n: int, latents: Arrays, covariates: Arrays, seed: int) -> dict[str, np.ndarray]:
+    if not hasattr(bound.program, "networks"):
+        raise ProgramError(
+            f"{bound.program.name} is plain NumPyro: its model needs data, "
+            "only a declared Program draws from the prior"
+        )
+    shared_key, key = random.split(random.key(seed))
+    with resting(bound):
+        probe = _prior_trace(
+            bound, bound.params, bound.state, shared_key, 1, on_device(bound, covariates, slice(0, 1)), {}
+        )
+        sampled = {name: site for name, site in probe.items() if is_latent_or_observed(site)}
+        _check_latents(sampled, latents, bound.fields)
+        # The global latents are drawn once: every row of one call lives in the same world.
+        shared = {name: site["value"] for name, site in sampled.items() if not is_local(site)}
+        size = max((math.prod(jnp.shape(site["value"])) for site in sampled.values()), default=1)
+        most, found = max(1, BUDGET // max(size, 1)), []
+        for index, start in enumerate(range(0, n, most)):
+            part = slice(start, min(start + most, n))
+            given = {
+                name: jnp.asarray(np.asarray(value)[part], jnp.float32) for name, value in latents.items()
+            }
+            batch, rows = on_device(bound, covariates, part), part.stop - part.start
+            function = compiled(bound, ("generate", rows), _generator(bound, rows))
+            values = bound.params, bound.state, random.fold_in(key, index), batch, given | shared
+            found.append(function(*values))
+    return _joined(found)
+
+
+def _generator(bound: Any, n: int) -> Any:
+    def run(params: Any, state: Any, key: Array, batch: Any, given: Any) -> dict[str, Array]:
+        trace, values = _prior_trace(bound, params, state, key, n, batch, given), {}
+        for name, site in trace.items():
+            if is_latent_or_observed(site) and is_local(site):
+                classes = isinstance(base(site["fn"]), (CategoricalLogits, CategoricalProbs))
+                values[name] = site["value"] if classes else site["value"].astype(jnp.float32)
+                if name in bound.fields:
+                    values[f"{name}_mean"] = centre(site["fn"])
+        return values
+
+    return run
+
+
+def _prior_trace(bound: Any, params: Any, state: Any, key: Array, n: int, batch: Any, given: Any) -> Trace:
+    model = handlers.condition(handlers.seed(bound.model, key), data=given)
+    with bound.unscaled():
+        return handlers.trace(handlers.substitute(model, data=dict(params) | dict(state))).get_trace(
+            n=n, **batch
+        )
+
+
+def _check_latents(sampled: Mapping[str, Any], latents: Arrays, fields: tuple[str, ...]) -> None:
+    local = {name: jnp.shape(site["value"])[1:] for name, site in sampled.items() if is_local(site)}
+    local = {name: shape for name, shape in local.items() if name not in fields}
+    for name, value in latents.items():
+        if name not in local:
+            raise DataError(f"the model has no local latent {name!r}: it has {', '.join(local) or 'none'}")
+        if tuple(np.shape(value)[1:]) != local[name]:
+            raise DataError(
+                f"latent {name!r} has shape {np.shape(value)[1:]} a row, the model's is {local[name]}"
+            )
+
+
+def _joined(parts: list[dict[str, Array]]) -> dict[str, np.ndarray]:
+    host = jax.device_get(parts)
+    return {name: np.concatenate([part[name] for part in host]) for name in host[0]}
