@@ -22,7 +22,7 @@ def parser():
 
 def main(options):
     from ppl_vae import fit, load
-    from ppl_vae.cli import page, running, training
+    from ppl_vae.cli import page, training
 
     started = time.perf_counter()
     training.check(options)
@@ -30,7 +30,6 @@ def main(options):
         run = training.go_on(options)
     else:
         out = training.folder(options)
-        running.say(f"training {options.program} on {options.data} into {out}")
         run = fit(
             load(options.program, **options.model),
             training.load_data(options),
@@ -40,6 +39,7 @@ def main(options):
             resume=options.resume,
             progress=options.progress,
             tensorboard=options.tensorboard,
+            callbacks=[training.told(out)],
             compile=options.compile,
             **training.settings(options),
         )

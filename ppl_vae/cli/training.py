@@ -1,6 +1,8 @@
 """From the options of `ppl-vae train` to what `fit` and `resume` take, and from a run to its summary."""
 
-from collections.abc import Mapping
+import sys
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from ppl_vae import data as data_sets
 from ppl_vae import objectives
 from ppl_vae.api import Run, recorded, resume
 from ppl_vae.api.fitting import CHANGES
+from ppl_vae.cli.running import say
 from ppl_vae.data import Data
 from ppl_vae.errors import UsageError
 from ppl_vae.options import Training
@@ -74,6 +77,22 @@ def folder(options: Any) -> Path:
     return found
 
 
+def told(out: str | Path, seconds: float = 10.0) -> Callable[[str, Mapping[str, Any]], None]:
+    """Return a callback that says where the run is written, and now and then how it stands, where no bar shows it."""
+    last = None
+
+    def tell(event: str, state: Mapping[str, Any]) -> None:
+        nonlocal last
+        if last is None:
+            say(f"writing to {out}")
+            last = time.monotonic()
+        elif event == "valid" and not sys.stderr.isatty() and time.monotonic() - last > seconds:
+            row, last = state["row"], time.monotonic()
+            say(f"step {row['step']}: {row['elbo_nats']:.2f} nats on the validation rows")
+
+    return tell
+
+
 def go_on(options: Any) -> Run:
     """Go on with the run in --out as it records it."""
     fixed = [name for name in options.given if name not in (*CHANGES, *_ASIDE)]
@@ -83,7 +102,7 @@ def go_on(options: Any) -> Run:
     changes = {name: options[name] for name in CHANGES if name in options.given}
     if "epochs" in changes or "max_steps" in changes:
         changes = {"epochs": None, "max_steps": None} | changes
-    shown = {"progress": options.progress, "tensorboard": options.tensorboard}
+    shown = {"progress": options.progress, "tensorboard": options.tensorboard, "callbacks": [told(options.out)]}
     place = options.data if "data" in options.given else None
     found = recorded.data_of(RunFolder.open(options.out).config(), options.offline, place)
     return resume(options.out, model_file=options.model_file, data=found, **shown, **changes)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ppl_vae.backends.pyro import networks
 from ppl_vae.backends.pyro.primitives import Primitives
-from ppl_vae.errors import ProgramError, RunError
+from ppl_vae.errors import ProgramError, RunError, UsageError
 from ppl_vae.program import Program, data_fields, declared
 
 _IDS = itertools.count()
@@ -176,8 +176,27 @@ def _module(name: str, part: Any) -> nn.Module:
     return part
 
 
+def find_device(name: str) -> torch.device:
+    """Return a torch device by name: auto, cpu, cuda, cuda:1 ...
+
+    Raises
+    ------
+    UsageError
+        For an unknown name, or a device that this machine lacks.
+    """
+    kind, _, index = name.partition(":")
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+        raise UsageError(f"unknown device {name!r}: choose auto, cpu, cuda or cuda:N")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices")
+    return torch.device(kind, int(index or 0)) if kind == "cuda" else torch.device("cpu")
+
+
 def bind(program: Program, *, num_data: int | None = None, seed: int = 0, device: str = "cpu") -> Bound:
     """Make the program's networks, with weights that depend on `seed` alone, and bind it to Pyro."""
+    where = find_device(device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Bound(program, num_data).to(device)
+        return Bound(program, num_data).to(where)

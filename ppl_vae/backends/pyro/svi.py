@@ -10,9 +10,10 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from ppl_vae.backends.pyro.bound import find_device
 from ppl_vae.backends.pyro.evaluate import score
 from ppl_vae.backends.pyro.objectives import Objective
-from ppl_vae.errors import RunError, UsageError
+from ppl_vae.errors import RunError
 from ppl_vae.options import Training
 from ppl_vae.training import Advance
 
@@ -21,14 +22,9 @@ STATE = "state.pt"
 
 def make_fabric(device: str) -> Fabric:
     """Return a Fabric for one device: auto, cpu, cuda, cuda:1 ..."""
-    kind, _, index = device.partition(":")
-    if kind == "auto":
-        kind = "cuda" if torch.cuda.is_available() else "cpu"
-    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
-        raise UsageError(f"unknown device {device!r}: choose auto, cpu, cuda or cuda:N")
-    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"device {device!r}: this machine has {torch.cuda.device_count()} CUDA devices")
-    return Fabric(accelerator=kind, devices=[int(index or 0)] if kind == "cuda" else 1, precision="32-true")
+    found = find_device(device)
+    devices = [found.index] if found.type == "cuda" else 1
+    return Fabric(accelerator=found.type, devices=devices, precision="32-true")
 
 
 def make_optimizer(parameters: Sequence[Tensor], options: Training) -> torch.optim.Optimizer:
