@@ -16,6 +16,7 @@ class Counts(Program):
     num_batches: int | None = None  # filled in from the data
     z_dim: int = 5
     hidden: tuple[int, ...] = (64,)
+    decoder_hidden: tuple[int, ...] = (64,)  # (): a linear decoder, whose weights can be read
     likelihood: str = "negative_binomial"  # or poisson
 
     def adapted_to(self, data):
@@ -26,7 +27,7 @@ class Counts(Program):
         (genes,) = self.x_shape
         return {
             "encoder": nn.CountEncoder(genes, self.num_batches, self.hidden, self.z_dim),
-            "mean": nn.CountMean(self.z_dim, self.hidden, genes),
+            "mean": nn.CountMean(self.z_dim, self.decoder_hidden, genes),
             "effect": nn.FreeNormal((self.num_batches, genes)),
             "dispersion": nn.FreeNormal(genes),
         }

@@ -1,14 +1,20 @@
 """The library's verbs, over either backend."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+from ppl_vae.api.fitting import data_of, fit, program_of, resume
+from ppl_vae.api.recorded import check_backend, settle_binarize
+from ppl_vae.api.run import Run, evaluate, open_run
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.errors import UsageError
-from ppl_vae.api.fitting import fit, resume
 from ppl_vae.gallery import load
 from ppl_vae.program import Program
-from ppl_vae.api.recorded import check_backend
-from ppl_vae.api.run import Run, evaluate, open_run
+
+if TYPE_CHECKING:
+    from xarray import DataTree
+
+    from ppl_vae.contract import CheckReport
 
 __all__ = ["Run", "bind", "check", "evaluate", "fit", "load", "open_run", "posterior", "resume"]
 
@@ -38,3 +44,78 @@ def bind(program: Program, backend: str = "pyro", *, num_data: int | None = None
         raise UsageError(f"{program!r} is no declared Program: plain functions need no binding")
     check_backend(program, backend)
     return backend_named(backend).bind(program, num_data=num_data, seed=seed, device=device)
+
+
+def check(program: Any, data: Any, backend: str | None = None, *, seed: int = 0) -> "CheckReport":
+    """Check a program against the contract of the gallery: sites, shapes, guide, gradients, rows that leak, parity.
+
+    Parameters
+    ----------
+    program : Program, (model, guide), or name or path of a model file
+    data : Data, array, dict of arrays, DataFrame, or name or path
+    backend : str, optional
+        By default the program's first; its twin is compared where both are installed.
+    seed : int
+        Of weights, draws and the choice of rows.
+
+    Returns
+    -------
+    CheckReport
+        `report.ok`, a line a rule in `str(report)`, and `report.raise_if_failed()`.
+    """
+    from ppl_vae.contract import check as apply_rules
+
+    program, found = program_of(program), data_of(data)
+    backend = backend or program.backends[0]
+    check_backend(program, backend)
+    found = settle_binarize(program, found)
+    if isinstance(program, Program):
+        program = program.adapted_to(found)
+    return apply_rules(program, found, _probes(program, backend), backend, seed)
+
+
+def _probes(program: Any, backend: str) -> dict[str, Any]:
+    probes = {backend: backend_named(backend).probe}
+    for twin in set(program.backends) - {backend}:
+        try:
+            probes[twin] = backend_named(twin).probe
+        except UsageError:  # the twin's libraries are not installed
+            continue
+    return probes
+
+
+def posterior(
+    run: Run,
+    x: Any,
+    method: str = "guide",
+    num_samples: int = 100,
+    *,
+    coords: Mapping[str, Any] | None = None,
+    dims: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> "DataTree":
+    """Draw latents given rows, with their weights, predictions, likelihoods and the prior beside them.
+
+    Parameters
+    ----------
+    run : Run
+    x : array or dict of arrays
+        Rows, in the scale that the program was trained on.
+    method : str
+        guide: draws of q(z | x), which are not the posterior unless weighted; importance: resampled by their weights.
+    num_samples : int
+        Draws a row.
+    coords, dims : dict, optional
+        Labels of axes, and names of the event axes of sites.
+    seed : int
+
+    Returns
+    -------
+    xarray.DataTree
+        Groups as in ArviZ; `ppl_vae.diagnostics.posterior.to_arviz` and `to_netcdf` take it on.
+    """
+    from ppl_vae.diagnostics.posterior import to_tree
+
+    draws = run.draws(x, num_samples, method=method, seed=seed)
+    columns = run.data.coords if run.data is not None else {}
+    return to_tree(draws, coords=coords, dims=dims, columns=columns)

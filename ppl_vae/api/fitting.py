@@ -77,12 +77,12 @@ def fit(
     if compile not in COMPILE:
         raise UsageError(f"compile={compile!r}: choose one of {', '.join(COMPILE)}")
     options = Training(**_known(training))
-    program = _program(program)
+    program = program_of(program)
     backend = backend or program.backends[0]
     recorded.check_backend(program, backend)
     objective = recorded.make_objective(ELBO() if objective is None else objective, backend)
     loader = Loader(data) if is_loader(data) else None
-    found = described(loader) if loader else _data(data)
+    found = described(loader) if loader else data_of(data)
     found, program = _fitted(program, found, loader)
     source = loader or Rows(found.num_rows("train"), options.batch_size, options.seed)
     if not loader:
@@ -132,7 +132,8 @@ def _known(training: Mapping[str, Any]) -> dict[str, Any]:
     return dict(training)
 
 
-def _program(given: Any) -> Program | PlainProgram:
+def program_of(given: Any) -> Program | PlainProgram:
+    """Return a program from what a user may give: itself, its class, (model, guide), a name or a path."""
     if isinstance(given, (str, Path)):
         return gallery.load(given)
     if isinstance(given, tuple) and len(given) == 2:
@@ -144,7 +145,8 @@ def _program(given: Any) -> Program | PlainProgram:
     return given
 
 
-def _data(given: Any) -> Data:
+def data_of(given: Any) -> Data:
+    """Return data from what a user may give: itself, arrays, a table, a name or a path."""
     return data_sets.load(given) if isinstance(given, (str, Path)) else data_sets.of(given)
 
 

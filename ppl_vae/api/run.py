@@ -16,6 +16,7 @@ from ppl_vae.api.loaders import LOADER
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.data import Data
 from ppl_vae.diagnostics.evidence import Scores, summary
+from ppl_vae.diagnostics.posterior import PosteriorDraws
 from ppl_vae.errors import DataError, RunError, UsageError
 from ppl_vae.program import Program
 from ppl_vae.store import RunFolder, read_config
@@ -134,6 +135,10 @@ class Run:
     def score(self, x: Any, importance_samples: int | None = None, *, seed: int = 0) -> Scores:
         """Return the terms of the plain bound of every row, in nats."""
         return self._verbs.score(self.bound, self._rows(x), importance_samples, seed=seed)
+
+    def draws(self, x: Any, num_samples: int = 100, *, method: str = "guide", seed: int = 0) -> PosteriorDraws:
+        """Return draws of the latents given rows, and all that goes with them, as arrays; see `ppl_vae.posterior`."""
+        return self._verbs.draws(self.bound, self._rows(x), num_samples, method=method, seed=seed)
 
     def log_prob(self, x: Any, importance_samples: int = 100, *, seed: int = 0) -> np.ndarray:
         """Return a lower bound on log p(x) of every row in nats, [N]: importance weighted, or the ELBO where weights do not apply."""

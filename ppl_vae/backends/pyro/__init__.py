@@ -5,13 +5,28 @@ from typing import Any
 import pyro.infer
 
 from ppl_vae.backends.pyro.bound import Bound, bind
+from ppl_vae.backends.pyro.check import probe
 from ppl_vae.backends.pyro.evaluate import score
 from ppl_vae.backends.pyro.plain import PlainBound
+from ppl_vae.backends.pyro.posterior import draws
 from ppl_vae.backends.pyro.predictive import decode, encode, reconstruct, sample
 from ppl_vae.backends.pyro.svi import Engine
 from ppl_vae.errors import UsageError
 
-__all__ = ["Bound", "Engine", "PlainBound", "bind", "decode", "encode", "reconstruct", "sample", "score", "stock_objective"]
+__all__ = [
+    "Bound",
+    "Engine",
+    "PlainBound",
+    "bind",
+    "decode",
+    "draws",
+    "encode",
+    "probe",
+    "reconstruct",
+    "sample",
+    "score",
+    "stock_objective",
+]
 
 
 def stock_objective(name: str) -> Any:
