@@ -68,7 +68,7 @@ def _run(verb: str, words: list[str]) -> int:
     name = verb.replace("-", "_")
     known = gallery.scripts()
     if name not in known:
-        raise UsageError(f"unknown verb {verb!r}{running.hint(name, [*known, *TOOLS])}: see ppl-vae --help")
+        raise UsageError(f"unknown verb {verb!r}{running.hint(name, [*known, *TOOLS], ': see ppl-vae --help')}")
     path, before = gallery.script(name), sys.argv
     try:
         sys.argv = [str(path), *words]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ppl_vae import data as data_sets
-from ppl_vae.api import Run, open_run
+from ppl_vae.api import Run, open_run, recorded
 from ppl_vae.cli.running import say
 from ppl_vae.data import Data
 from ppl_vae.data.files import read
@@ -36,10 +36,13 @@ def other_data(run: Run, options: Any) -> Data | None:
     """
     if options.data is None:
         return None
-    recorded = run.config["data"]
-    made = {name: value for name, value in (recorded.get("options") or {}).items() if name != "name_or_path"}
-    found = data_sets.load(options.data, offline=options.offline, **made)
-    if found.sha256 == recorded["sha256"]:
+    before = run.config["data"]
+    made = {name: value for name, value in (before.get("options") or {}).items() if name != "name_or_path"}
+    try:
+        found = data_sets.load(options.data, offline=options.offline, **made)
+    except UsageError:  # it brings splits of its own, so that none can be made as for the run
+        found = data_sets.load(options.data, offline=options.offline)
+    if found.sha256 == before["sha256"]:
         return found
     say(f"{options.data} is other data than the run was trained on")
     if not found.split_rule.startswith("random"):
@@ -50,11 +53,15 @@ def other_data(run: Run, options: Any) -> Data | None:
 
 def data(run: Run, options: Any) -> Data:
     """Return the data to work on: that of --data or the run's own, binarized as the run was trained."""
-    found = other_data(run, options)
-    found = run.data if found is None else found
-    if found is None:
+    other = other_data(run, options)
+    if other is None and run.given is None:
         raise UsageError("the run's data was made in memory: name the rows with --data FILE")
-    return data_sets.of(found, binarize=run.config["data"]["binarize"])
+    if other is None:
+        return recorded.data_of(run.config, offline=True) if options.offline else run.data
+    other = recorded.with_binarize(other, run.config["data"]["binarize"])
+    if other.sha256 == run.config["data"]["sha256"]:
+        run.given = other
+    return other
 
 
 def rows(run: Run, options: Any) -> dict[str, np.ndarray]:

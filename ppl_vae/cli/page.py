@@ -46,7 +46,7 @@ def numbers(run: Run, fresh: Mapping[str, Any]) -> dict[str, Any]:
 
 def pictures(run: Run) -> tuple[Any, Any, Any]:
     """Return some rows, their reconstructions and samples, each by field, or None where a program gives none."""
-    rows = first_rows(run, SHOWN)
+    rows = _tried(lambda: first_rows(run, SHOWN))
     made = _tried(lambda: run.reconstruct(rows)) if rows else None
     names = set(made or {}) or {"x"}
     originals = {name: rows[name] for name in names if name in rows} if rows else None

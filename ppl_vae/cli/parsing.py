@@ -17,6 +17,7 @@ from ppl_vae.errors import RunError, UsageError
 from ppl_vae.program import PlainProgram
 from ppl_vae.store import read_config
 
+_TUPLES = {"--betas": tuple[float, float]}
 _SHOW = ("--print_config", "-h", "--help")
 
 
@@ -39,7 +40,7 @@ def parse(make: Callable[[], ArgumentParser], words: Sequence[str]) -> Namespace
     UsageError
         For an unknown option or key, and for a value of the wrong kind.
     """
-    words = _configs_first(words)
+    words = _bracketed(_configs_first(words), _TUPLES)
     parser = make()
     if not _has(parser, "program"):
         return _parsed(parser, words)
@@ -174,7 +175,7 @@ def _readable(message: str, parser: ArgumentParser, words: Sequence[str]) -> str
 
 
 def _reason(text: str) -> str:
-    value = re.search(r"(?:Got|Given) value: (.*?)(?: Errors:.*)?$", text)
+    value = re.search(r"Given value: (.*)$", text) or re.search(r"Got value: (.*)$", text)
     kinds = re.search(r"Subtypes: \[(.*?)\] Errors", text) or re.search(r"Expected an? (.*?)[.,]? (?:Got|but)", text)
     if not (value and kinds):
         return text

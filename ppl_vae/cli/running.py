@@ -105,10 +105,10 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def hint(name: str, known: Iterable[str]) -> str:
-    """Return `: did you mean ...?` where a known name is close."""
+def hint(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """Return `: did you mean ...?` where a known name is close, else another ending."""
     close = difflib.get_close_matches(name, list(known), n=1)
-    return f", did you mean {close[0]}?" if close else ""
+    return f": did you mean {close[0]}?" if close else otherwise
 
 
 def plain(value: Any) -> Any:
