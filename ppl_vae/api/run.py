@@ -17,6 +17,7 @@ from ppl_vae.backends import backend as backend_named
 from ppl_vae.data import Data
 from ppl_vae.diagnostics.evidence import Scores, summary
 from ppl_vae.diagnostics.posterior import PosteriorDraws
+from ppl_vae.diagnostics.reconstruction import codebook_use, squared_error
 from ppl_vae.errors import DataError, RunError, UsageError
 from ppl_vae.program import Program
 from ppl_vae.store import RunFolder, read_config
@@ -182,8 +183,21 @@ def evaluate(
     # A row may not depend on the seed of the draws through its bits: these belong to the protocol.
     scores = run.score(chosen.rows(split), importance_samples, seed=seed)
     result = summary(scores, chosen.levels) | {"split": split, "data": chosen.name, "binarize": chosen.binarize}
+    result |= _reconstructed(run, chosen.rows(split))
     result |= {"program": run.name, "backend": run.backend, "steps": run.steps}
     return result | {"per_row": {"elbo": scores.elbo, "rate": scores.rate} | ({} if scores.iw is None else {"iw": scores.iw})}
+
+
+def _reconstructed(run: Run, rows: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Return the error of the reconstructions of `x`, and the use of the codebook of a program of codes."""
+    if not isinstance(run.program, Program) or "x" not in rows:
+        return {}
+    found = run.reconstruct(rows).get("x")
+    result = {} if found is None or found.shape != rows["x"].shape else squared_error(rows["x"], found)
+    codes = {name: value for name, value in run.encode(rows).items() if name.endswith("_codes")}
+    for value in codes.values():
+        result |= codebook_use(value, run.program.codes, run.config["training"]["batch_size"])
+    return result
 
 
 def open_run(path: str | Path, *, model_file: str | Path | None = None, data: Any = None, device: str = "cpu") -> Run:
