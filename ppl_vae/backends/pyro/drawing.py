@@ -59,7 +59,7 @@ class Job:
     def chunks(self, among: slice, count: int, stream: int) -> Iterator[Chunk]:
         """Yield chunks, rows fastest; each with random numbers of its own."""
         dims = [int(np.prod(array.shape[1:], dtype=np.int64)) for array in self.rows.values()]
-        most = max(1, self.budget // max(self.layout.numel, *dims))
+        most = max(1, self.budget // max(self.layout.largest, *dims))
         width = min(among.stop - among.start, max(1, most // (1 if self.one_by_one else min(count, 64))))
         depth = 1 if self.one_by_one else max(1, most // width)
         for start in range(0, count, depth):

@@ -36,8 +36,8 @@ class Layout:
         By site: its batch axes that are more than a placeholder, counted from the right, the rows first.
     plates : dict of str to tuple of str
         By site: the names of the plates among them.
-    numel : int
-        Numbers in one row of the largest site.
+    largest, latents : int
+        Numbers in one row of the largest site, and of all latent sites together.
     """
 
     depth: int
@@ -48,7 +48,8 @@ class Layout:
     deterministic: tuple[str, ...]
     kept: dict[str, tuple[int, ...]] = field(default_factory=dict)
     plates: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    numel: int = 1
+    largest: int = 1
+    latents: int = 1
 
     @property
     def shared(self) -> tuple[str, ...]:
@@ -138,7 +139,8 @@ def read(guide: poutine.Trace, model: poutine.Trace) -> Layout:
         deterministic=() if auxiliary else tuple(name for name in latent if _is_certain(drawn[name])),
         kept={name: _kept(sites[name]) for name in named},
         plates={name: _names(sites[name]) for name in named},
-        numel=max((sites[name]["value"].numel() for name in named), default=1),
+        largest=max((sites[name]["value"].numel() for name in named), default=1),
+        latents=max(1, sum(sites[name]["value"].numel() for name in latent)),
     )
 
 

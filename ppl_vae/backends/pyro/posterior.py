@@ -100,7 +100,7 @@ def _resampled(job: Job, count: int, proposals: int) -> Found:
     for name in layout.deterministic:
         raise ProgramError(f"site {name!r} has one value only in the guide: use method='guide'")
     blocks = []
-    for block in chunk_rows(job.rows, max(1, job.budget // (layout.numel * proposals))):
+    for block in chunk_rows(job.rows, max(1, job.budget // (layout.latents * proposals))):
         found = propose(job, block, proposals)
         rng = np.random.default_rng([job.seed, RESAMPLE, block.start])
         index = resample(found.log_weight, count, rng)
