@@ -1,0 +1,46 @@
+"""Print the README's table of results from the committed numbers of the recipes.
+
+    python benchmarks/table.py
+"""
+
+import json
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+RECIPES = ROOT / "inference" / "recipes"
+HEAD = "| program | data | test result | published | protocol | train, evaluate | command |\n|---|---|---|---|---|---|---|\n"
+
+
+def cell(metric: str, test: dict) -> str:
+    """Return the measured numbers of a row, with their unit and standard error."""
+    if metric == "iw_nats":
+        return f"**{-test['iw_nats']:.2f}** ± {test['iw_stderr']:.2f} nats (IW-{test['k']}); ELBO {-test['elbo_nats']:.2f}"
+    if metric == "bits_per_dim":
+        return f"**{test['bits_per_dim']:.3f}** bits/dim; {-test['iw_nats']:.1f} ± {test['iw_stderr']:.1f} nats (IW-{test['k']})"
+    return f"**{test['mse_over_variance']:.3f}**; perplexity {test['perplexity_per_batch']:.0f}, {test['usage']:.0%} of codes in use"
+
+
+def minutes(result: dict) -> str:
+    """Return the minutes that training and evaluation took."""
+    return f"{result['train']['seconds'] / 60:.0f} + {result['test']['seconds'] / 60:.0f} min"
+
+
+def table() -> str:
+    """Return the table in Markdown, a row for every result that is there."""
+    rows = []
+    for name, about in yaml.safe_load((ROOT / "benchmarks" / "published.yaml").read_text()).items():
+        path = RECIPES / f"{name}.json"
+        if not path.exists():
+            continue
+        result = json.loads(path.read_text())
+        command = " ".join(result["commands"][0].split()[:4])
+        backend = " --backend numpyro" if result["test"]["backend"] == "numpyro" else ""
+        cells = (about["program"], about["data"], cell(about["metric"], result["test"]), about["published"], about["protocol"])
+        rows.append(f"| {' | '.join(cells)} | {minutes(result)} | `{command}{backend}` |\n")
+    return HEAD + "".join(rows)
+
+
+if __name__ == "__main__":
+    print(table(), end="")
