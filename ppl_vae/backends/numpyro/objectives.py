@@ -13,8 +13,16 @@ from numpyro import handlers
 from numpyro.infer import ELBO as NumPyroELBO
 
 from ppl_vae import objectives
-from ppl_vae.backends.numpyro.terms import ELBOTerms, check_sites, elbo_terms, log_weights, possible, traces
-from ppl_vae.errors import DataError, UsageError
+from ppl_vae.backends.numpyro.terms import (
+    ELBOTerms,
+    check_sites,
+    elbo_terms,
+    inside_support,
+    log_weights,
+    refuse_outside,
+    traces,
+)
+from ppl_vae.errors import UsageError
 
 
 class Loss(NamedTuple):
@@ -62,25 +70,21 @@ class Objective:
         return self._callable(params, state, key, batch)
 
     def check(self, batch: Mapping[str, Array]) -> None:
-        """Run once and refuse, by name, sites that the objective cannot estimate, and impossible observations."""
+        """Run once and refuse, by name, sites that the objective cannot estimate, and impossible data."""
         if not isinstance(self.objective, (objectives.ELBO, objectives.IWAE)):
             return
+        traced: dict[str, Any] = {}
 
         def run(batch: Mapping[str, Array]) -> dict[str, Array]:
             guide, model, _ = traces(self.bound, batch, random.key(0))
             check_sites(guide, model)
             if isinstance(self.objective, objectives.IWAE):
                 log_weights(guide, model)
-            return possible(model)
+            traced.update(model)
+            return inside_support(model)
 
         with numpyro.validation_enabled(False):
-            found = jax.device_get(jax.jit(run)(dict(batch)))
-        for name, fine in found.items():
-            if not fine:
-                raise DataError(
-                    f"site {name!r} observes values that its distribution cannot take: choose a "
-                    "likelihood for this data, or binarize it"
-                )
+            refuse_outside(traced, jax.device_get(jax.jit(run)(dict(batch))))
 
     def _elbo(self, params: Any, state: Any, key: Array, batch: Mapping[str, Array], weight: Any) -> Loss:
         guide, model, state = traces(self.bound, batch, key, self.objective.particles, params, state)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 from jax import Array, random
 from numpyro import handlers
@@ -138,12 +139,32 @@ def check_sites(guide: Trace, model: Trace) -> None:
             )
 
 
-def possible(model: Trace) -> dict[str, Array]:
-    """Tell for each observed site whether all its values lie in the support of its distribution."""
-    seen = {
-        n: s for n, s in model.items() if is_latent_or_observed(s) and s["is_observed"] and s["value"].size
-    }
-    return {name: jnp.all(site["fn"].support(site["value"])) for name, site in seen.items()}
+def inside_support(model: Trace) -> dict[str, Array]:
+    """Tell which values of each observed site lie in its support, unless made with `validate_args=False`."""
+    checked = {}
+    for name, site in model.items():
+        seen = is_latent_or_observed(site) and site["is_observed"] and jnp.size(site["value"])
+        if seen and base(site["fn"]).__dict__.get("_validate_args") is not False:
+            checked[name] = site["fn"].support(site["value"])
+    return checked
+
+
+def refuse_outside(model: Trace, inside: Mapping[str, np.ndarray]) -> None:
+    """Refuse data outside the support of its likelihood, as `inside_support` found it.
+
+    Raises
+    ------
+    ProgramError
+    """
+    for name, fine in inside.items():
+        if not fine.all():
+            row = int(np.argwhere(~fine)[0][-1]) if fine.ndim else 0
+            kind = type(base(model[name]["fn"])).__name__.removesuffix("Logits").removesuffix("Probs")
+            hint = "for grey levels choose binarize dynamic or static"
+            hint = hint if kind == "Bernoulli" else "choose a likelihood for such data"
+            raise ProgramError(
+                f"row {row} of {name!r} is outside the support of its likelihood {kind}: {hint}"
+            )
 
 
 def elbo_terms(guide: Trace, model: Trace, analytic_kl: bool = True) -> ELBOTerms:

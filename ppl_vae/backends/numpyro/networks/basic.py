@@ -7,9 +7,11 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array, lax, random
 
@@ -47,10 +49,21 @@ def as_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
     return (shape,) if isinstance(shape, int) else tuple(shape)
 
 
+def drawn(key: Array, shape: Sequence[int], draw: Callable[[Any, Sequence[int]], np.ndarray]) -> Array:
+    """Return draws of NumPy's, in single precision: JAX would compile a program for every shape of weights."""
+    rng = np.random.default_rng(np.asarray(random.key_data(key)))
+    return jnp.asarray(draw(rng, shape).astype(np.float32))
+
+
 def within(fan_in: int) -> Callable[..., Array]:
     """Return torch's initialiser of weights and biases: uniform within 1 / sqrt(fan_in)."""
     bound = 1 / math.sqrt(fan_in)
-    return lambda key, shape, dtype=jnp.float32: random.uniform(key, shape, dtype, -bound, bound)
+    return lambda key, shape, dtype: drawn(key, shape, lambda rng, shape: rng.uniform(-bound, bound, shape))
+
+
+def constant(shape: int | Sequence[int], value: float = 0.0) -> Array:
+    """Return a single-precision array of one value."""
+    return jnp.asarray(np.full(shape, value, np.float32))
 
 
 class Linear(nnx.Linear):
@@ -65,7 +78,8 @@ class Embedding(nnx.Embed):
     """A learned vector for each of `count` whole numbers: [...] to [..., dim]."""
 
     def __init__(self, count: int, dim: int, *, rngs: nnx.Rngs):
-        super().__init__(count, dim, embedding_init=nnx.initializers.normal(1.0), rngs=rngs)
+        init = lambda key, shape, dtype: drawn(key, shape, np.random.Generator.standard_normal)  # noqa: E731
+        super().__init__(count, dim, embedding_init=init, rngs=rngs)
 
 
 class Sequential(nnx.Module):
@@ -161,8 +175,8 @@ class BatchNorm(nnx.Module):
     def __init__(self, features: int, spatial: int = 0, momentum: float = 0.1, epsilon: float = 1e-5):
         self.spatial, self.momentum, self.epsilon = spatial, momentum, epsilon
         self.training, self.frozen = True, False
-        self.weight, self.bias = nnx.Param(jnp.ones(features)), nnx.Param(jnp.zeros(features))
-        self.mean, self.var = Buffer(jnp.zeros(features)), Buffer(jnp.ones(features))
+        self.weight, self.bias = nnx.Param(constant(features, 1.0)), nnx.Param(constant(features))
+        self.mean, self.var = Buffer(constant(features)), Buffer(constant(features, 1.0))
 
     def __call__(self, x: Array) -> Array:
         tail = (-1,) + (1,) * self.spatial
@@ -185,7 +199,7 @@ class Parameter(nnx.Module):
     """A learned array; calling it returns the array of shape `shape`."""
 
     def __init__(self, shape: int | Sequence[int], init: float = 0.0):
-        self.value = nnx.Param(jnp.full(as_shape(shape), float(init)))
+        self.value = nnx.Param(constant(shape, init))
 
     def __call__(self) -> Array:
         return self.value[...]

@@ -4,10 +4,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jax import Array, lax, random
+from jax import Array, lax
 
-from ppl_vae.backends.numpyro.networks.basic import Buffer
+from ppl_vae.backends.numpyro.networks.basic import Buffer, constant, drawn
 from ppl_vae.errors import UsageError
 
 
@@ -65,13 +66,17 @@ class CodebookState(nnx.Module):
         if learning not in ("ema", "gradient"):
             raise UsageError(f"unknown codebook learning {learning!r}: choose ema or gradient")
         self.ema, self.decay, self.training, self.frozen = learning == "ema", decay, True, False
-        self.placed = Buffer(jnp.zeros(()))
-        vectors = random.normal(rngs.params(), (size, dim))
+        self.placed = Buffer(constant(()))
+        vectors = drawn(rngs.params(), (size, dim), np.random.Generator.standard_normal)
         if self.ema:
-            self.vectors, self.sums, self.counts = Buffer(vectors), Buffer(vectors), Buffer(jnp.ones(size))
+            self.vectors, self.sums, self.counts = (
+                Buffer(vectors),
+                Buffer(vectors),
+                Buffer(constant(size, 1.0)),
+            )
         else:
             self.vectors = nnx.Param(vectors / size)
-        self.logits = (nnx.Param if learned_prior else Buffer)(jnp.zeros(size))
+        self.logits = (nnx.Param if learned_prior else Buffer)(constant(size))
 
     def __call__(self, points: Array | None = None) -> Codes:
         vectors, logits = self.vectors[...], self.logits[...]

@@ -1,5 +1,6 @@
 """Networks whose output is the parameters of a distribution."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -8,7 +9,7 @@ from flax import nnx
 from jax import Array
 
 from ppl_vae import likelihoods
-from ppl_vae.backends.numpyro.networks.basic import MLP, Linear, as_shape
+from ppl_vae.backends.numpyro.networks.basic import MLP, Linear, as_shape, constant
 from ppl_vae.backends.numpyro.networks.convolutional import ConvDown, ConvUp
 from ppl_vae.errors import UsageError
 
@@ -61,8 +62,8 @@ class FreeNormal(nnx.Module):
     """Location and scale of a diagonal normal that depends on nothing: the guide of a global latent."""
 
     def __init__(self, shape, scale: float = 0.1):
-        self.loc = nnx.Param(jnp.zeros(as_shape(shape)))
-        self.raw = nnx.Param(jnp.log(jnp.expm1(jnp.full(as_shape(shape), scale))))
+        self.loc = nnx.Param(constant(shape))
+        self.raw = nnx.Param(constant(shape, math.log(math.expm1(scale))))
 
     def __call__(self) -> NormalParameters:
         return NormalParameters(self.loc[...], positive(self.raw[...]))
@@ -72,7 +73,7 @@ class ScaleTril(nnx.Module):
     """A free lower triangular matrix [dim, dim] with a positive diagonal: the factor of a covariance."""
 
     def __init__(self, dim: int):
-        self.raw = nnx.Param(jnp.zeros((dim, dim)))
+        self.raw = nnx.Param(constant((dim, dim)))
 
     def __call__(self) -> Array:
         raw = self.raw[...]
@@ -116,7 +117,7 @@ class Likelihood(nnx.Module):
         self.body = body(UP, body_kind)(z_dim, hidden, out_shape, activation, rngs=rngs)
         free = {"normal": (), "normal_per_dim": self.x_shape, "negative_binomial": self.x_shape}
         if self.kind.name in free:
-            self.raw = nnx.Param(jnp.zeros(free[self.kind.name]))
+            self.raw = nnx.Param(constant(free[self.kind.name]))
 
     def __call__(self, z: Array) -> LikelihoodParameters:
         flat = self.body(z)

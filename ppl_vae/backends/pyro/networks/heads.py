@@ -50,7 +50,8 @@ class NormalHead(nn.Module):
         self.body = body(DOWN, body_kind)(in_shape, hidden, 2 * z_dim, activation)
 
     def forward(self, x: Tensor) -> NormalParameters:
-        loc, raw = self.body(x).chunk(2, -1)
+        # Class labels are whole numbers.
+        loc, raw = self.body(x if x.is_floating_point() else x.float()).chunk(2, -1)
         return NormalParameters(loc, positive(raw))
 
 
