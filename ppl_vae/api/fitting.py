@@ -119,8 +119,6 @@ def resume(out: str | Path, *, model_file: str | Path | None = None, callbacks: 
     config["training"] |= changes
     run = Run(make_bound(program, config), found, config, folder=folder)
     loop = _loop(run, Rows(found.num_rows("train"), options.batch_size, options.seed), objective, options)
-    if changes:
-        folder.write({CONFIG: write_config(config)})
     return _trained(run, loop, True, list(callbacks), progress, tensorboard)
 
 
@@ -178,7 +176,6 @@ def _folder(out: Path, config: dict[str, Any], program: Any, resume: bool) -> Ru
         folder = RunFolder.open(out)
         if CONFIG in folder.names():  # else it was killed before its first write
             _same_run(out, read_config(folder.read(CONFIG)), read_config(write_config(config)))
-            folder.write({CONFIG: write_config(config)})
             return folder
     folder = RunFolder.create(out)
     source = gallery.source_of(program)
@@ -208,11 +205,10 @@ def _trained(run: Run, loop: Loop, resume: bool, callbacks: list[Callback], prog
     with folder.lock():
         if tensorboard:
             callbacks.append(_tensorboard(folder.path / "tensorboard"))
-        if resume and "position.json" in folder.names():
-            folder_step = loop.resume(folder.read, folder.metrics())
-            folder.truncate_metrics(folder_step)
-        elif resume:
-            folder.truncate_metrics(0)
+        if resume:
+            step = loop.resume(folder.read, folder.metrics()) if "position.json" in folder.names() else 0
+            folder.write({CONFIG: write_config(run.config)})  # once the checkpoint is known to be whole
+            folder.truncate_metrics(step)
         loop.save = lambda files: folder.write(dict(files) | {WEIGHTS: save_tensors(loop.engine.kept())})
         return _run_loop(run, loop, callbacks, progress)
 

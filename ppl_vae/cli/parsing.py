@@ -1,12 +1,13 @@
 """From words to options, in two phases: the program, once it is known, brings the options `--model.FIELD`."""
 
 import re
+import sys
 from argparse import SUPPRESS, ArgumentError
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields
 from pathlib import Path
 from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
@@ -56,7 +57,7 @@ def parse(make: Callable[[], ArgumentParser], words: Sequence[str]) -> Namespace
         return _parsed(parser, words)
     parser = make()
     kinds = _add_fields(parser, name)
-    return _parsed(parser, _bracketed(words, kinds), kinds)
+    return _parsed(parser, _bracketed(words, kinds))
 
 
 def _has(parser: ArgumentParser, name: str) -> bool:
@@ -107,11 +108,16 @@ def _add_fields(parser: ArgumentParser, name: str) -> dict[str, Any]:
 
 
 def _types(kind: type) -> dict[str, Any]:
-    try:
-        hints = get_type_hints(kind)
-    except Exception:  # an annotation that names something absent: take any value
-        hints = {}
-    return {field.name: hints.get(field.name, Any) for field in fields(kind) if field.init}
+    """Return the type of each field; Any for an annotation that names something absent."""
+    space = vars(sys.modules[kind.__module__])
+
+    def resolved(annotation: Any) -> Any:
+        try:
+            return eval(annotation, space) if isinstance(annotation, str) else annotation
+        except Exception:
+            return Any
+
+    return {field.name: resolved(field.type) for field in fields(kind) if field.init}
 
 
 def _default(field: Any) -> Any:
@@ -141,21 +147,19 @@ def _bracket(value: str, kind: Any) -> str:
     return f"[{value}]" if listed and not single and re.match(r"[\w.+-]", value) and value != "null" else value
 
 
-def _parsed(parser: ArgumentParser, words: Sequence[str], kinds: Sequence[str] = ()) -> Namespace:
+def _parsed(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
     try:
         options = parser.parse_args(list(words))
         given = parser.parse_args(list(words), defaults=False)
-    except ArgumentError as error:
-        raise UsageError(_readable(str(error), parser, words)) from None
-    except (yaml.YAMLError, TypeError, ValueError) as error:
-        raise UsageError(_readable(str(error), parser, words)) from None
-    options["given"] = tuple(key for key, value in vars(given).items() if key != "config")
-    if "model" in options and is_dataclass(options.model) is False and isinstance(options.model, Namespace):
-        options["model"] = {name: value for name, value in vars(options.model).items()}
+    except (ArgumentError, yaml.YAMLError, TypeError, ValueError) as error:
+        raise UsageError(_readable(str(error), parser)) from None
+    options["given"] = tuple(name for name in vars(given) if name != "config")
+    if isinstance(options.get("model"), Namespace):
+        options["model"] = dict(vars(options.model))
     return options
 
 
-def _readable(message: str, parser: ArgumentParser, words: Sequence[str]) -> str:
+def _readable(message: str, parser: ArgumentParser) -> str:
     """Return the parser's complaint in one line."""
     text = " ".join(message.split())
     options = [option for action in parser._actions for option in action.option_strings]

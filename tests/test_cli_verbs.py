@@ -1,0 +1,191 @@
+"""encode, decode, sample, reconstruct, log_prob, posterior, check and the tools."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import SMALL, cli, contents, ok, refused
+from PIL import Image
+
+from ppl_vae import open_run
+from ppl_vae.cli import tool_doctor
+
+PLAIN = '''
+"""A plain Pyro file."""
+import pyro, torch
+import pyro.distributions as dist
+
+decoder, encoder = torch.nn.Linear(2, 64), torch.nn.Linear(64, 4)
+
+
+def model(x, y=None):
+    pyro.module("decoder", decoder)
+    with pyro.plate("rows", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
+        pyro.sample("x", dist.Bernoulli(logits=decoder(z), validate_args=False).to_event(1), obs=x.flatten(1))
+
+
+def guide(x, y=None):
+    pyro.module("encoder", encoder)
+    with pyro.plate("rows", len(x)):
+        loc, log_scale = encoder(x.flatten(1)).chunk(2, -1)
+        pyro.sample("z", dist.Normal(loc, log_scale.exp()).to_event(1))
+'''
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "first"
+    ok("train", "vae", *SMALL, "--max-steps", 20, "--out", path)
+    return path
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def arrays(path):
+    with np.load(path) as file:
+        return dict(file)
+
+
+def equal(found, expected):
+    assert set(found) == set(expected)
+    for name in found:
+        np.testing.assert_array_equal(found[name], expected[name])
+
+
+def test_encode_and_decode_are_those_of_the_run(run, tmp_path):
+    opened, z, x = open_run(run), tmp_path / "z.npz", tmp_path / "x.npz"
+    rows = opened.data.rows("valid")
+    result = ok("encode", run, "--split", "valid", "--out", z)
+    assert (result["arrays"], result["split"], result["out"], result["picture"]) == ({"z": [180, 2]}, "valid", str(z), None)
+    equal(arrays(z), opened.encode(rows))
+    ok("encode", run, "--split", "valid", "--draw", "--seed", 3, "--rows", 5, "--out", z, "--overwrite")
+    equal(arrays(z), opened.encode({name: values[:5] for name, values in rows.items()}, draw=True, seed=3))
+    result = ok("decode", run, "--latents", z, "--out", x)
+    equal(arrays(x), opened.decode(arrays(z)))
+    assert pixels(result["picture"]).shape == (8, 5 * 9 - 1)
+    np.save(tmp_path / "z.npy", arrays(z)["z"])
+    assert ok("decode", run, "--latents", tmp_path / "z.npy")["out"] == str(run / "decoded.npz")
+    equal(arrays(run / "decoded.npz"), arrays(x))
+
+
+def test_sample_and_decode_its_latents(run, tmp_path):
+    out = tmp_path / "s.npz"
+    result = ok("sample", run, "-n", 10, "--seed", 4, "--out", out)
+    found = arrays(out)
+    equal(found, open_run(run).sample(10, seed=4))
+    assert set(found) == {"z", "x", "x_mean"} and result["n"] == 10
+    assert pixels(tmp_path / "s.png").shape == (2 * 9 - 1, 8 * 9 - 1)
+    ok("decode", run, "--latents", out)
+    np.testing.assert_allclose(arrays(run / "decoded.npz")["x"], found["x_mean"], atol=1e-6)
+    assert ok("sample", run)["out"] == str(run / "samples.npz")
+    assert ok("sample", run, "-n", 3)["n"] == 3  # a file of the run's own is made anew
+
+
+def test_reconstruct_puts_originals_above(run, tmp_path):
+    opened, out = open_run(run), tmp_path / "r.npz"
+    result = ok("reconstruct", run, "--rows", 20, "--out", out)
+    found, rows = arrays(out), {name: values[:20] for name, values in opened.data.rows("test").items()}
+    equal(found, {"x": rows["x"], "x_mean": opened.reconstruct(rows)["x"]})
+    picture = pixels(result["picture"])
+    assert picture.shape == (4 * 9 - 1, 8 * 9 - 1)  # two lines of eight, each original above its reconstruction
+    np.testing.assert_array_equal(picture[:8, :8], np.round(255 * found["x"][0, 0]))
+    np.testing.assert_array_equal(picture[9:17, 9:17], np.round(255 * found["x_mean"][1, 0].astype(float)))
+
+
+def test_log_prob(run):
+    result = ok("log-prob", run, "--importance-samples", 7, "--rows", 9)
+    found = arrays(run / "log_prob-test.npz")["log_prob"]
+    assert found.shape == (9,) and result["k"] == 7
+    assert result["log_prob_nats"] == pytest.approx(found.mean())
+    assert result["log_prob_stderr"] == pytest.approx(found.std(ddof=1) / 3)
+
+
+@pytest.mark.parametrize("verb", ["encode", "decode", "sample", "reconstruct", "log_prob", "posterior"])
+def test_nothing_that_a_person_named_is_overwritten(run, tmp_path, verb):
+    np.save(tmp_path / "z.npy", np.zeros((1, 2), np.float32))
+    ending = ".nc" if verb == "posterior" else ".npz"
+    kept, picture = tmp_path / f"kept{ending}", tmp_path / "other.png"
+    kept.write_text("precious")
+    picture.write_text("precious")
+    more = ("--latents", tmp_path / "z.npy") if verb == "decode" else ()
+    before = contents(tmp_path) | contents(run)
+    assert f"kept{ending} exists and is not overwritten" in refused(2, verb, run, *more, "--out", kept)
+    if verb in ("decode", "sample", "reconstruct"):
+        assert "other.png exists" in refused(2, verb, run, *more, "--out", tmp_path / "other.npz")
+    assert f"give a name that ends in {ending}" in refused(2, verb, run, *more, "--out", tmp_path / "x.txt")
+    assert "there is no folder" in refused(2, verb, run, *more, "--out", tmp_path / "no" / f"x{ending}")
+    assert contents(tmp_path) | contents(run) == before
+
+
+def test_posterior_opens_in_arviz(run, tmp_path):
+    arviz = pytest.importorskip("arviz")
+    result = ok("posterior", run, "--method", "importance", "--num-samples", 6, "--rows", 4, "--out", tmp_path / "p.nc")
+    assert (result["n"], result["num_samples"], result["method"]) == (4, 6, "importance")
+    found = arviz.from_netcdf(tmp_path / "p.nc")
+    assert dict(found.posterior.sizes) == {"chain": 1, "draw": 6, "data": 4, "z_dim_0": 2}
+    assert set(result["groups"]) >= {"posterior", "log_likelihood", "observed_data", "sample_stats", "prior"}
+    assert ok("posterior", run, "--num-samples", 2, "--rows", 2)["out"] == str(run / "posterior-test-guide.nc")
+    assert "unknown method 'nuts'" in refused(2, "posterior", run, "--method", "nuts")
+
+
+def test_a_program_with_covariates(folder):
+    rng = np.random.default_rng(0)
+    np.savez("c.npz", x=rng.poisson(4, (60, 5)), batch=rng.integers(0, 2, 60), size=np.full(60, 0.5, np.float32))
+    words = ("--model.z_dim", 2, "--model.hidden", "8", "--progress", "false")
+    assert ok("train", "counts", "--data", "c.npz", "--max-steps", 4, "--batch-size", 20, *words, "--out", "run")["binarize"] == "none"
+    assert "Not shown" not in Path("run/report.html").read_text()
+    assert ok("sample", "run", "-n", 100)["arrays"] == {"z": [100, 2], "x": [100, 5], "x_mean": [100, 5]}
+    np.savez("more.npz", batch=np.zeros(3, np.int64), size=np.ones(3, np.float32))
+    given = ok("sample", "run", "-n", 3, "--covariates", "more.npz", "--out", "s.npz")
+    assert given["picture"] is None and not Path("s.png").exists()
+    assert ok("decode", "run", "--latents", "s.npz", "--covariates", "more.npz")["arrays"] == {"x": [3, 5]}
+    assert ok("reconstruct", "run")["arrays"] == {"x": [6, 5], "x_mean": [6, 5]}
+
+
+def test_plain_pyro(folder):
+    Path("plain.py").write_text(PLAIN)
+    assert ok("train", "plain.py", "--data", "digits", "--max-steps", 3, "--progress", "false", "--binarize", "static", "--out", "run")["program"] == "plain"
+    assert ok("evaluate", "run", "--importance-samples", 3)["n"] == 180
+    assert ok("encode", "run")["arrays"] == {"z": [180, 2]}
+    Path("plain.py").rename("elsewhere.py")
+    assert "plain.py is gone: name the file with --model-file" in refused(1, "evaluate", "run")
+    assert ok("evaluate", "run", "--model-file", "elsewhere.py")["n"] == 180
+    assert "plain has no field 'z_dim'" in refused(2, "train", "elsewhere.py", "--model.z_dim", 3).replace("elsewhere has", "plain has")
+
+
+def test_copy_edit_check_train(folder):
+    assert ok("copy", "vae", "my.py") == {"name": "vae", "path": "my.py"}
+    assert refused(2, "copy", "vae", "my.py").endswith("my.py exists and is not overwritten: choose another name")
+    assert "say what to copy" in refused(2, "copy")
+    text = Path("my.py").read_text()
+    Path("my.py").write_text(text.replace("loc, scale = net.encoder(x)", "loc, scale = net.encoder(x)\n            loc = loc - loc.mean(0)"))
+    found = cli("check", "my.py", "--data", "digits", "--model.z_dim", 2, "--model.hidden", 8)
+    assert found.code == 1 and found.result["ok"] is False
+    assert "rows" in [one["name"] for one in found.result["findings"] if one["status"] == "failed"]
+    Path("my.py").write_text(text)
+    assert ok("check", "my.py", "--data", "digits", "--model.z_dim", 2, "--model.hidden", 8)["ok"] is True
+    assert ok("train", "my.py", *SMALL, "--max-steps", 1)["out"] == "runs/my-digits"
+
+
+def test_list_and_data():
+    listed = ok("list")
+    assert {"vae", "counts", "hvae", "vqvae", "linear_gaussian"} <= {entry["name"] for entry in listed["models"]}
+    assert {"train", "evaluate", "posterior"} <= set(listed["scripts"])
+    assert {entry["name"]: entry["where"] for entry in ok("data", "list")["data"]}["digits"] == "built in"
+    assert ok("data", "fetch", "digits")["fetched"][0]["verified"] is True
+    assert ok("data", "info", "digits")["rows"] == {"train": 1437, "valid": 180, "test": 180}
+    assert "say what to do" in refused(2, "data", "frobnicate")
+    assert "name a data set" in refused(2, "data", "info")
+    assert "unknown data 'digts'" in refused(2, "data", "info", "digts")
+
+
+def test_doctor(monkeypatch):
+    monkeypatch.setattr(tool_doctor, "_installed", lambda: ["pyro"])
+    found = ok("doctor")
+    assert found["backends"]["pyro"]["ok"] is True and found["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert found["data"]["digits"] == "built in" and found["cpus"] >= 1
