@@ -1,6 +1,8 @@
-"""Check a program against the contract of the gallery: sites, shapes, guide, gradients, rows that leak, parity.
+"""Check a program against the contract of the gallery.
 
-    ppl-vae check my.py --data digits
+Sites and shapes, guide against model, gradients, rows that leak into each other, parity of the backends.
+
+$ ppl-vae check my.py --data digits
 
 Exit code 1 if a rule is broken.
 """
@@ -9,15 +11,19 @@ from ppl_vae.cli import arguments, script
 
 
 def parser():
+    """Return the options."""
     parser = arguments.new(__doc__)
     arguments.program(parser)
     arguments.data(parser)
-    parser.add_argument("--backend", type=str | None, default=None, help="pyro or numpyro; by default the program's first")
+    parser.add_argument(
+        "--backend", type=str | None, default=None, help="pyro or numpyro; by default the program's first"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of weights and draws")
     return parser
 
 
 def main(options):
+    """Check the program and tell what each rule found."""
     from ppl_vae import check, load
     from ppl_vae.cli import running, training
 

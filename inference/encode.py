@@ -1,13 +1,14 @@
 """Write the guide's latents of rows: means, or draws with --draw.
 
-    ppl-vae encode runs/first --split test --out z.npz
-    ppl-vae encode runs/first --data my_rows.npy
+$ ppl-vae encode runs/first --split test --out z.npz
+$ ppl-vae encode runs/first --data my_rows.npy
 """
 
 from ppl_vae.cli import arguments, script
 
 
 def parser():
+    """Return the options."""
     parser = arguments.new(__doc__)
     arguments.run(parser)
     arguments.rows(parser)
@@ -17,6 +18,7 @@ def parser():
 
 
 def main(options):
+    """Write the latents."""
     from ppl_vae.cli import opened, output
 
     run, target = opened.run(options), output.target(options, "latents-{split}.npz")

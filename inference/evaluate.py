@@ -1,6 +1,6 @@
 """Report the plain bound of a run in nats: ELBO, rate, distortion, importance weighted bound.
 
-    ppl-vae evaluate runs/first --importance-samples 1000
+$ ppl-vae evaluate runs/first --importance-samples 1000
 
 Writes the numbers and the bounds of every row into the run folder, and its report anew.
 """
@@ -11,16 +11,22 @@ from ppl_vae.cli import arguments, script
 
 
 def parser():
+    """Return the options."""
     parser = arguments.new(__doc__)
     arguments.run(parser)
     arguments.rows(parser)
-    parser.add_argument("--importance-samples", type=int | None, default=None, help="k of the importance weighted bound")
-    parser.add_argument("--per-row", type=str | None, default=None, help="also write the bounds of every row to this .npz")
+    parser.add_argument(
+        "--importance-samples", type=int | None, default=None, help="k of the importance weighted bound"
+    )
+    parser.add_argument(
+        "--per-row", type=str | None, default=None, help="also write the bounds of every row to this .npz"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the file of --per-row")
     return parser
 
 
 def main(options):
+    """Score the rows, keep the numbers in the run's folder, and tell them."""
     from ppl_vae import evaluate
     from ppl_vae.cli import opened, output
 

@@ -1,12 +1,15 @@
-"""Write a lower bound on log p(x) of every row, in nats: importance weighted, or the ELBO where weights do not apply.
+"""Write a lower bound on log p(x) of every row, in nats.
 
-    ppl-vae log_prob runs/first --importance-samples 1000 --data my_rows.npy
+Importance weighted, or the ELBO where weights a row do not apply.
+
+$ ppl-vae log_prob runs/first --importance-samples 1000 --data my_rows.npy
 """
 
 from ppl_vae.cli import arguments, script
 
 
 def parser():
+    """Return the options."""
     parser = arguments.new(__doc__)
     arguments.run(parser)
     arguments.rows(parser)
@@ -16,13 +19,18 @@ def parser():
 
 
 def main(options):
+    """Write a bound a row, and tell their mean."""
     from ppl_vae.cli import opened, output
     from ppl_vae.diagnostics.evidence import stderr
 
     run, target = opened.run(options), output.target(options, "log_prob-{split}.npz")
     opened.at_least("--importance-samples", options.importance_samples)
     values = run.log_prob(opened.rows(run, options), options.importance_samples, seed=options.seed)
-    numbers = {"log_prob_nats": values.mean(), "log_prob_stderr": stderr(values), "k": options.importance_samples}
+    numbers = {
+        "log_prob_nats": values.mean(),
+        "log_prob_stderr": stderr(values),
+        "k": options.importance_samples,
+    }
     return output.arrays(run, target, {"log_prob": values}) | numbers | {"split": options.split}
 
 

@@ -1,6 +1,6 @@
 """Draw latents given rows and write them as NetCDF in ArviZ's layout.
 
-    ppl-vae posterior runs/first --method importance --num-samples 200 --rows 50 --out p.nc
+$ ppl-vae posterior runs/first --method importance --num-samples 200 --rows 50 --out p.nc
 
 The guide's draws are labelled as such; they carry the log weights that make a posterior of them.
 """
@@ -9,6 +9,7 @@ from ppl_vae.cli import arguments, script
 
 
 def parser():
+    """Return the options."""
     parser = arguments.new(__doc__)
     arguments.run(parser)
     arguments.rows(parser, number=100)
@@ -19,6 +20,7 @@ def parser():
 
 
 def main(options):
+    """Write the draws."""
     from ppl_vae import posterior
     from ppl_vae.cli import opened, output
     from ppl_vae.diagnostics.posterior import to_netcdf
@@ -27,8 +29,18 @@ def main(options):
     rows = opened.rows(run, options)
     tree = posterior(run, rows, method=options.method, num_samples=options.num_samples, seed=options.seed)
     path = to_netcdf(tree, target.path, overwrite=target.overwrite)
-    found = {"program": run.name, "backend": run.backend, "method": options.method, "num_samples": options.num_samples}
-    return found | {"n": output.count(rows), "groups": sorted(tree.children), "split": options.split, "out": str(path)}
+    found = {
+        "program": run.name,
+        "backend": run.backend,
+        "method": options.method,
+        "num_samples": options.num_samples,
+    }
+    return found | {
+        "n": output.count(rows),
+        "groups": sorted(tree.children),
+        "split": options.split,
+        "out": str(path),
+    }
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
 """Write rows and what a run makes of them: each row encoded and decoded again.
 
-    ppl-vae reconstruct runs/first --split test --rows 32
+$ ppl-vae reconstruct runs/first --split test --rows 32
 
-Fields keep their names, reconstructions end in _mean. Of images there is a PNG: a line of originals above its reconstructions.
+Fields keep their names, reconstructions end in _mean. Of images there is a PNG: a line of originals, then a
+line of their reconstructions, and so on.
 """
 
 from ppl_vae.cli import arguments, script
 
 
 def parser():
+    """Return the options."""
     parser = arguments.new(__doc__)
     arguments.run(parser)
     arguments.rows(parser)
@@ -18,9 +20,13 @@ def parser():
 
 
 def main(options):
+    """Write rows and reconstructions."""
     from ppl_vae.cli import opened, output
 
-    run, target = opened.run(options), output.target(options, "reconstructions-{split}.npz", "reconstructions-{split}.png")
+    run, target = (
+        opened.run(options),
+        output.target(options, "reconstructions-{split}.npz", "reconstructions-{split}.png"),
+    )
     rows = opened.rows(run, options)
     made = run.reconstruct(rows, draw=options.draw, seed=options.seed)
     both = {name: rows[name] for name in made} | {f"{name}_mean": values for name, values in made.items()}

@@ -1,6 +1,6 @@
 """Draw rows from a run's prior: latents, observations, and the centres of their likelihood.
 
-    ppl-vae sample runs/first -n 100 --seed 1 --out samples.npz
+$ ppl-vae sample runs/first -n 100 --seed 1 --out samples.npz
 
 Of images there is a PNG beside the arrays.
 """
@@ -9,6 +9,7 @@ from ppl_vae.cli import arguments, script
 
 
 def parser():
+    """Return the options."""
     parser = arguments.new(__doc__)
     arguments.run(parser)
     parser.add_argument("-n", "--num-samples", type=int, default=64, help="rows to draw")
@@ -18,6 +19,7 @@ def parser():
 
 
 def main(options):
+    """Write the draws."""
     from ppl_vae.cli import opened, output
 
     run, target = opened.run(options), output.target(options, "samples.npz", "samples.png")

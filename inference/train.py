@@ -1,8 +1,8 @@
 """Train a program on data, into a run folder.
 
-    ppl-vae train vae --data digits --epochs 20 --out runs/first
-    ppl-vae train --config vae-mnist --seed 1
-    ppl-vae train --resume --out runs/first
+$ ppl-vae train vae --data digits --epochs 20 --out runs/first
+$ ppl-vae train --config vae-mnist --seed 1
+$ ppl-vae train --resume --out runs/first
 """
 
 import time
@@ -11,6 +11,7 @@ from ppl_vae.cli import arguments, script
 
 
 def parser():
+    """Return the options."""
     parser = arguments.new(__doc__)
     arguments.program(parser)
     arguments.data(parser)
@@ -21,6 +22,7 @@ def parser():
 
 
 def main(options):
+    """Train, write the report, and tell how far it came."""
     from ppl_vae import fit, load
     from ppl_vae.cli import page, training
 

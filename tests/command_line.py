@@ -15,7 +15,7 @@ COMMAND = (sys.executable, "-c", "import sys; from ppl_vae.cli import main; sys.
 
 
 class Answer(NamedTuple):
-    """What a command gave: exit code, the JSON of the last line of stdout, all of stdout, the lines of stderr."""
+    """What a command gave: exit code, JSON of the last line of stdout, all of stdout, lines of stderr."""
 
     code: int
     result: Any
@@ -59,7 +59,9 @@ def refused(code, *words) -> str:
 
 def start(*words) -> subprocess.Popen:
     """Start a command as a process."""
-    return subprocess.Popen([*COMMAND, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [*COMMAND, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def wait_for_steps(process, run, steps) -> None:
@@ -75,4 +77,8 @@ def wait_for_steps(process, run, steps) -> None:
 
 def contents(folder) -> dict:
     """Return every file below a folder with its bytes."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

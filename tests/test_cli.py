@@ -42,7 +42,8 @@ def test_help_lists_every_verb_and_loads_no_backend():
     code = f"""
 import contextlib, io, sys
 from ppl_vae.cli import main
-for words in [["--help"], ["--version"], *([verb, "--help"] for verb in {VERBS + TOOLS}), ["train", "vae", "--help"]]:
+verbs = [[verb, "--help"] for verb in {VERBS + TOOLS}]
+for words in [["--help"], ["--version"], *verbs, ["train", "vae", "--help"]]:
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         assert main(words) == 0, words
@@ -51,7 +52,8 @@ for words in [["--help"], ["--version"], *([verb, "--help"] for verb in {VERBS +
         assert all("\\n  " + verb + " " in out.getvalue() for verb in {VERBS + TOOLS}), out.getvalue()
     if words[1:] == ["vae", "--help"]:
         assert "--model.z_dim" in out.getvalue()
-print({{name.split(".")[0] for name in sys.modules}} & {{"torch", "jax", "pyro", "numpyro", "matplotlib", "xarray"}})
+heavy = {{"torch", "jax", "pyro", "numpyro", "matplotlib", "xarray"}}
+print({{name.split(".")[0] for name in sys.modules}} & heavy)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -72,8 +74,10 @@ def test_a_script_of_the_working_folder_is_a_verb(folder):
     (folder / "inference").mkdir()
     (folder / "inference" / "hello.py").write_text(
         '"""Say hello."""\nfrom ppl_vae.cli import arguments, script\n'
-        "def parser():\n    parser = arguments.new(__doc__)\n    parser.add_argument('--to', type=str, default='you')\n    return parser\n"
-        "def main(options):\n    print('aside')\n    return {'hello': options.to, 'nothing': float('nan'), 'many': [float('inf'), 1.5]}\n"
+        "def parser():\n    parser = arguments.new(__doc__)\n"
+        "    parser.add_argument('--to', type=str, default='you')\n    return parser\n"
+        "def main(options):\n    print('aside')\n"
+        "    return {'hello': options.to, 'nothing': float('nan'), 'many': [float('inf'), 1.5]}\n"
         "script(parser, main)\n"
     )
     found = cli("hello", "--to", "me")
@@ -87,11 +91,21 @@ def test_an_unexpected_error_keeps_its_traceback(folder):
     (folder / "inference").mkdir()
     (folder / "inference" / "fail.py").write_text("raise KeyError('deep')\n")
     found = cli("fail")
-    assert (found.code, found.err[0], found.err[-1]) == (1, "Traceback (most recent call last):", "KeyError: 'deep'")
+    assert (found.code, found.err[0], found.err[-1]) == (
+        1,
+        "Traceback (most recent call last):",
+        "KeyError: 'deep'",
+    )
 
 
 def test_scripts_run_as_files_and_a_closed_pipe_is_no_error(tmp_path):
-    done = subprocess.run([sys.executable, ROOT / "inference" / "evaluate.py", "gone"], capture_output=True, text=True, cwd=tmp_path, check=False)
+    done = subprocess.run(
+        [sys.executable, ROOT / "inference" / "evaluate.py", "gone"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("ppl-vae evaluate: gone does not exist")
     read, write = os.pipe()
@@ -106,14 +120,26 @@ def test_scripts_run_as_files_and_a_closed_pipe_is_no_error(tmp_path):
 
 def test_train_prints_what_it_did(trained):
     path, result = trained
-    assert {name: result[name] for name in ("program", "backend", "data", "binarize", "steps", "elbo_split", "n", "stopped_by")} == {
-        "program": "vae", "backend": "pyro", "data": "digits", "binarize": "dynamic", "steps": 30, "elbo_split": "valid", "n": 180, "stopped_by": None,
-    }  # fmt: skip
+    expected = {"program": "vae", "backend": "pyro", "data": "digits", "binarize": "dynamic", "steps": 30}
+    expected |= {"elbo_split": "valid", "n": 180, "stopped_by": None}
+    assert {name: result[name] for name in expected} == expected
     assert result["out"] == str(path) and result["seconds"] > 0
     rows = [row for row in open_run(path).history if row["split"] == "valid"]
     best = max(rows, key=lambda row: row["elbo_nats"])
-    assert (result["elbo_nats"], result["elbo_stderr"], result["best_step"]) == (best["elbo_nats"], best["elbo_stderr"], best["step"])
-    names = {"config.yaml", "weights.safetensors", "state.pt", "metrics.jsonl", "report.html", "manifest.json", "model.py"}
+    assert (result["elbo_nats"], result["elbo_stderr"], result["best_step"]) == (
+        best["elbo_nats"],
+        best["elbo_stderr"],
+        best["step"],
+    )
+    names = {
+        "config.yaml",
+        "weights.safetensors",
+        "state.pt",
+        "metrics.jsonl",
+        "report.html",
+        "manifest.json",
+        "model.py",
+    }
     assert names <= {path.name for path in path.iterdir()}
     page = (path / "report.html").read_text()
     assert "vae on digits" in page and page.count("data:image/png") >= 3 and "z_dim" in page
@@ -130,7 +156,14 @@ def test_evaluate_prints_and_keeps_the_bounds(run, tmp_path):
         for name, values in arrays(path).items():
             np.testing.assert_array_equal(values, per_row[name])
     kept = json.loads((run / "evaluation-test-k10.json").read_text())
-    assert kept == {name: result[name] for name in kept} and {"split", "k", "binarize", "seed", "n", "data_sha256"} <= set(kept)
+    assert kept == {name: result[name] for name in kept} and {
+        "split",
+        "k",
+        "binarize",
+        "seed",
+        "n",
+        "data_sha256",
+    } <= set(kept)
     assert "evaluation-test-k10.iw_nats" in (run / "report.html").read_text()
     line = refused(2, "evaluate", run, "--per-row", tmp_path / "rows.npz")
     assert line.endswith("rows.npz exists and is not overwritten: name another file, or add --overwrite")
@@ -142,7 +175,21 @@ def test_evaluate_prints_and_keeps_the_bounds(run, tmp_path):
 def test_data_that_moved_and_other_data(folder):
     x = (np.random.default_rng(0).random((60, 4, 4)) < 0.3).astype(np.float32)
     np.save("x.npy", x)
-    ok("train", "vae", *SMALL, "--data", "x.npy", "--binarize", "none", "--max-steps", 3, "--batch-size", 20, "--out", "run")
+    ok(
+        "train",
+        "vae",
+        *SMALL,
+        "--data",
+        "x.npy",
+        "--binarize",
+        "none",
+        "--max-steps",
+        3,
+        "--batch-size",
+        20,
+        "--out",
+        "run",
+    )
     before = ok("evaluate", "run")
     assert before["n"] == 6
     Path("x.npy").rename("moved.npy")
@@ -164,18 +211,37 @@ def test_data_that_moved_and_other_data(folder):
 def test_objectives_by_text(tmp_path, objective):
     out = tmp_path / "run"
     ok("train", "vae", *SMALL, "--objective", objective, "--max-steps", 2, "--out", out)
-    assert open_run(out).config["objective"] == {"Trace_ELBO": "pyro.infer.Trace_ELBO"}.get(objective, objective)
+    assert open_run(out).config["objective"] == {"Trace_ELBO": "pyro.infer.Trace_ELBO"}.get(
+        objective, objective
+    )
 
 
 def test_every_training_option_arrives(tmp_path):
     words = {
-        "epochs": 2, "max_steps": 3, "batch_size": 100, "optimizer": "adamw", "lr": "cosine:0.001:0.0001:3", "weight_decay": 0.01, "eps": 1e-6,
-        "betas": [0.8, 0.99], "clip_norm": 5.0, "ema": 0.9, "valid_every": 2, "patience": 4, "keep": "last", "log_every": 1, "checkpoint_every": 0.5,
+        "epochs": 2, "max_steps": 3, "batch_size": 100, "optimizer": "adamw", "lr": "cosine:0.001:0.0001:3",
+    extra = ("--beta", "linear:0:1:3", "--warm-up", 2, "--valid", 0.2, "--test", 50, "--split-seed", 3)
+        "patience": 4, "keep": "last", "log_every": 1, "checkpoint_every": 0.5,
         "seed": 7, "device": "cpu", "precision": "bf16-mixed",
     }  # fmt: skip
-    options = [part for name, value in words.items() for part in (f"--{name.replace('_', '-')}", str(value).strip("[]").replace(" ", ""))]
-    extra = ("--beta", "linear:0:1:3", "--warm-up", "2", "--valid", "0.2", "--test", "50", "--split-seed", "3", "--tensorboard")
-    ok("train", "vae", *SMALL, *options, *extra, "--out", tmp_path / "run")
+    options = [
+        part
+        for name, value in words.items()
+        for part in (f"--{name.replace('_', '-')}", str(value).strip("[]").replace(" ", ""))
+    ]
+    extra = (
+        "--beta",
+        "linear:0:1:3",
+        "--warm-up",
+        "2",
+        "--valid",
+        "0.2",
+        "--test",
+        "50",
+        "--split-seed",
+        "3",
+        "--tensorboard",
+    )
+    ok("train", "vae", *SMALL, *options, *extra, "--tensorboard", "--out", tmp_path / "run")
     config = open_run(tmp_path / "run").config
     assert config["training"] == words
     assert config["objective"] == "elbo(beta=linear:0:1:3,warm_up=2)"
@@ -192,5 +258,8 @@ def test_the_default_folder_is_numbered(folder):
 def test_the_other_backend(tmp_path):
     pytest.importorskip("numpyro")
     out = tmp_path / "run"
-    assert ok("train", "vae", *SMALL, "--backend", "numpyro", "--max-steps", 4, "--out", out)["backend"] == "numpyro"
+    assert (
+        ok("train", "vae", *SMALL, "--backend", "numpyro", "--max-steps", 4, "--out", out)["backend"]
+        == "numpyro"
+    )
     assert ok("sample", out, "-n", 3)["backend"] == "numpyro"

@@ -62,25 +62,40 @@ USAGE = {
     "unknown backend": ("--backend tf", "unknown backend 'tf': choose one of pyro, numpyro"),
     "unknown objective": ("--objective foo", "unknown objective 'foo'"),
     "unknown part of an objective": ("--objective elbo(gamma=1)", "elbo has no option 'gamma'"),
-    "weight of another objective": ("--objective iwae --beta 2", "--beta belongs to the objective elbo, not to iwae"),
+    "weight of another objective": (
+        "--objective iwae --beta 2",
+        "--beta belongs to the objective elbo, not to iwae",
+    ),
     "negative weight": ("--beta -1", "beta=-1.0: the weight of the KL cannot be negative"),
     "long warm-up": ("--warm-up 1000", "the warm-up of 1000 steps is longer than the run of 1 steps"),
     "compile": ("--compile on", "--compile on is not there yet: choose auto or off"),
     "unknown compile": ("--compile yes", "compile='yes': choose one of auto, off"),
     "large batch": ("--batch-size 5000", "batch size 5000 is larger than the data (1437 rows)"),
     "unknown data": ("--data mnits", "unknown data 'mnits'"),
-    "unknown binarization": ("--binarize sometimes", "unknown binarize 'sometimes': choose one of auto, none, dynamic, static"),
+    "unknown binarization": (
+        "--binarize sometimes",
+        "unknown binarize 'sometimes': choose one of auto, none, dynamic, static",
+    ),
     "impossible split": ("--valid 5000", "valid=5000 leaves nothing to train on"),
-    "occupied folder": ("--out run", "run already holds a run: go on with it with --resume, or choose another folder with --out"),
+    "occupied folder": (
+        "--out run",
+        "run already holds a run: go on with it with --resume, or choose another folder with --out",
+    ),
     "folder that is a file": ("--out good.npy", "good.npy is a file: choose another folder with --out"),
     "folder with other files": ("--out .", ". is not empty and holds no run"),
     "resume nowhere": ("--resume", "--resume needs the run folder: --out DIR"),
     "resume something else": ("--resume --out run --model.z_dim 3", "run was trained with another model"),
-    "resume otherwise": ("--resume --out run --model.z_dim 2 --model.hidden 16 --lr 1", "run was trained with lr=0.001, not 1.0"),
+    "resume otherwise": (
+        "--resume --out run --model.z_dim 2 --model.hidden 16 --lr 1",
+        "run was trained with lr=0.001, not 1.0",
+    ),
     "unknown config": ("--config gone.yaml", "there is no config file gone.yaml"),
     "unknown recipe": ("--config vae-imagenet", "unknown recipe 'vae-imagenet'"),
     "no config": ("--config", "--config needs a file or the name of a recipe"),
-    "config of an unknown key": ("--config unknown.yaml", "the config file has the unknown key 'epoch': did you mean epochs?"),
+    "config of an unknown key": (
+        "--config unknown.yaml",
+        "the config file has the unknown key 'epoch': did you mean epochs?",
+    ),
     "config of an unknown field": ("--config field.yaml", "the config file has the unknown key 'model.zdim'"),
     "config of a wrong kind": ("--config kind.yaml", "--epochs: many is not of the kind int, null"),
     "config that is no YAML": ("--config text.yaml", "text.yaml: the configuration is not valid YAML"),
@@ -96,13 +111,22 @@ def test_impossible_trainings_are_refused(here, case):
 
 CONTENT = {
     "missing file": ("vae --data gone.npy", "gone.npy does not exist: correct the path"),
-    "NaN": ("vae --data nan.npy", "nan.npy: x has 1 values that are NaN, infinite or beyond float32, the first (nan) in row 3 at (2, 1)"),
+    "NaN": (
+        "vae --data nan.npy",
+        "x has 1 values that are NaN, infinite or beyond float32, the first (nan) in row 3 at (2, 1)",
+    ),
     "text": ("vae --data words.npy", "is not numeric"),
     "damaged archive": ("vae --data broken.npz", "broken.npz cannot be read as plain arrays"),
     "unknown kind of file": ("vae --data unknown.yaml", "unknown.yaml is of no known type"),
-    "another shape than declared": ("vae --model.x_shape 1,28,28", "the data's x has shape (1, 8, 8) a row, the program was made for (1, 28, 28)"),
+    "another shape than declared": (
+        "vae --model.x_shape 1,28,28",
+        "the data's x has shape (1, 8, 8) a row, the program was made for (1, 28, 28)",
+    ),
     "no guide": ("guideless.py", "guideless.py has a model but no guide: add a function guide"),
-    "model file that fails": ("fails.py", "fails.py, line 1: ModuleNotFoundError: No module named 'no_such_module'"),
+    "model file that fails": (
+        "fails.py",
+        "fails.py, line 1: ModuleNotFoundError: No module named 'no_such_module'",
+    ),
     "no data on this machine": ("vae --data mnist --offline", "mnist is not on this machine"),
     "resume of no run": ("--resume --out gone", "gone does not exist"),
 }
@@ -120,9 +144,18 @@ PROGRAMS = {
     "no program": ("", "name a program, such as vae, or a file of yours"),
     "unknown program": ("vea", "unknown model 'vea': did you mean vae?"),
     "missing program file": ("gone.py", "there is no model file gone.py"),
-    "program without its ending": ("guideless", "unknown model 'guideless': for the file of this folder write guideless.py"),
-    "option of a run": ("--resume --out run --lr 1", "--lr is recorded in the run and cannot change on --resume"),
-    "field of a run": ("--resume --out run --model.z_dim 1", "--model is recorded in the run and cannot change on --resume"),
+    "program without its ending": (
+        "guideless",
+        "unknown model 'guideless': for the file of this folder write guideless.py",
+    ),
+    "option of a run": (
+        "--resume --out run --lr 1",
+        "--lr is recorded in the run and cannot change on --resume",
+    ),
+    "field of a run": (
+        "--resume --out run --model.z_dim 1",
+        "--model is recorded in the run and cannot change on --resume",
+    ),
 }
 
 
@@ -136,7 +169,11 @@ RUNS = {
     "no run": (2, "evaluate", "name the folder of a run"),
     "missing run": (1, "sample gone", "gone does not exist"),
     "no run folder": (1, "sample .", ". is not a run folder: it has no manifest.json"),
-    "unknown split": (2, "evaluate run --split exam", "digits has no split 'exam': it has train, valid, test"),
+    "unknown split": (
+        2,
+        "evaluate run --split exam",
+        "digits has no split 'exam': it has train, valid, test",
+    ),
     "no samples": (2, "evaluate run --importance-samples 0", "importance_samples=0: give at least 1"),
     "no draws": (2, "sample run -n 0", "n=0: give a number of samples of at least 1"),
     "no rows": (2, "encode run --rows 0", "--rows 0: give a whole number of at least 1"),
@@ -145,7 +182,11 @@ RUNS = {
     "unknown option": (2, "encode run --spilt test", "unknown option --spilt: did you mean --split?"),
     "missing latents": (1, "decode run --latents gone.npz", "gone.npz does not exist"),
     "no latents": (2, "decode run", "name a file of latents: --latents z.npz"),
-    "latents of another shape": (1, "decode run --latents good.npy", "latent 'z' has shape (4, 4) a row, the model's is (2,)"),
+    "latents of another shape": (
+        1,
+        "decode run --latents good.npy",
+        "latent 'z' has shape (4, 4) a row, the model's is (2,)",
+    ),
     "missing model file": (2, "evaluate run --model-file gone.py", "there is no model file"),
     "model file without a guide": (1, "evaluate run --model-file guideless.py", "has a model but no guide"),
 }
@@ -158,13 +199,21 @@ def test_impossible_verbs_are_refused(here, case):
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "encode", "reconstruct", "log_prob", "posterior"])
-@pytest.mark.parametrize(("name", "line"), [("flat", "x has shape (16,) a row, the program was trained on (1, 8, 8)"), ("nan", "x has 1 values that are NaN")])
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("flat", "x has shape (16,) a row, the program was trained on (1, 8, 8)"),
+        ("nan", "x has 1 values that are NaN"),
+    ],
+)
 def test_wrong_rows_are_refused(here, verb, name, line):
     found = cli(verb, "run", "--data", f"{name}.npy")
     assert (found.code, found.out) == (1, "") and line in found.err[-1]
 
 
-@pytest.mark.parametrize("name", ["weights.safetensors", "state.pt", "config.yaml", "position.json", "manifest.json"])
+@pytest.mark.parametrize(
+    "name", ["weights.safetensors", "state.pt", "config.yaml", "position.json", "manifest.json"]
+)
 def test_flipped_bits_are_refused(here, tmp_path, name):
     run = tmp_path / "run"
     shutil.copytree(here / "run", run)
@@ -172,10 +221,17 @@ def test_flipped_bits_are_refused(here, tmp_path, name):
     content[len(content) // 2] ^= 4
     (run / name).write_bytes(content)
     before = contents(run)
-    going_on, opening = ("train", "--resume", "--out", run, "--max-steps", 5), ("sample", run, "--out", tmp_path / "s.npz")
-    for words in {"state.pt": [going_on], "position.json": [going_on], "weights.safetensors": [opening]}.get(name, [going_on, opening]):
+    going_on, opening = (
+        ("train", "--resume", "--out", run, "--max-steps", 5),
+        ("sample", run, "--out", tmp_path / "s.npz"),
+    )
+    for words in {"state.pt": [going_on], "position.json": [going_on], "weights.safetensors": [opening]}.get(
+        name, [going_on, opening]
+    ):
         assert name in refused(1, *words)
-    assert {path: content for path, content in contents(run).items() if path != ".lock"} == {path: content for path, content in before.items() if path != ".lock"}
+    assert {path: content for path, content in contents(run).items() if path != ".lock"} == {
+        path: content for path, content in before.items() if path != ".lock"
+    }
     assert not (tmp_path / "s.npz").exists()
 
 
@@ -183,7 +239,25 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(tm
     rows = np.random.default_rng(0).random((40, 4)).astype(np.float32)
     np.save(tmp_path / "x.npy", rows * 1e18)
     out = tmp_path / "run"
-    found = cli("train", "vae", *SMALL, "--data", tmp_path / "x.npy", "--model.likelihood", "normal_fixed", "--lr", 1e30, "--batch-size", 8, "--max-steps", 50, "--log-every", 1, "--out", out)
+    found = cli(
+        "train",
+        "vae",
+        *SMALL,
+        "--data",
+        tmp_path / "x.npy",
+        "--model.likelihood",
+        "normal_fixed",
+        "--lr",
+        1e30,
+        "--batch-size",
+        8,
+        "--max-steps",
+        50,
+        "--log-every",
+        1,
+        "--out",
+        out,
+    )
     assert (found.code, found.out) == (1, "")
     assert "lower --lr, or set --clip-norm" in found.err[-1]
 

@@ -12,8 +12,23 @@ from command_line import SMALL, answer, cli, contents, ok, refused, start, wait_
 from ppl_vae import open_run
 
 STEPS = 40
-# A history row and a checkpoint at every step; 15 steps make an epoch, so that most kills are in the middle of one.
-WORDS = ("vae", *SMALL, "--batch-size", 100, "--max-steps", STEPS, "--log-every", 1, "--checkpoint-every", 0, "--ema", 0.9, "--seed", 3)
+# A history row and a checkpoint at every step; an epoch has 15 steps, so that most kills are in the middle.
+WORDS = (
+    "vae",
+    *SMALL,
+    "--batch-size",
+    100,
+    "--max-steps",
+    STEPS,
+    "--log-every",
+    1,
+    "--checkpoint-every",
+    0,
+    "--ema",
+    0.9,
+    "--seed",
+    3,
+)
 
 
 def test_killed_at_random_steps_and_resumed_the_weights_are_the_same_bytes(tmp_path):
@@ -34,7 +49,10 @@ def test_killed_at_random_steps_and_resumed_the_weights_are_the_same_bytes(tmp_p
     result = ok(*words)
     assert result["steps"] == STEPS and result["stopped_by"] is None
     assert (part / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
-    ours, theirs = ([{name: row[name] for name in row if name != "seconds"} for row in open_run(path).history] for path in (part, whole))
+    ours, theirs = (
+        [{name: row[name] for name in row if name != "seconds"} for row in open_run(path).history]
+        for path in (part, whole)
+    )
     assert ours == theirs
     assert not [path.name for path in part.iterdir() if path.name.endswith(".new")]
 
@@ -56,7 +74,9 @@ def test_a_signal_saves_prints_and_exits(tmp_path, name, code):
 
 
 def test_a_signal_before_training_ends_the_command(tmp_path):
-    (tmp_path / "slow.py").write_text(f"import time\nopen({str(tmp_path / 'begun')!r}, 'w').close()\ntime.sleep(60)\n")
+    (tmp_path / "slow.py").write_text(
+        f"import time\nopen({str(tmp_path / 'begun')!r}, 'w').close()\ntime.sleep(60)\n"
+    )
     process = start("train", tmp_path / "slow.py", "--out", tmp_path / "run")
     while not (tmp_path / "begun").exists():
         assert process.poll() is None
@@ -75,8 +95,13 @@ def test_resume_with_the_same_line_starts_or_goes_on(tmp_path):
     assert (out / "weights.safetensors").read_bytes() == kept
     assert ok("train", "vae", *SMALL, "--max-steps", 6, "--out", out, "--resume")["steps"] == 6
     assert open_run(out).config["training"]["max_steps"] == 6
-    assert ok("train", "--resume", "--out", out, "--epochs", 1)["steps"] == 12  # a new length replaces the old one
-    assert open_run(out).config["training"] | {"epochs": 1, "max_steps": None} == open_run(out).config["training"]
+    assert (
+        ok("train", "--resume", "--out", out, "--epochs", 1)["steps"] == 12
+    )  # a new length replaces the old one
+    assert (
+        open_run(out).config["training"] | {"epochs": 1, "max_steps": None}
+        == open_run(out).config["training"]
+    )
 
 
 def test_a_run_that_was_killed_before_its_first_write(tmp_path):
@@ -96,7 +121,8 @@ def recipe(folder):
     path = folder / "inference" / "recipes" / "tiny.yaml"
     path.parent.mkdir(parents=True)
     path.write_text(yaml.safe_dump({
-        "program": "vae", "data": "digits", "binarize": "static", "lr": "linear:0.01:0.001:3", "betas": [0.5, 0.9], "max_steps": 3,
+        "program": "vae", "data": "digits", "binarize": "static",
+        "lr": "linear:0.01:0.001:3", "betas": [0.5, 0.9], "max_steps": 3,
         "model": {"z_dim": 3, "hidden": [8, 4]}, "progress": False,
     }))  # fmt: skip
     return path
@@ -106,15 +132,38 @@ def test_a_recipe_says_everything_and_the_line_has_the_last_word(recipe):
     assert ok("train", "--config", "tiny", "--out", "one")["binarize"] == "static"
     config = open_run("one").config
     assert (config["model"]["z_dim"], config["model"]["hidden"]) == (3, [8, 4])
-    assert (config["training"]["lr"], config["training"]["betas"], config["training"]["max_steps"]) == ("linear:0.01:0.001:3", [0.5, 0.9], 3)
+    assert (config["training"]["lr"], config["training"]["betas"], config["training"]["max_steps"]) == (
+        "linear:0.01:0.001:3",
+        [0.5, 0.9],
+        3,
+    )
     # The words before and behind --config win alike.
-    ok("train", "--model.z_dim", 5, "--config", recipe, "--model.hidden", "6", "--binarize=none", "--model.likelihood", "normal", "--out", "two")
+    ok(
+        "train",
+        "--model.z_dim",
+        5,
+        "--config",
+        recipe,
+        "--model.hidden",
+        "6",
+        "--binarize=none",
+        "--model.likelihood",
+        "normal",
+        "--out",
+        "two",
+    )
     config = open_run("two").config
-    assert (config["model"]["z_dim"], config["model"]["hidden"], config["data"]["binarize"]) == (5, [6], "none")
+    assert (config["model"]["z_dim"], config["model"]["hidden"], config["data"]["binarize"]) == (
+        5,
+        [6],
+        "none",
+    )
 
 
 def test_a_program_of_the_line_wins_over_the_recipes(recipe):
-    recipe.write_text(yaml.safe_dump({"program": "vae", "max_steps": 1, "model": {"z_dim": 3}, "progress": False}))
+    recipe.write_text(
+        yaml.safe_dump({"program": "vae", "max_steps": 1, "model": {"z_dim": 3}, "progress": False})
+    )
     assert ok("train", "linear_gaussian", "--config", "tiny")["program"] == "linear_gaussian"
     assert ok("train", "--config", "tiny", "linear_gaussian")["program"] == "linear_gaussian"
     assert open_run("runs/linear_gaussian-digits").config["model"]["z_dim"] == 3
@@ -124,12 +173,19 @@ def test_print_config_is_a_config(recipe):
     shown = cli("train", "--config", "tiny", "--seed", 4, "--print_config")
     assert shown.code == 0 and not Path("runs").exists()
     resolved = yaml.safe_load(shown.out)
-    assert (resolved["program"], resolved["seed"], resolved["model"]["hidden"], resolved["epochs"]) == ("vae", 4, [8, 4], None)
+    assert (resolved["program"], resolved["seed"], resolved["model"]["hidden"], resolved["epochs"]) == (
+        "vae",
+        4,
+        [8, 4],
+        None,
+    )
     Path("resolved.yaml").write_text(shown.out)
     again = cli("train", "--config", "resolved.yaml", "--print_config")
     assert yaml.safe_load(again.out) == resolved
     assert ok("train", "--config", "resolved.yaml", "--out", "run")["steps"] == 3
-    assert yaml.safe_load(cli("evaluate", "gone", "--split", "valid", "--print_config").out)["split"] == "valid"
+    assert (
+        yaml.safe_load(cli("evaluate", "gone", "--split", "valid", "--print_config").out)["split"] == "valid"
+    )
 
 
 def test_help_knows_the_fields_of_the_program(recipe):
@@ -142,19 +198,43 @@ def test_help_knows_the_fields_of_the_program(recipe):
 def test_the_kinds_of_fields(folder):
     Path("kinds.py").write_text(Path(cli("copy", "vae", "vae.py").result["path"]).read_text().replace(
         "    z_dim: int = 50\n",
-        "    z_dim: int = 50\n    both: int | tuple[int, ...] = 1\n    share: float | None = None\n    flag: bool = False\n    any: 'Missing' = None\n",
+        "    z_dim: int = 50\n    both: int | tuple[int, ...] = 1\n    share: float | None = None\n"
+        "    flag: bool = False\n    any: 'Missing' = None\n",
     ))  # fmt: skip
-    words = ("train", "kinds.py", "--model.both", "2,3", "--model.share", "1e-3", "--model.flag", "true", "--model.hidden=7", "--print_config")
+    words = (
+        "train",
+        "kinds.py",
+        "--model.both",
+        "2,3",
+        "--model.share",
+        "1e-3",
+        "--model.flag",
+        "true",
+        "--model.hidden=7",
+        "--print_config",
+    )
     model = yaml.safe_load(cli(*words).out)["model"]
-    assert (model["both"], model["share"], model["flag"], model["hidden"], model["x_shape"]) == ([2, 3], 1e-3, True, [7], None)
-    assert yaml.safe_load(cli("train", "kinds.py", "--model.both", 4, "--print_config").out)["model"]["both"] == 4
-    assert "--model.flag: maybe is not of the kind bool" in refused(2, "train", "kinds.py", "--model.flag", "maybe")
+    assert (model["both"], model["share"], model["flag"], model["hidden"], model["x_shape"]) == (
+        [2, 3],
+        1e-3,
+        True,
+        [7],
+        None,
+    )
+    assert (
+        yaml.safe_load(cli("train", "kinds.py", "--model.both", 4, "--print_config").out)["model"]["both"]
+        == 4
+    )
+    assert "--model.flag: maybe is not of the kind bool" in refused(
+        2, "train", "kinds.py", "--model.flag", "maybe"
+    )
 
 
 def test_numbers_that_are_not_finite_become_null(folder):
     (folder / "inference").mkdir()
     (folder / "inference" / "odd.py").write_text(
         "import numpy as np\nfrom ppl_vae.cli import arguments, script\n"
-        "script(lambda: arguments.new('Odd.'), lambda options: {'a': np.float32('nan'), 'b': np.array([1.0, -np.inf]), 'c': (np.int64(3), None)})\n"
+        "odd = {'a': np.float32('nan'), 'b': np.array([1.0, -np.inf]), 'c': (np.int64(3), None)}\n"
+        "script(lambda: arguments.new('Odd.'), lambda options: odd)\n"
     )
     assert json.loads(cli("odd").out) == {"a": None, "b": [1.0, None], "c": [3, None]}

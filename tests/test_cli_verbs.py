@@ -61,7 +61,12 @@ def test_encode_and_decode_are_those_of_the_run(run, tmp_path):
     opened, z, x = open_run(run), tmp_path / "z.npz", tmp_path / "x.npz"
     rows = opened.data.rows("valid")
     result = ok("encode", run, "--split", "valid", "--out", z)
-    assert (result["arrays"], result["split"], result["out"], result["picture"]) == ({"z": [180, 2]}, "valid", str(z), None)
+    assert (result["arrays"], result["split"], result["out"], result["picture"]) == (
+        {"z": [180, 2]},
+        "valid",
+        str(z),
+        None,
+    )
     equal(arrays(z), opened.encode(rows))
     ok("encode", run, "--split", "valid", "--draw", "--seed", 3, "--rows", 5, "--out", z, "--overwrite")
     equal(arrays(z), opened.encode({name: values[:5] for name, values in rows.items()}, draw=True, seed=3))
@@ -92,7 +97,10 @@ def test_reconstruct_puts_originals_above(run, tmp_path):
     found, rows = arrays(out), {name: values[:20] for name, values in opened.data.rows("test").items()}
     equal(found, {"x": rows["x"], "x_mean": opened.reconstruct(rows)["x"]})
     picture = pixels(result["picture"])
-    assert picture.shape == (4 * 9 - 1, 8 * 9 - 1)  # two lines of eight, each original above its reconstruction
+    assert picture.shape == (
+        4 * 9 - 1,
+        8 * 9 - 1,
+    )  # two lines of eight, each original above its reconstruction
     np.testing.assert_array_equal(picture[:8, :8], np.round(255 * found["x"][0, 0]))
     np.testing.assert_array_equal(picture[9:17, 9:17], np.round(255 * found["x_mean"][1, 0].astype(float)))
 
@@ -124,20 +132,40 @@ def test_nothing_that_a_person_named_is_overwritten(run, tmp_path, verb):
 
 def test_posterior_opens_in_arviz(run, tmp_path):
     arviz = pytest.importorskip("arviz")
-    result = ok("posterior", run, "--method", "importance", "--num-samples", 6, "--rows", 4, "--out", tmp_path / "p.nc")
+    result = ok(
+        "posterior",
+        run,
+        "--method",
+        "importance",
+        "--num-samples",
+        6,
+        "--rows",
+        4,
+        "--out",
+        tmp_path / "p.nc",
+    )
     assert (result["n"], result["num_samples"], result["method"]) == (4, 6, "importance")
     found = arviz.from_netcdf(tmp_path / "p.nc")
     assert dict(found.posterior.sizes) == {"chain": 1, "draw": 6, "data": 4, "z_dim_0": 2}
     assert set(result["groups"]) >= {"posterior", "log_likelihood", "observed_data", "sample_stats", "prior"}
-    assert ok("posterior", run, "--num-samples", 2, "--rows", 2)["out"] == str(run / "posterior-test-guide.nc")
+    assert ok("posterior", run, "--num-samples", 2, "--rows", 2)["out"] == str(
+        run / "posterior-test-guide.nc"
+    )
     assert "unknown method 'nuts'" in refused(2, "posterior", run, "--method", "nuts")
 
 
 def test_a_program_with_covariates(folder):
     rng = np.random.default_rng(0)
-    np.savez("c.npz", x=rng.poisson(4, (60, 5)), batch=rng.integers(0, 2, 60), size=np.full(60, 0.5, np.float32))
+    np.savez(
+        "c.npz", x=rng.poisson(4, (60, 5)), batch=rng.integers(0, 2, 60), size=np.full(60, 0.5, np.float32)
+    )
     words = ("--model.z_dim", 2, "--model.hidden", "8", "--progress", "false")
-    assert ok("train", "counts", "--data", "c.npz", "--max-steps", 4, "--batch-size", 20, *words, "--out", "run")["binarize"] == "none"
+    assert (
+        ok(
+            "train", "counts", "--data", "c.npz", "--max-steps", 4, "--batch-size", 20, *words, "--out", "run"
+        )["binarize"]
+        == "none"
+    )
     assert "Not shown" not in Path("run/report.html").read_text()
     assert ok("sample", "run", "-n", 100)["arrays"] == {"z": [100, 2], "x": [100, 5], "x_mean": [100, 5]}
     np.savez("more.npz", batch=np.zeros(3, np.int64), size=np.ones(3, np.float32))
@@ -149,21 +177,45 @@ def test_a_program_with_covariates(folder):
 
 def test_plain_pyro(folder):
     Path("plain.py").write_text(PLAIN)
-    assert ok("train", "plain.py", "--data", "digits", "--max-steps", 3, "--progress", "false", "--binarize", "static", "--out", "run")["program"] == "plain"
+    assert (
+        ok(
+            "train",
+            "plain.py",
+            "--data",
+            "digits",
+            "--max-steps",
+            3,
+            "--progress",
+            "false",
+            "--binarize",
+            "static",
+            "--out",
+            "run",
+        )["program"]
+        == "plain"
+    )
     assert ok("evaluate", "run", "--importance-samples", 3)["n"] == 180
     assert ok("encode", "run")["arrays"] == {"z": [180, 2]}
     Path("plain.py").rename("elsewhere.py")
     assert "plain.py is gone: name the file with --model-file" in refused(1, "evaluate", "run")
     assert ok("evaluate", "run", "--model-file", "elsewhere.py")["n"] == 180
-    assert "plain has no field 'z_dim'" in refused(2, "train", "elsewhere.py", "--model.z_dim", 3).replace("elsewhere has", "plain has")
+    assert "plain has no field 'z_dim'" in refused(2, "train", "elsewhere.py", "--model.z_dim", 3).replace(
+        "elsewhere has", "plain has"
+    )
 
 
 def test_copy_edit_check_train(folder):
     assert ok("copy", "vae", "my.py") == {"name": "vae", "path": "my.py"}
-    assert refused(2, "copy", "vae", "my.py").endswith("my.py exists and is not overwritten: choose another name")
+    assert refused(2, "copy", "vae", "my.py").endswith(
+        "my.py exists and is not overwritten: choose another name"
+    )
     assert "say what to copy" in refused(2, "copy")
     text = Path("my.py").read_text()
-    Path("my.py").write_text(text.replace("loc, scale = net.encoder(x)", "loc, scale = net.encoder(x)\n            loc = loc - loc.mean(0)"))
+    Path("my.py").write_text(
+        text.replace(
+            "loc, scale = net.encoder(x)", "loc, scale = net.encoder(x)\n            loc = loc - loc.mean(0)"
+        )
+    )
     found = cli("check", "my.py", "--data", "digits", "--model.z_dim", 2, "--model.hidden", 8)
     assert found.code == 1 and found.result["ok"] is False
     assert "rows" in [one["name"] for one in found.result["findings"] if one["status"] == "failed"]
@@ -174,7 +226,9 @@ def test_copy_edit_check_train(folder):
 
 def test_list_and_data():
     listed = ok("list")
-    assert {"vae", "counts", "hvae", "vqvae", "linear_gaussian"} <= {entry["name"] for entry in listed["models"]}
+    assert {"vae", "counts", "hvae", "vqvae", "linear_gaussian"} <= {
+        entry["name"] for entry in listed["models"]
+    }
     assert {"train", "evaluate", "posterior"} <= set(listed["scripts"])
     assert {entry["name"]: entry["where"] for entry in ok("data", "list")["data"]}["digits"] == "built in"
     assert ok("data", "fetch", "digits")["fetched"][0]["verified"] is True
@@ -187,5 +241,7 @@ def test_list_and_data():
 def test_doctor(monkeypatch):
     monkeypatch.setattr(tool_doctor, "_installed", lambda: ["pyro"])
     found = ok("doctor")
-    assert found["backends"]["pyro"]["ok"] is True and found["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert found["backends"]["pyro"]["ok"] is True and found["versions"]["python"] == ".".join(
+        map(str, sys.version_info[:3])
+    )
     assert found["data"]["digits"] == "built in" and found["cpus"] >= 1

@@ -25,7 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
-        return running.guarded("", lambda: print(overview(), file=sys.stdout if words else sys.stderr)) or 2 * (not words)
+        return running.guarded(
+            "", lambda: print(overview(), file=sys.stdout if words else sys.stderr)
+        ) or 2 * (not words)
     if words[0] in ("-V", "--version"):
         return running.guarded("", lambda: print(f"ppl-vae {ppl_vae.__version__}"))
     return running.guarded("", lambda: _run(words[0], words[1:]))
@@ -39,7 +41,8 @@ def overview() -> str:
     return (
         "usage: ppl-vae VERB ...      (ppl-vae VERB --help tells the options)\n\n"
         f"Variational autoencoders as probabilistic programs.\n\n{rows}\n\n"
-        "A file inference/NAME.py of the working folder is a verb too. The last line of stdout is the result as JSON."
+        "A file inference/NAME.py of the working folder is a verb too.\n"
+        "The last line of stdout is the result as JSON; everything else goes to stderr."
     )
 
 
@@ -68,7 +71,9 @@ def _run(verb: str, words: list[str]) -> int:
     name = verb.replace("-", "_")
     known = gallery.scripts()
     if name not in known:
-        raise UsageError(f"unknown verb {verb!r}{running.hint(name, [*known, *TOOLS], ': see ppl-vae --help')}")
+        raise UsageError(
+            f"unknown verb {verb!r}{running.hint(name, [*known, *TOOLS], ': see ppl-vae --help')}"
+        )
     path, before = gallery.script(name), sys.argv
     try:
         sys.argv = [str(path), *words]

@@ -31,8 +31,8 @@ def at_least(option: str, value: int | None, least: int = 1) -> None:
 def other_data(run: Run, options: Any) -> Data | None:
     """Return the data of --data, None where it was not given.
 
-    The run's own data from another place keep their splits. Of other data, a file without splits of its own is
-    one test split: all of its rows, in order.
+    The run's own data from another place keep their splits. Of other data, a file without splits of its own
+    is one test split: all of its rows, in order.
     """
     if options.data is None:
         return None
@@ -69,18 +69,24 @@ def rows(run: Run, options: Any) -> dict[str, np.ndarray]:
     at_least("--rows", options.rows)
     found = data(run, options)
     if not found.num_rows(options.split):
-        raise UsageError(f"{found.name} has no rows in the split {options.split!r}: it has {', '.join(found.splits)}")
+        raise UsageError(
+            f"{found.name} has no rows in the split {options.split!r}: it has {', '.join(found.splits)}"
+        )
     return {name: values[: options.rows] for name, values in found.rows(options.split).items()}
 
 
 def latents(run: Run, options: Any) -> dict[str, np.ndarray] | np.ndarray:
-    """Return the latents of --latents by site, or the only array; what `sample` wrote beside them is left out."""
+    """Return the latents of --latents by site, or the only array, without what `sample` wrote beside them."""
     if options.latents is None:
         raise UsageError("name a file of latents: --latents z.npz")
     found = read(Path(options.latents))[0]
     if set(found) == {"x"} and "x" in run.bound.fields:  # an array without a name
         return found["x"]
-    return {name: values for name, values in found.items() if name not in run.bound.fields and not name.endswith("_mean")}
+    return {
+        name: values
+        for name, values in found.items()
+        if name not in run.bound.fields and not name.endswith("_mean")
+    }
 
 
 def covariates(run: Run, options: Any, n: int) -> dict[str, np.ndarray]:

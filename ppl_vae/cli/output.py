@@ -31,11 +31,13 @@ class Target:
 
 
 def target(options: Any, name: str, picture: str | None = None) -> Target:
-    """Return where to write: --out, else a file of the run's folder; refuses to overwrite before any work is done."""
+    """Return where to write: --out, else a file of the run's folder; refuses to overwrite unasked."""
     if options.out is None:
         place = {"split": options.get("split"), "method": options.get("method")}
         folder = Path(options.run)
-        return Target(folder / name.format(**place), folder / picture.format(**place) if picture else None, True)
+        return Target(
+            folder / name.format(**place), folder / picture.format(**place) if picture else None, True
+        )
     path = Path(options.out)
     if path.suffix != Path(name).suffix:
         raise UsageError(f"--out {path}: give a name that ends in {Path(name).suffix}")
@@ -59,10 +61,19 @@ def refuse(path: str | Path | None, overwrite: bool) -> None:
 
 
 def arrays(
-    run: Run, where: Target, found: Mapping[str, np.ndarray], pictures: Mapping[str, np.ndarray] | None = None, originals: Mapping[str, np.ndarray] | None = None
+    run: Run,
+    where: Target,
+    found: Mapping[str, np.ndarray],
+    pictures: Mapping[str, np.ndarray] | None = None,
+    originals: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Write a verb's arrays, and a PNG grid where they are images; return what to print."""
-    result = {"program": run.name, "backend": run.backend, "n": count(found), "arrays": {name: list(values.shape) for name, values in found.items()}}
+    result = {
+        "program": run.name,
+        "backend": run.backend,
+        "n": count(found),
+        "arrays": {name: list(values.shape) for name, values in found.items()},
+    }
     result |= {"out": write(where.path, npz(found)), "picture": None}
     shown = _images(run, pictures, originals) if where.picture is not None and pictures else None
     if shown is not None:
@@ -77,7 +88,9 @@ def count(rows: Mapping[str, np.ndarray] | np.ndarray) -> int:
     return len(next(iter(rows.values()), ())) if isinstance(rows, Mapping) else len(rows)
 
 
-def _images(run: Run, pictures: Mapping[str, np.ndarray], originals: Mapping[str, np.ndarray] | None) -> np.ndarray | None:
+def _images(
+    run: Run, pictures: Mapping[str, np.ndarray], originals: Mapping[str, np.ndarray] | None
+) -> np.ndarray | None:
     """Return the images to show: in lines, each line of originals above that of its reconstructions."""
     name = "x" if "x" in pictures else next(iter(pictures))
     made = pictures[name][:SHOWN]
@@ -86,7 +99,10 @@ def _images(run: Run, pictures: Mapping[str, np.ndarray], originals: Mapping[str
     if originals is None:
         return made
     whole = len(made) // COLUMNS * COLUMNS or len(made)
-    lines = np.stack([part[:whole].reshape(-1, min(COLUMNS, whole), *made.shape[1:]) for part in (originals[name], made)], 1)
+    lines = np.stack(
+        [part[:whole].reshape(-1, min(COLUMNS, whole), *made.shape[1:]) for part in (originals[name], made)],
+        1,
+    )
     return lines.reshape(-1, *made.shape[1:])
 
 
@@ -116,7 +132,9 @@ def write(path: str | Path, content: Callable[[BinaryIO], Any]) -> str:
             os.unlink(name)
             raise
     except OSError as error:
-        raise RunError(f"cannot write {path} ({error.strerror or error}): free space, or name another file with --out") from error
+        raise RunError(
+            f"cannot write {path} ({error.strerror or error}): free space, or name another file with --out"
+        ) from error
     return str(path)
 
 

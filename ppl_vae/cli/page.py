@@ -27,9 +27,22 @@ def write(run: Run, files: Mapping[str, Any] | None = None) -> str | None:
 
 def html(run: Run, fresh: Mapping[str, Any] | None = None) -> str:
     """Return the page: curves, samples, reconstructions, numbers, configuration."""
-    data, config = run.config["data"], {name: value for name, value in run.config.items() if name not in ("data", "versions", "program")}
-    about = {"title": f"{run.name} on {data['name']}", "program": run.name, "backend": run.backend, "steps": run.steps}
-    about |= {"data": data, "versions": run.config["versions"], "config": config, "numbers": numbers(run, fresh or {})}
+    data, config = (
+        run.config["data"],
+        {name: value for name, value in run.config.items() if name not in ("data", "versions", "program")},
+    )
+    about = {
+        "title": f"{run.name} on {data['name']}",
+        "program": run.name,
+        "backend": run.backend,
+        "steps": run.steps,
+    }
+    about |= {
+        "data": data,
+        "versions": run.config["versions"],
+        "config": config,
+        "numbers": numbers(run, fresh or {}),
+    }
     originals, made, drawn = pictures(run)
     return report.html(about, run.history, drawn, originals, made, data["kind"])
 
@@ -37,21 +50,35 @@ def html(run: Run, fresh: Mapping[str, Any] | None = None) -> str:
 def numbers(run: Run, fresh: Mapping[str, Any]) -> dict[str, Any]:
     """Return all results of a run: validation in training, and every evaluation in its folder."""
     best = validation(run)
-    found: dict[str, Any] = {"validation in training": {name: best[name] for name in ("elbo_nats", "elbo_stderr", "step")}} if best else {}
-    names = {name for name in (*fresh, *run.folder.names()) if name.startswith("evaluation-") and name.endswith(".json")}
+    found: dict[str, Any] = (
+        {"validation in training": {name: best[name] for name in ("elbo_nats", "elbo_stderr", "step")}}
+        if best
+        else {}
+    )
+    names = {
+        name
+        for name in (*fresh, *run.folder.names())
+        if name.startswith("evaluation-") and name.endswith(".json")
+    }
     for name in sorted(names):
-        found[name.removesuffix(".json")] = json.loads(fresh[name] if name in fresh else run.folder.read(name))
+        found[name.removesuffix(".json")] = json.loads(
+            fresh[name] if name in fresh else run.folder.read(name)
+        )
     return found
 
 
 def pictures(run: Run) -> tuple[Any, Any, Any]:
-    """Return some rows, their reconstructions and samples, each by field, or None where a program gives none."""
+    """Return rows, their reconstructions and samples, each by field; None where a program gives none."""
     rows = _tried(lambda: first_rows(run, SHOWN))
     made = _tried(lambda: run.reconstruct(rows)) if rows else None
     names = set(made or {}) or {"x"}
     originals = {name: rows[name] for name in names if name in rows} if rows else None
     count = len(next(iter(rows.values()))) if rows else SHOWN
-    others = {name: rows[name] for name in run.bound.fields if rows and name in rows and name not in names} if rows else {}
+    others = (
+        {name: rows[name] for name in run.bound.fields if rows and name in rows and name not in names}
+        if rows
+        else {}
+    )
     drawn = _tried(lambda: run.sample(count if others else SHOWN, covariates=others))
     centres = {name: drawn[f"{name}_mean"] for name in names if f"{name}_mean" in drawn} if drawn else None
     return originals, made, centres or None

@@ -45,7 +45,9 @@ def parse(make: Callable[[], ArgumentParser], words: Sequence[str]) -> Namespace
     parser = make()
     if not _has(parser, "program"):
         return _parsed(parser, words)
-    parser.add_argument("--model", type=dict[str, Any], default={}, help="the program's fields: --model.FIELD VALUE")
+    parser.add_argument(
+        "--model", type=dict[str, Any], default={}, help="the program's fields: --model.FIELD VALUE"
+    )
     asked = [word for word in words if word not in _SHOW]
     try:
         name = _parsed(parser, asked).get("program")
@@ -65,7 +67,7 @@ def _has(parser: ArgumentParser, name: str) -> bool:
 
 
 def _configs_first(words: Sequence[str]) -> list[str]:
-    """Move `--config FILE` to the front, so that options win over files in whatever order they stand; a bare name is a recipe."""
+    """Move `--config FILE` to the front, so that options win over files wherever they stand; find recipes."""
     first, rest, left = [], [], iter(words)
     for word in left:
         if word == "--config" or word.startswith("--config="):
@@ -144,7 +146,9 @@ def _bracket(value: str, kind: Any) -> str:
     kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     listed = any(one in (tuple, list) or get_origin(one) in (tuple, list) for one in kinds)
     single = any(one in (int, float, str) for one in kinds) and "," not in value
-    return f"[{value}]" if listed and not single and re.match(r"[\w.+-]", value) and value != "null" else value
+    return (
+        f"[{value}]" if listed and not single and re.match(r"[\w.+-]", value) and value != "null" else value
+    )
 
 
 def _parsed(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
@@ -180,7 +184,9 @@ def _readable(message: str, parser: ArgumentParser) -> str:
 
 def _reason(text: str) -> str:
     value = re.search(r"Given value: (.*)$", text) or re.search(r"Got value: (.*)$", text)
-    kinds = re.search(r"Subtypes: \[(.*?)\] Errors", text) or re.search(r"Expected an? (.*?)[.,]? (?:Got|but)", text)
+    kinds = re.search(r"Subtypes: \[(.*?)\] Errors", text) or re.search(
+        r"Expected an? (.*?)[.,]? (?:Got|but)", text
+    )
     if not (value and kinds):
         return text
     names = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", kinds[1]).replace("NoneType", "null")

@@ -34,7 +34,12 @@ def script(parser: Callable[[], Any], main: Callable[[Any], Mapping[str, Any] | 
     sys.exit(run(verb, parser, main, sys.argv[1:]))
 
 
-def run(verb: str, parser: Callable[[], Any], main: Callable[[Any], Mapping[str, Any] | None], words: Sequence[str]) -> int:
+def run(
+    verb: str,
+    parser: Callable[[], Any],
+    main: Callable[[Any], Mapping[str, Any] | None],
+    words: Sequence[str],
+) -> int:
     """Do a verb's work and return the exit code."""
 
     def work() -> int:
@@ -85,8 +90,11 @@ def guarded(verb: str, work: Callable[[], int | None]) -> int:
 
 @contextlib.contextmanager
 def _sigterm() -> Iterator[None]:
-    """Let SIGTERM unwind like Ctrl-C, so that temporary files are removed; training replaces this while it runs."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    """Let SIGTERM unwind like Ctrl-C, so that temporary files are removed; training takes it over."""
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    ):
         yield
         return
 

@@ -1,7 +1,7 @@
 """Copy a model, script or recipe of the gallery, to be edited.
 
-    ppl-vae copy vae my.py
-    ppl-vae train my.py --data digits
+$ ppl-vae copy vae my.py
+$ ppl-vae train my.py --data digits
 """
 
 from argparse import SUPPRESS
@@ -18,7 +18,9 @@ def parser() -> ArgumentParser:
     """Return the options."""
     parser = arguments.new(__doc__, "copy")
     parser.add_argument("name", nargs="?", type=str, default=SUPPRESS, help="a name of ppl-vae list")
-    parser.add_argument("dest", nargs="?", type=str, default=".", help="a folder, or the name of the new file")
+    parser.add_argument(
+        "dest", nargs="?", type=str, default=".", help="a folder, or the name of the new file"
+    )
     return parser
 
 

@@ -1,8 +1,8 @@
 """Data sets by name: list what there is, fetch one, or tell about one (or about a file).
 
-    ppl-vae data list
-    ppl-vae data fetch mnist
-    ppl-vae data info my_table.csv
+$ ppl-vae data list
+$ ppl-vae data fetch mnist
+$ ppl-vae data info my_table.csv
 """
 
 from argparse import SUPPRESS
@@ -22,7 +22,9 @@ def parser() -> ArgumentParser:
     """Return the options."""
     parser = arguments.new(__doc__, "data")
     parser.add_argument("action", nargs="?", type=str, default=SUPPRESS, help="list, fetch or info")
-    parser.add_argument("names", nargs="*", type=str, default=SUPPRESS, help="names of data sets; of info also a path")
+    parser.add_argument(
+        "names", nargs="*", type=str, default=SUPPRESS, help="names of data sets; of info also a path"
+    )
     arguments.offline(parser)
     return parser
 

@@ -1,4 +1,7 @@
-"""Tell what this installation has and whether it trains: versions, devices, data, a short training on each backend."""
+"""Tell what this installation has, and whether it trains.
+
+Versions, devices, data sets at hand, and a short training on each backend that is installed.
+"""
 
 import os
 import platform
@@ -22,7 +25,12 @@ def main(options: Any) -> dict[str, Any]:
     """Look at everything; exit code 1 where a backend that is installed does not train."""
     from ppl_vae.api.recorded import versions
 
-    found = {"versions": versions(), "platform": platform.platform(), "cpus": os.cpu_count(), "devices": _devices()}
+    found = {
+        "versions": versions(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "devices": _devices(),
+    }
     cache = cache_folder()
     found["data"] = {row["name"]: row["where"] for row in data.catalogue()}
     found["cache"] = {"folder": str(cache), "writable": _writable(cache)}
@@ -36,7 +44,11 @@ def _devices() -> dict[str, Any]:
     import torch
 
     cuda = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return {"cuda": cuda, "torch_threads": torch.get_num_threads(), "omp_num_threads": os.environ.get("OMP_NUM_THREADS")}
+    return {
+        "cuda": cuda,
+        "torch_threads": torch.get_num_threads(),
+        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
+    }
 
 
 def _installed() -> list[str]:
@@ -51,7 +63,13 @@ def _smoke(backend: str) -> dict[str, Any]:
 
     started = time.perf_counter()
     try:
-        run = fit(load("vae", z_dim=2, hidden=(16,)), data.load("digits"), backend=backend, max_steps=20, progress=False)
+        run = fit(
+            load("vae", z_dim=2, hidden=(16,)),
+            data.load("digits"),
+            backend=backend,
+            max_steps=20,
+            progress=False,
+        )
     except Exception as error:  # whatever it is, it is what the person came to hear
         return {"ok": False, "error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
     elbo = run.history[-1]["elbo_nats"]

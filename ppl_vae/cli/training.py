@@ -56,7 +56,9 @@ def objective(options: Any) -> Any:
     ours = not (text.endswith("_ELBO") or ".infer." in text)
     chosen = objectives.parse(text) if ours else text
     if changes and not isinstance(chosen, objectives.ELBO):
-        raise UsageError(f"--{next(iter(changes)).replace('_', '-')} belongs to the objective elbo, not to {text}")
+        raise UsageError(
+            f"--{next(iter(changes)).replace('_', '-')} belongs to the objective elbo, not to {text}"
+        )
     return replace(chosen, **changes) if changes else chosen
 
 
@@ -78,7 +80,7 @@ def folder(options: Any) -> Path:
 
 
 def told(out: str | Path, seconds: float = 10.0) -> Callable[[str, Mapping[str, Any]], None]:
-    """Return a callback that says where the run is written, and now and then how it stands, where no bar shows it."""
+    """Return a callback that says where the run is written, and now and then how it stands if no bar does."""
     last = None
 
     def tell(event: str, state: Mapping[str, Any]) -> None:
@@ -98,11 +100,18 @@ def go_on(options: Any) -> Run:
     fixed = [name for name in options.given if name not in (*CHANGES, *_ASIDE)]
     if fixed:
         option = "--" + fixed[0].replace("_", "-")
-        raise UsageError(f"{option} is recorded in the run and cannot change on --resume: leave it out, or train into another folder")
+        raise UsageError(
+            f"{option} is recorded in the run and cannot change on --resume: "
+            "leave it out, or train into another folder"
+        )
     changes = {name: options[name] for name in CHANGES if name in options.given}
     if "epochs" in changes or "max_steps" in changes:
         changes = {"epochs": None, "max_steps": None} | changes
-    shown = {"progress": options.progress, "tensorboard": options.tensorboard, "callbacks": [told(options.out)]}
+    shown = {
+        "progress": options.progress,
+        "tensorboard": options.tensorboard,
+        "callbacks": [told(options.out)],
+    }
     place = options.data if "data" in options.given else None
     found = recorded.data_of(RunFolder.open(options.out).config(), options.offline, place)
     return resume(options.out, model_file=options.model_file, data=found, **shown, **changes)
@@ -111,9 +120,19 @@ def go_on(options: Any) -> Run:
 def summary(run: Run) -> dict[str, Any]:
     """Return what `ppl-vae train` prints: where the run stands, and the bound on the validation rows."""
     data, path = run.config["data"], None if run.folder is None else run.folder.path
-    found = {"program": run.name, "backend": run.backend, "data": data["name"], "binarize": data["binarize"], "steps": run.steps}
+    found = {
+        "program": run.name,
+        "backend": run.backend,
+        "data": data["name"],
+        "binarize": data["binarize"],
+        "steps": run.steps,
+    }
     row = validation(run)
-    found |= {"elbo_nats": row.get("elbo_nats"), "elbo_stderr": row.get("elbo_stderr"), "elbo_split": "valid" if row else None}
+    found |= {
+        "elbo_nats": row.get("elbo_nats"),
+        "elbo_stderr": row.get("elbo_stderr"),
+        "elbo_split": "valid" if row else None,
+    }
     found |= {"best_step": row.get("step"), "n": data["rows"].get("valid", 0)}
     return found | {"stopped_by": run.stopped_by, "out": None if path is None else str(path)}
 
