@@ -2,8 +2,9 @@
 
 import math
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -23,11 +24,13 @@ class BrokenRule(Exception):
         One line.
     rule : str or None
         The rule it belongs to, where that is not the one being checked.
+    calls : sequence of Call
+        The calls of networks until then.
     """
 
-    def __init__(self, message: str, rule: str | None = None):
+    def __init__(self, message: str, rule: str | None = None, calls: Sequence["Call"] = ()):
         super().__init__(message)
-        self.rule = rule
+        self.rule, self.calls = rule, calls
 
 
 class NotApplicable(Exception):
@@ -51,7 +54,9 @@ class ProgramFailure(Exception):
         self.role, self.error, self.network = role, error, network
 
     def __str__(self) -> str:
-        place = f"network {self.network!r} (called by the {self.role})" if self.network else f"the {self.role}"
+        place = (
+            f"network {self.network!r} (called by the {self.role})" if self.network else f"the {self.role}"
+        )
         return f"{place} fails{_place(self.error)}: {said(self.error)}"
 
 
@@ -62,11 +67,19 @@ def said(error: BaseException) -> str:
     return text if isinstance(error, PplVaeError) else ": ".join(filter(None, [type(error).__name__, text]))
 
 
+def other_event(site: str, guide: tuple[int, ...], model: tuple[int, ...]) -> str:
+    """Say that a site has another event shape in the guide than in the model."""
+    return (
+        f"site {site!r} has event shape {guide} in the guide and {model} in the model: give both the same "
+        "shape, with .to_event(number of its axes)"
+    )
+
+
 def _place(error: BaseException) -> str:
-    """Name the file and the line outside of installed packages in which an error was raised, where there is one."""
+    """Name the user's file and line in which an error was raised, where there is one."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if "site-packages" not in frame.filename and "ppl_vae/" not in frame.filename.replace("\\", "/"):
-            return f" at {frame.filename}, line {frame.lineno}"
+            return f" in {Path(frame.filename).name}, line {frame.lineno}"
     return ""
 
 
@@ -145,36 +158,48 @@ class Traces(NamedTuple):
     def both(self) -> dict[str, Site]:
         """Return every site under the role and its name."""
         roles = {"guide": self.guide, "model": self.model}
-        return {f"{name!r} of the {role}": site for role, sites in roles.items() for name, site in sites.items()}
+        return {
+            f"{name!r} of the {role}": site for role, sites in roles.items() for name, site in sites.items()
+        }
 
 
 class Probe(Protocol):
-    """A program bound to a backend, looked at from outside. No method leaves a trace in the backend's global state.
+    """A program bound to a backend, looked at from outside.
 
-    Every method raises ProgramFailure where the program's own code raises an error.
+    No method changes the backend's global state. Every method raises ProgramFailure where the program's own code
+    raises an error.
     """
 
     backend: str
     fields: tuple[str, ...]
     stock: Mapping[str, str]
 
+    def prepare(self, rows: Arrays) -> None:
+        """Make every parameter exist, where the first run does."""
+
     def trace(self, rows: Arrays, seed: int = 0, values: Arrays | None = None, particles: int = 1) -> Traces:
         """Run the guide, and the model on what it drew; `values` replace draws by site."""
 
     def draw(self, n: int, seed: int = 0, rows: Arrays | None = None, values: Arrays | None = None) -> Traces:
-        """Run the model alone without the fields that it observes: from the prior, or on the values of latents."""
+        """Run the model alone without the fields that it observes: from the prior, or on given latents."""
 
     def row_gradients(self, rows: Arrays, row: int, seed: int = 0) -> dict[str, np.ndarray]:
-        """Return, by field of floats, the largest gradient of one row's densities by each row's input, [B]."""
+        """Return, by field of floats, the largest gradient of one row's densities by each input row, [B]."""
 
     def parameter_gradients(self, rows: Arrays, seed: int = 0, step: float = 0.0) -> dict[str, float | None]:
-        """Return the largest gradient of the loss by trainable parameter (None: not reached); then step against its sign."""
+        """Return the largest gradient of the loss by trainable parameter; then step against its sign.
+
+        None: not reached. A step of 0 changes nothing.
+        """
 
     def kl(self, rows: Arrays, seed: int = 0) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Return the KL by latent site at one draw: closed form where there is one, and sampled."""
 
     def score(self, rows: Arrays, importance_samples: int, seed: int = 0) -> Scores:
         """Return the bounds as an evaluation reports them."""
+
+    def reconstruct(self, rows: Arrays, seed: int = 0) -> dict[str, np.ndarray]:
+        """Return the centre of the likelihood of every row, by observed field."""
 
     def train(self, mode: bool) -> None:
         """Set train mode or evaluation mode."""

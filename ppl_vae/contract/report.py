@@ -75,7 +75,9 @@ class CheckReport:
         """
         if not self.ok:
             broken = "; ".join(f"{finding.name}: {finding.message}" for finding in self.failed)
-            raise ProgramError(f"{self.program} breaks the contract on {self.data} ({self.backend}): {broken}")
+            raise ProgramError(
+                f"{self.program} breaks the contract on {self.data} ({self.backend}): {broken}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
@@ -86,7 +88,8 @@ class CheckReport:
         width = max((len(finding.name) for finding in self.findings), default=0)
         lines = [f"{one.status:<8}{one.name:<{width}}  {one.message}" for one in self.findings]
         counts = [
-            f"{sum(one.status == status for one in self.findings)} {status}" for status in (OK, FAILED, SKIPPED)
+            f"{sum(one.status == status for one in self.findings)} {status}"
+            for status in (OK, FAILED, SKIPPED)
         ]
         title = f"{self.program} on {self.data} ({self.backend}): "
         return "\n".join([*lines, title + ", ".join(counts)])

@@ -1,0 +1,64 @@
+"""The calls of a program's networks: who was asked what, and where one failed."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+
+from ppl_vae.backends.numpyro.modules import Part
+from ppl_vae.contract.probe import Call
+
+
+class Recorder:
+    """Watches the networks of a declared program; a plain program has none that could be named.
+
+    Attributes
+    ----------
+    calls : list of Call
+        Since the last `start`. Within a function that is being compiled their arrays are tracers.
+    active : bool
+        Whether calls are kept. Those within a scan or a map cannot leave it.
+    """
+
+    def __init__(self, bound: Any):
+        self.calls: list[Call] = []
+        self.active = True
+        self._running: list[str] = []
+        for part in _parts(bound):
+            part.registered = self._watched(part.name, part.registered)
+
+    @property
+    def running(self) -> str | None:
+        """The network that was entered and not left."""
+        return self._running[-1] if self._running else None
+
+    def start(self) -> None:
+        """Forget what was seen."""
+        self.calls, self._running = [], []
+
+    def _watched(self, name: str, registered: Callable[..., Any]) -> Callable[..., Any]:
+        def register(*args: Any) -> Callable[..., Any]:
+            network = registered(*args)
+
+            def call(*inputs: Any, **named: Any) -> Any:
+                self._running.append(name)
+                outputs = network(*inputs, **named)
+                self._running.pop()
+                if self.active:
+                    self.calls.append(Call(name, _arrays((inputs, named)), _arrays(outputs)))
+                return outputs
+
+            return call
+
+        return register
+
+
+def _parts(bound: Any) -> Iterator[Part]:
+    for part in getattr(bound, "parts", {}).values():
+        yield from part if isinstance(part, list) else [part]
+
+
+def _arrays(tree: Any) -> tuple[Any, ...]:
+    return tuple(leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, (Array, np.ndarray)))
