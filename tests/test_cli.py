@@ -219,7 +219,6 @@ def test_objectives_by_text(tmp_path, objective):
 def test_every_training_option_arrives(tmp_path):
     words = {
         "epochs": 2, "max_steps": 3, "batch_size": 100, "optimizer": "adamw", "lr": "cosine:0.001:0.0001:3",
-    extra = ("--beta", "linear:0:1:3", "--warm-up", 2, "--valid", 0.2, "--test", 50, "--split-seed", 3)
         "patience": 4, "keep": "last", "log_every": 1, "checkpoint_every": 0.5,
         "seed": 7, "device": "cpu", "precision": "bf16-mixed",
     }  # fmt: skip
@@ -228,19 +227,7 @@ def test_every_training_option_arrives(tmp_path):
         for name, value in words.items()
         for part in (f"--{name.replace('_', '-')}", str(value).strip("[]").replace(" ", ""))
     ]
-    extra = (
-        "--beta",
-        "linear:0:1:3",
-        "--warm-up",
-        "2",
-        "--valid",
-        "0.2",
-        "--test",
-        "50",
-        "--split-seed",
-        "3",
-        "--tensorboard",
-    )
+    extra = ("--beta", "linear:0:1:3", "--warm-up", 2, "--valid", 0.2, "--test", 50, "--split-seed", 3)
     ok("train", "vae", *SMALL, *options, *extra, "--tensorboard", "--out", tmp_path / "run")
     config = open_run(tmp_path / "run").config
     assert config["training"] == words
