@@ -61,9 +61,13 @@ def _figure(name: str, title: str, curve: Curve, axis: str) -> str:
         ax.set_yscale("log")
     plots.label(ax, title, x=axis)
     plots.legend(ax)
-    ends = "; ".join(f"{split} {tags.plain(values[-1])}" for split, (_, values) in curve.items())
+    ends = "; ".join(f"{split} {_last(values)}" for split, (_, values) in curve.items())
     return tags.picture(plots.png(figure), f"Curve of {title} against {axis}. Last values: {ends}",
                         f"{name} (last: {ends})")
+
+
+def _last(values: np.ndarray) -> str:
+    return tags.plain(values[-1]) if np.isfinite(values[-1]) else "not finite"
 
 
 def _wide(curve: Curve) -> bool:

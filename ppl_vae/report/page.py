@@ -26,8 +26,7 @@ figcaption, .note { color: var(--quiet); font-size: 0.9rem; }
 img { background: #fff; border-radius: 4px; height: auto; max-width: 100%; }
 img.pixels { image-rendering: pixelated; }
 audio { width: 100%; }
-.row { display: flex; flex-wrap: wrap; gap: 1rem 2rem; }
-.row > * { flex: 1 1 20rem; max-width: 100%; min-width: 0; }
+.row { display: grid; gap: 0 2rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); }
 .scroll { overflow-x: auto; margin-bottom: 1rem; }
 """
 
@@ -45,7 +44,7 @@ def html(run_summary: Mapping, history: list[dict], samples=None, originals=None
     history : list of dict
         Rows with `step`, `split` and numbers, as in metrics.jsonl. May be empty.
     samples, originals, reconstructions : dict of arrays by field, an array, or None
-        Rows first; the field `x`, or else the first one, is shown. Reconstructions and originals agree by row.
+        Rows first; the field `x`, or else the first, is shown. Reconstructions and originals agree by row.
     kind : {"image", "vector", "counts", "sound"}
 
     Returns

@@ -14,17 +14,17 @@ def text(value) -> str:
         value = value.item()
     if isinstance(value, float):
         value = f"{value:.6g}" if math.isfinite(value) else f"{value} (not finite)"
-    if isinstance(value, Mapping):
-        value = ", ".join(f"{key}: {plain(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
         value = ", ".join(plain(item) for item in value) if value else "none"
-    return escape("none" if value is None else str(value))
+    return escape("none" if value is None else plain(value))
 
 
 def plain(value) -> str:
     """As `text`, before escaping; for captions that are escaped later."""
     if isinstance(value, float | np.floating):
         return f"{float(value):.6g}"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {plain(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(plain, value)) + "]"
     return str(value)
