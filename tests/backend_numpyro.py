@@ -10,13 +10,14 @@ from ppl_vae.backends.numpyro import weights
 from ppl_vae.backends.numpyro.objectives import Objective
 from ppl_vae.backends.numpyro.terms import elbo_terms, log_prob, traces
 
+# These run once each: a quick compilation counts, not a quick run.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
 
 def observe(bound, rows, latents, seed, particles):
-    sizes = {}
+    sizes = bound.compiled.setdefault("sizes", {})
 
-    # Compiled as one: each operation by itself would be compiled alone.
-    @jax.jit
-    def run(params, state, batch, latents):
+    def run(params, state, batch, latents, seed):
         key = random.key(seed)
         if latents is None:
             guide, model, state = traces(bound, batch, key, particles, params, state)
@@ -27,9 +28,12 @@ def observe(bound, rows, latents, seed, particles):
         )
         return _seen(guide, model), state
 
-    found, state = run(bound.params, bound.state, rows, latents)
+    # Compiled as one: each operation by itself would be compiled alone.
+    name = ("observe", latents is None, particles, bound.training)
+    function = bound.compiled.setdefault(name, quick(run))
+    found, state = function(bound.params, bound.state, rows, latents, seed)
     bound.state = bound.state | state
-    return Seen(**jax.tree.map(np.asarray, found), event=sizes, weights=bound.weights())
+    return Seen(**jax.tree.map(np.asarray, found), event=dict(sizes), weights=bound.weights())
 
 
 def _traces_at(bound, batch, key, values):
@@ -56,15 +60,22 @@ def _seen(guide, model):
     }
 
 
+def quick(function):
+    return jax.jit(function, compiler_options=QUICK)
+
+
 def loss_and_gradients(bound, objective, rows, weight, seed):
     loss = Objective(bound, objective, NUM_DATA)
-    batch = jax.tree.map(jax.numpy.asarray, rows)
 
-    def value(params):
-        found = loss(params, bound.state, random.key(seed), batch, weight)
-        return found.value, found
+    def run(params, state, seed, rows, weight):
+        def value(params):
+            found = loss(params, state, random.key(seed), rows, weight)
+            return found.value, found
 
-    (value, found), grads = jax.jit(jax.value_and_grad(value, has_aux=True))(bound.params)
+        return jax.value_and_grad(value, has_aux=True)(params)
+
+    function = bound.compiled.setdefault(("loss", id(objective), bound.training), quick(run))
+    (value, found), grads = function(bound.params, bound.state, seed, rows, weight)
     kept, bound.params = bound.params, grads
     named = weights.to_torch(bound._modules())
     bound.params, bound.state = kept, bound.state | found.state

@@ -1,4 +1,4 @@
-"""Pyro and NumPyro agree: same weights, same latents, then the same densities, divergences, bounds and state."""
+"""Pyro and NumPyro agree: same weights and latents, then same densities, bounds and state."""
 
 import numpy as np
 import pytest
@@ -254,5 +254,5 @@ def test_a_guide_in_train_mode_moves_the_codebook_once_and_one_in_eval_mode_does
     points = observe(made.eval(), rows).weights
     for name, value in after.items():
         np.testing.assert_array_equal(points[name], value)
-    # A count moves by 1 - decay towards the number of points that chose the code: in all 6 rows of 2 x 3 points.
+    # A count moves by 1 - decay towards the number of points that chose the code: in all 6 x 2 x 3 points.
     assert after["codebook.counts"].sum() == pytest.approx(0.99 * 5 + 0.01 * 36, rel=1e-5)

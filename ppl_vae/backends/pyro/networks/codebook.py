@@ -68,7 +68,10 @@ class CodebookState(nn.Module):
             self.register_buffer("counts", torch.ones(size))
         else:
             self.vectors = nn.Parameter(vectors / size)
-        self.logits = nn.Parameter(torch.zeros(size), requires_grad=learned_prior)
+        if learned_prior:
+            self.logits = nn.Parameter(torch.zeros(size))
+        else:
+            self.register_buffer("logits", torch.zeros(size))
 
     def forward(self, points: Tensor | None = None) -> Codes:
         if points is None:
