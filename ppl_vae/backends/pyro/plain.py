@@ -59,13 +59,17 @@ class PlainBound(nn.Module):
 
     def model(self, *args: Tensor, **batch: Tensor) -> Any:
         """Run the user's model in the program's own parameter store."""
-        with pyro.get_param_store().scope(self._store):
-            return self.program.model(*args, *batch.values())
+        return self._run(self.program.model, (*args, *batch.values()))
 
     def guide(self, *args: Tensor, **batch: Tensor) -> Any:
         """Run the user's guide in the program's own parameter store."""
+        return self._run(self.program.guide, (*args, *batch.values()))
+
+    def _run(self, function: Any, args: tuple) -> Any:
+        if self._loaded is not None:  # the parameters of a saved run are set once the program has made its own
+            self._make_parameters(args)
         with pyro.get_param_store().scope(self._store):
-            return self.program.guide(*args, *batch.values())
+            return function(*args)
 
     @contextmanager
     def unscaled(self) -> Iterator[None]:
@@ -80,14 +84,16 @@ class PlainBound(nn.Module):
 
     def ensure_parameters(self, batch: Mapping[str, Tensor]) -> None:
         """Run model and guide once, so that every parameter exists; then set those that were loaded before."""
-        with torch.random.fork_rng(devices=[]):
+        self._make_parameters(tuple(batch.values()))
+
+    def _make_parameters(self, args: tuple) -> None:
+        loaded, self._loaded = self._loaded, None
+        with torch.random.fork_rng(devices=[]), pyro.poutine.block():
             torch.manual_seed(self._seed)
-            with pyro.poutine.trace() as trace:
-                self.guide(**batch)
-            with pyro.poutine.replay(trace=trace.trace):
-                self.model(**batch)
-        if self._loaded is not None:
-            self.load_tensors(self._loaded)
+            trace = pyro.poutine.trace(self.guide).get_trace(*args)
+            pyro.poutine.replay(self.model, trace=trace)(*args)
+        if loaded is not None:
+            self.load_tensors(loaded)
 
     def trainable(self) -> list[Tensor]:
         """Return the unconstrained parameters, once they exist."""
@@ -102,10 +108,10 @@ class PlainBound(nn.Module):
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Set parameters and buffers in place; kept until they exist."""
-        mine = self.tensors()
-        if not mine:
+        if not self._store["params"]:
             self._loaded = dict(tensors)
             return
+        mine = self.tensors()
         if set(mine) != set(tensors):
             raise RunError(f"the weights do not fit {self.program.name}: {', '.join(sorted(set(mine) ^ set(tensors)))} on one side only")
         with torch.no_grad():
