@@ -5,6 +5,7 @@ from typing import Any
 import numpyro.infer
 
 from ppl_vae.backends.numpyro.bound import Bound, bind
+from ppl_vae.backends.numpyro.check import probe
 from ppl_vae.backends.numpyro.evaluate import score
 from ppl_vae.backends.numpyro.plain import PlainBound
 from ppl_vae.backends.numpyro.predictive import decode, encode, reconstruct, sample
@@ -18,6 +19,7 @@ __all__ = [
     "bind",
     "decode",
     "encode",
+    "probe",
     "reconstruct",
     "sample",
     "score",
