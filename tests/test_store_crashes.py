@@ -9,7 +9,7 @@ import stat
 
 import pytest
 
-from ppl_vae.errors import RunError
+from ppl_vae.errors import RunError, UsageError
 from ppl_vae.store import RunFolder, disk, lock
 
 OLD = {"config.yaml": b"lr: 1\n", "weights.safetensors": b"old weights" * 50, "state.pt": b"old state"}
@@ -263,3 +263,17 @@ def test_a_commit_that_was_not_brought_to_an_end_is_read_where_nothing_may_be_wr
             found.append(contents(RunFolder.open(path)))
         assert sorted(os.listdir(path)) == names
     assert all(each in (OLD, NEW) for each in found) and NEW in found
+
+
+def test_of_two_that_create_at_once_the_second_is_refused(tmp_path, monkeypatch):
+    path, real = tmp_path / "run", lock.acquire
+
+    def late(folder, wait):
+        monkeypatch.setattr(lock, "acquire", real)
+        RunFolder.create(path).write(OLD)
+        return real(folder, wait)
+
+    monkeypatch.setattr(lock, "acquire", late)
+    with pytest.raises(UsageError, match="already holds a run"):
+        RunFolder.create(path)
+    assert contents(RunFolder.open(path)) == OLD

@@ -62,6 +62,7 @@ class RunFolder:
             raise _failed("make", path, error) from error
         folder = cls(path, Manifest())
         with folder.lock():
+            _refuse_occupied(path)  # someone else may have started a run here in the meantime
             try:
                 disk.replace(path / manifest.NAME, Manifest().updated({}).to_bytes())
             except OSError as error:
