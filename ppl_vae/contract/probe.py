@@ -166,8 +166,8 @@ class Traces(NamedTuple):
 class Probe(Protocol):
     """A program bound to a backend, looked at from outside.
 
-    No method changes the backend's global state. Every method raises ProgramFailure where the program's own code
-    raises an error.
+    No method changes the backend's global state. Every method raises ProgramFailure where the program's
+    own code raises an error.
     """
 
     backend: str

@@ -155,7 +155,8 @@ def draws(case: Case) -> str:
         if not site.reparametrised:
             raise BrokenRule(
                 f"site {name!r}: {site.distribution} has no reparametrised draw, so no gradient reaches the "
-                f"encoder: use a continuous distribution, or train with --objective {stock['unreparametrised']}"
+                "encoder: use a continuous distribution, or train with --objective "
+                f"{stock['unreparametrised']}"
             )
     return "every draw of the guide is reparametrised"
 
