@@ -90,6 +90,8 @@ def test_a_script_of_the_working_folder_is_a_verb(folder):
 def test_an_unexpected_error_keeps_its_traceback(folder):
     (folder / "inference").mkdir()
     (folder / "inference" / "fail.py").write_text("raise KeyError('deep')\n")
+    (folder / "inference" / "stop.py").write_text("raise KeyboardInterrupt\n")
+    assert (cli("stop").code, cli("stop").err) == (130, ["ppl-vae: interrupted"])
     found = cli("fail")
     assert (found.code, found.err[0], found.err[-1]) == (
         1,

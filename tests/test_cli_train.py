@@ -2,6 +2,7 @@
 
 import json
 import random
+import runpy
 import signal
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import pytest
 import yaml
 from command_line import SMALL, answer, cli, contents, ok, refused, start, wait_for_steps
 
-from ppl_vae import open_run
+from ppl_vae import load, open_run
+from ppl_vae.cli import parsing, training
+from ppl_vae.gallery import packaged, script
 
 STEPS = 40
 # A history row and a checkpoint at every step; an epoch has 15 steps, so that most kills are in the middle.
@@ -238,3 +241,14 @@ def test_numbers_that_are_not_finite_become_null(folder):
         "script(lambda: arguments.new('Odd.'), lambda options: odd)\n"
     )
     assert json.loads(cli("odd").out) == {"a": None, "b": [1.0, None], "c": [3, None]}
+
+
+@pytest.mark.parametrize(
+    "path", sorted((packaged() / "inference" / "recipes").glob("*.yaml")), ids=lambda p: p.stem
+)
+def test_every_recipe_of_the_gallery_is_possible(path):
+    parser = runpy.run_path(str(script("train")))["parser"]
+    options = parsing.parse(parser, ["--config", path.stem])
+    training.check(options)
+    load(options.program, **options.model)
+    assert set(options.given) >= {"program", "data"}
