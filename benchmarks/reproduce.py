@@ -35,8 +35,14 @@ def portable(result: dict) -> dict:
 
 def machine() -> dict:
     """Return what the seconds were measured on."""
-    names = [line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
-    return {"cores": os.cpu_count(), "cpu": names[0] if names else platform.processor(), "python": platform.python_version()}
+    names = [
+        line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")
+    ]
+    return {
+        "cores": os.cpu_count(),
+        "cpu": names[0] if names else platform.processor(),
+        "python": platform.python_version(),
+    }
 
 
 def _lines(path: str) -> list[str]:
@@ -59,8 +65,16 @@ def main() -> None:
     goes_on = (options.out / "manifest.json").exists()
     trained = ran(["ppl-vae", "train", "--resume", "--out", str(options.out)] if goes_on else train)
     tested = ran(evaluate)
-    shown = [shlex.join(words).replace(str(options.out), f"runs/{options.recipe}") for words in (train, evaluate)]
-    found = {"recipe": options.recipe, "commands": shown, "train": portable(trained), "test": portable(tested), "machine": machine()}
+    shown = [
+        shlex.join(words).replace(str(options.out), f"runs/{options.recipe}") for words in (train, evaluate)
+    ]
+    found = {
+        "recipe": options.recipe,
+        "commands": shown,
+        "train": portable(trained),
+        "test": portable(tested),
+        "machine": machine(),
+    }
     name = options.recipe + (f"-{options.backend}" if options.backend else "")
     (RECIPES / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found["test"]))

@@ -1,6 +1,6 @@
 """Print the README's table of results from the committed numbers of the recipes.
 
-    python benchmarks/table.py
+python benchmarks/table.py
 """
 
 import json
@@ -37,7 +37,13 @@ def table() -> str:
         result = json.loads(path.read_text())
         command = " ".join(result["commands"][0].split()[:4])
         backend = " --backend numpyro" if result["test"]["backend"] == "numpyro" else ""
-        cells = (about["program"], about["data"], cell(about["metric"], result["test"]), about["published"], about["protocol"])
+        cells = (
+            about["program"],
+            about["data"],
+            cell(about["metric"], result["test"]),
+            about["published"],
+            about["protocol"],
+        )
         rows.append(f"| {' | '.join(cells)} | {minutes(result)} | `{command}{backend}` |\n")
     return HEAD + "".join(rows)
 

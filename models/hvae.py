@@ -28,8 +28,15 @@ class HVAE(Program):
         return {
             "up": [nn.MLP(b, (h,), h, self.activation) for b, h in zip(below, self.hidden, strict=True)],
             "posterior": [nn.MergedNormal(h, z) for h, z in zip(self.hidden, self.z_dims, strict=True)],
-            "prior": [nn.NormalHead(self.z_dims[i + 1], (self.hidden[i + 1],) * 2, self.z_dims[i], "mlp", self.activation) for i in layers],
-            "decoder": nn.Likelihood(self.likelihood, self.z_dims[0], (self.hidden[0],) * 2, self.x_shape, "mlp", self.activation),
+            "prior": [
+                nn.NormalHead(
+                    self.z_dims[i + 1], (self.hidden[i + 1],) * 2, self.z_dims[i], "mlp", self.activation
+                )
+                for i in layers
+            ],
+            "decoder": nn.Likelihood(
+                self.likelihood, self.z_dims[0], (self.hidden[0],) * 2, self.x_shape, "mlp", self.activation
+            ),
         }
 
     def model(self, ppl, net, x=None):

@@ -20,7 +20,9 @@ class VAE(Program):
     def networks(self, nn):
         return {
             "encoder": nn.NormalHead(self.x_shape, self.hidden, self.z_dim, self.network, self.activation),
-            "decoder": nn.Likelihood(self.likelihood, self.z_dim, self.hidden[::-1], self.x_shape, self.network, self.activation),
+            "decoder": nn.Likelihood(
+                self.likelihood, self.z_dim, self.hidden[::-1], self.x_shape, self.network, self.activation
+            ),
         }
 
     def model(self, ppl, net, x=None):

@@ -23,7 +23,9 @@ class VQVAE(Program):
     def networks(self, nn):
         return {
             "encoder": nn.ConvGrid(self.x_shape, self.hidden, self.code_dim),
-            "codebook": nn.CodebookState(self.codes, self.code_dim, self.learning, learned_prior=self.learned_prior),
+            "codebook": nn.CodebookState(
+                self.codes, self.code_dim, self.learning, learned_prior=self.learned_prior
+            ),
             "decoder": nn.GridConv(self.code_dim, self.hidden, self.x_shape),
         }
 

@@ -56,7 +56,9 @@ class ELBO:
     def check_fits(self, max_steps: int) -> None:
         """Refuse a warm-up that would not end within the run."""
         if self.warm_up > max_steps:
-            raise UsageError(f"the warm-up of {self.warm_up} steps is longer than the run of {max_steps} steps")
+            raise UsageError(
+                f"the warm-up of {self.warm_up} steps is longer than the run of {max_steps} steps"
+            )
         as_schedule(self.beta).check_fits(max_steps)
 
 

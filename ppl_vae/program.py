@@ -86,7 +86,9 @@ class Program:
             if declared is None:
                 changes[field.name] = found
             elif tuple(declared) != found:
-                raise DataError(f"the data's {name} has shape {found} a row, the program was made for {tuple(declared)}")
+                raise DataError(
+                    f"the data's {name} has shape {found} a row, the program was made for {tuple(declared)}"
+                )
         return replace(self, **changes)
 
     def filled(self, **makers: Callable[[], Any]) -> "Program":
@@ -141,4 +143,6 @@ def data_fields(program: Program) -> tuple[str, ...]:
 
 def declared(program: Program, role: str, batch: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a batch that `model` or `guide` declares."""
-    return {name: batch[name] for name in inspect.signature(getattr(program, role)).parameters if name in batch}
+    return {
+        name: batch[name] for name in inspect.signature(getattr(program, role)).parameters if name in batch
+    }

@@ -28,7 +28,9 @@ class Advance(NamedTuple):
 class Engine(Protocol):
     """What the loop needs of a backend."""
 
-    def advance(self, items: Sequence[Any], lr: np.ndarray, weight: np.ndarray, stop: Callable[[], bool]) -> Advance:
+    def advance(
+        self, items: Sequence[Any], lr: np.ndarray, weight: np.ndarray, stop: Callable[[], bool]
+    ) -> Advance:
         """Take one optimizer step for each item (row numbers, or a batch); may return early once `stop()` is true."""
 
     def bounds(self) -> np.ndarray | None:
@@ -167,8 +169,15 @@ class Loop:
         started = time.perf_counter()
         done, metrics = self.engine.advance(chunk, lr, beta, self.stop)
         if done:
-            last, row = done - 1, {"step": first + done, "epoch": (first + done - 1) // len(self.source), "split": "train"}
-            row |= metrics | {"beta": float(beta[last]), "lr": float(lr[last]), "seconds": time.perf_counter() - started}
+            last, row = (
+                done - 1,
+                {"step": first + done, "epoch": (first + done - 1) // len(self.source), "split": "train"},
+            )
+            row |= metrics | {
+                "beta": float(beta[last]),
+                "lr": float(lr[last]),
+                "seconds": time.perf_counter() - started,
+            }
             self.position.step += done
             self._record("log", row)
             if not math.isfinite(metrics.get("loss", 0.0)):
@@ -195,14 +204,25 @@ class Loop:
             position.waited += 1
             position.done = self.options.patience is not None and position.waited >= self.options.patience
         epoch = (position.step - 1) // len(self.source)
-        self._record("valid", {"step": position.step, "epoch": epoch, "split": "valid", "elbo_nats": value, "elbo_stderr": stderr})
+        self._record(
+            "valid",
+            {
+                "step": position.step,
+                "epoch": epoch,
+                "split": "valid",
+                "elbo_nats": value,
+                "elbo_stderr": stderr,
+            },
+        )
 
     def _record(self, event: str, row: dict[str, Any]) -> None:
         self.history.append(row)
         self.emit(event, self.position, row)
 
     def _checkpoint(self, force: bool) -> None:
-        if self.save is None or not (force or time.perf_counter() - self._saved >= self.options.checkpoint_every):
+        if self.save is None or not (
+            force or time.perf_counter() - self._saved >= self.options.checkpoint_every
+        ):
             return
         self.save(self.engine.state() | {"position.json": json.dumps(asdict(self.position)).encode()})
         self._saved = time.perf_counter()

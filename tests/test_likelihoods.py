@@ -43,7 +43,9 @@ def draws(backend, distribution, n):
 @pytest.mark.parametrize("scale", [1e-3, 0.01, 0.1, 5.0])
 def test_the_masses_of_all_grey_levels_sum_to_one(backend, levels, loc, scale):
     grid = np.arange(levels) / (levels - 1)
-    made = distributions(backend).DiscretizedLogistic(array(backend, loc), array(backend, scale), levels=levels)
+    made = distributions(backend).DiscretizedLogistic(
+        array(backend, loc), array(backend, scale), levels=levels
+    )
     log_mass = np.asarray(made.log_prob(array(backend, grid)), np.float64)
     assert np.isfinite(log_mass).all()
     # Single precision: the argument of the exponential is good to about 1e-6 of values up to 1e3 near the mode.
@@ -140,7 +142,9 @@ def head(backend, text):
 
         torch.manual_seed(0)
         with torch.no_grad():
-            return distributions(backend).likelihood(text, networks.Likelihood(text, 3, (5,), (4, 3))(torch.from_numpy(z)))
+            return distributions(backend).likelihood(
+                text, networks.Likelihood(text, 3, (5,), (4, 3))(torch.from_numpy(z))
+            )
     from ppl_vae.backends.numpyro import networks
 
     return distributions(backend).likelihood(text, networks.Seeded(0).Likelihood(text, 3, (5,), (4, 3))(z))
@@ -154,12 +158,17 @@ def test_every_normal_likelihood_is_a_density(backend, text):
     assert tuple(made.batch_shape) == (2,)
     grid = np.linspace(-8, 8, 4001)
     x = np.broadcast_to(grid.reshape(-1, 1, 1, 1), (4001, 1, 4, 3))
-    mass = np.exp(np.asarray(made.base_dist.log_prob(array(backend, x)), np.float64)).sum(0) * (grid[1] - grid[0])
+    mass = np.exp(np.asarray(made.base_dist.log_prob(array(backend, x)), np.float64)).sum(0) * (
+        grid[1] - grid[0]
+    )
     np.testing.assert_allclose(mass, 1, atol=1e-3)
     assert not likelihoods.is_discrete(text)
 
 
-@pytest.mark.parametrize("text", ["gauss", "bernoulli:2", "normal_fixed:0", "normal_fixed:x", "categorical:1", "discretized_logistic:2.5"])
+@pytest.mark.parametrize(
+    "text",
+    ["gauss", "bernoulli:2", "normal_fixed:0", "normal_fixed:x", "categorical:1", "discretized_logistic:2.5"],
+)
 def test_a_likelihood_that_makes_no_sense_is_refused(text):
     with pytest.raises(UsageError, match="likelihood"):
         likelihoods.parse(text)

@@ -80,7 +80,16 @@ def test_the_gradient_of_the_bound_is_the_gradient_of_the_evidence():
 def test_training_reaches_the_maximum_likelihood_of_the_closed_form(backend, objective):
     rows = draw(2000, W, B, seed=3)
     found = data.of({"x_train": rows, "x_valid": rows[:200], "x_test": rows})
-    run = fit(program(), found, objective, backend=backend, max_steps=1500, batch_size=200, lr="cosine:2e-2:1e-4:1500", keep="last")
+    run = fit(
+        program(),
+        found,
+        objective,
+        backend=backend,
+        max_steps=1500,
+        batch_size=200,
+        lr="cosine:2e-2:1e-4:1500",
+        keep="last",
+    )
     result = evaluate(run, importance_samples=50)
     trained = run.bound.weights()
     exact = evidence(rows, trained["decoder.layers.0.weight"], trained["decoder.layers.0.bias"]).mean()

@@ -19,17 +19,42 @@ from ppl_vae.report.page import KINDS
 
 EVIL = '<script>alert("x")</script> & $\\frac{ \' "'
 SUMMARY = {
-    "title": "vae on digits", "program": "vae", "data": {"name": "digits", "splits": {"test": 500}},
+    "title": "vae on digits",
+    "program": "vae",
+    "data": {"name": "digits", "splits": {"test": 500}},
     "numbers": {"elbo_nats": -21.34567891, "elbo_stderr": np.float32(0.125), "k": 100, "iw_nats": math.nan},
     "config": {"model": {"z_dim": 8, "hidden": (400, 200)}, "lr": 1e-4, "beta": None},
 }
 HISTORY = [
-    {"step": 10, "split": "train", "loss": 100.0, "elbo_nats": -100.0, "rate_nats": 2.0,
-     "distortion_nats": 98.0, "beta": 0.5, "lr": 1e-3},
-    {"step": 20, "split": "train", "loss": math.nan, "elbo_nats": -math.inf, "rate_nats": 3.0,
-     "distortion_nats": 67.0, "beta": 1.0, "lr": 1e-6, "perplexity": 31.5},
-    {"step": 20, "split": "valid", "loss": 75.0, "elbo_nats": -75.25, "rate_nats": 4.0,
-     "distortion_nats": 71.25},
+    {
+        "step": 10,
+        "split": "train",
+        "loss": 100.0,
+        "elbo_nats": -100.0,
+        "rate_nats": 2.0,
+        "distortion_nats": 98.0,
+        "beta": 0.5,
+        "lr": 1e-3,
+    },
+    {
+        "step": 20,
+        "split": "train",
+        "loss": math.nan,
+        "elbo_nats": -math.inf,
+        "rate_nats": 3.0,
+        "distortion_nats": 67.0,
+        "beta": 1.0,
+        "lr": 1e-6,
+        "perplexity": 31.5,
+    },
+    {
+        "step": 20,
+        "split": "valid",
+        "loss": 75.0,
+        "elbo_nats": -75.25,
+        "rate_nats": 4.0,
+        "distortion_nats": 71.25,
+    },
 ]
 
 
@@ -80,10 +105,12 @@ class Page(HTMLParser):
 def rows(kind, number=None):
     rng = np.random.default_rng(0)
     number = number or (1 if kind == "sound" else 20)
-    return {"image": lambda: rng.random((number, 1, 5, 4)),
-            "vector": lambda: rng.normal(size=(number, 7)),
-            "counts": lambda: rng.poisson(3.0, (number, 7)),
-            "sound": lambda: np.sin(np.arange(1, number + 1)[:, None] * np.linspace(0, 60, 900))}[kind]()
+    return {
+        "image": lambda: rng.random((number, 1, 5, 4)),
+        "vector": lambda: rng.normal(size=(number, 7)),
+        "counts": lambda: rng.poisson(3.0, (number, 7)),
+        "sound": lambda: np.sin(np.arange(1, number + 1)[:, None] * np.linspace(0, 60, 900)),
+    }[kind]()
 
 
 def test_a_grid_puts_images_in_reading_order():
@@ -110,11 +137,17 @@ def test_grids_of_colour_single_images_and_other_shapes():
     assert np.asarray(image_grid([[[-3.0, 7.0]]])).tolist() == [[0, 255]]
 
 
-@pytest.mark.parametrize(("x", "cause"), [
-    (np.zeros((0, 1, 4, 4)), "no images"), (np.zeros((2, 2, 4, 4)), "1 or 3 channels"),
-    (np.zeros((4, 4)), "shape"), (np.full((1, 2, 2), np.nan), "not finite"),
-    (np.full((1, 2, 2), 255, np.uint8), "up to 255"), (np.zeros((2, 1, 0, 4)), "no images"),
-])
+@pytest.mark.parametrize(
+    ("x", "cause"),
+    [
+        (np.zeros((0, 1, 4, 4)), "no images"),
+        (np.zeros((2, 2, 4, 4)), "1 or 3 channels"),
+        (np.zeros((4, 4)), "shape"),
+        (np.full((1, 2, 2), np.nan), "not finite"),
+        (np.full((1, 2, 2), 255, np.uint8), "up to 255"),
+        (np.zeros((2, 1, 0, 4)), "no images"),
+    ],
+)
 def test_images_that_cannot_be_shown(x, cause):
     with pytest.raises(DataError, match=cause):
         image_grid(x)
@@ -153,11 +186,14 @@ def test_image_pages_have_the_grids_in_their_size():
     x = rows("image", 100)
     pictures = Page(html(SUMMARY, [], {"x": x}, {"x": x[:10]}, {"x": 1 - x[:10]}, "image")).pictures()
     np.testing.assert_array_equal(
-        np.asarray(pictures["Grid of 64 samples, 8 in a row"]), np.asarray(image_grid(x[:64], 8)))
+        np.asarray(pictures["Grid of 64 samples, 8 in a row"]), np.asarray(image_grid(x[:64], 8))
+    )
     np.testing.assert_array_equal(
-        np.asarray(pictures["Grid of 10 originals, 4 in a row"]), np.asarray(image_grid(x[:10], 4)))
+        np.asarray(pictures["Grid of 10 originals, 4 in a row"]), np.asarray(image_grid(x[:10], 4))
+    )
     np.testing.assert_array_equal(
-        np.asarray(pictures["Grid of 10 reconstructions, 4 in a row"]), np.asarray(image_grid(1 - x[:10], 4)))
+        np.asarray(pictures["Grid of 10 reconstructions, 4 in a row"]), np.asarray(image_grid(1 - x[:10], 4))
+    )
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3, 41])
@@ -201,8 +237,13 @@ def test_sound_can_be_heard_and_is_never_clipped():
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_empty_run_has_a_page_that_says_so(kind):
     page = Page(html({}, [], None, None, None, kind))
-    for words in ("No training steps were recorded", "No samples were drawn", "No rows were reconstructed",
-                  "has not been evaluated", "No configuration was recorded"):
+    for words in (
+        "No training steps were recorded",
+        "No samples were drawn",
+        "No rows were reconstructed",
+        "has not been evaluated",
+        "No configuration was recorded",
+    ):
         assert words in page.words
     assert not page.images
 
@@ -221,8 +262,13 @@ def test_what_cannot_be_drawn_is_named_on_the_page(kind):
 
 
 def test_all_text_from_outside_is_escaped():
-    summary = {"title": EVIL, EVIL: EVIL, "data": {"name": EVIL}, "numbers": {EVIL: 1.0, "more": {"a": EVIL}},
-               "config": {"list": [EVIL, {"deep": EVIL}], EVIL: {EVIL: EVIL}}}
+    summary = {
+        "title": EVIL,
+        EVIL: EVIL,
+        "data": {"name": EVIL},
+        "numbers": {EVIL: 1.0, "more": {"a": EVIL}},
+        "config": {"list": [EVIL, {"deep": EVIL}], EVIL: {EVIL: EVIL}},
+    }
     history = [{"step": step, "split": EVIL, EVIL: 1.0 * step, "日": 2.0} for step in (1, 2)]
     source = html(summary, history, {EVIL: rows("image")}, None, None, "image")
     page = Page(source)

@@ -155,7 +155,8 @@ def test_streams_are_hashed_on_the_way_and_groups_leave_other_files(old):
 
 
 @pytest.mark.parametrize(
-    "name", ["", ".", "..", "a/b", "../a", ".lock", "manifest.json", "metrics.jsonl", "a.new", "samples"])
+    "name", ["", ".", "..", "a/b", "../a", ".lock", "manifest.json", "metrics.jsonl", "a.new", "samples"]
+)
 def test_names_that_a_run_cannot_hold(old, name):
     (old / "samples").mkdir()
     with pytest.raises(UsageError, match="cannot hold a file called"):
@@ -203,8 +204,10 @@ def test_a_second_writer_is_refused_by_name_and_readers_are_not(old):
         folder = RunFolder.open(old)
         assert contents(folder) == OLD
         assert (old / "state.pt.new").exists(), "a live writer's file is not ours to remove"
-        with pytest.raises(RunError, match=f"in use by process {child.pid} on .*: wait until it ends"), \
-                folder.lock(wait=0.1):
+        with (
+            pytest.raises(RunError, match=f"in use by process {child.pid} on .*: wait until it ends"),
+            folder.lock(wait=0.1),
+        ):
             pass
         with pytest.raises(RunError, match=str(child.pid)):
             folder.write({"state.pt": b"mine"})

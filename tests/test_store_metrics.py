@@ -20,8 +20,16 @@ def old(tmp_path):
 
 def test_metrics_are_strict_json_and_come_back_as_they_were(old):
     folder = RunFolder.open(old)
-    row = {"step": 1, "loss": math.nan, "up": math.inf, "down": np.float32(-math.inf), "kl": np.float64(0.5),
-           "per_site": {"z": np.array([1.0, math.nan])}, "split": "train", "n": np.int64(3)}
+    row = {
+        "step": 1,
+        "loss": math.nan,
+        "up": math.inf,
+        "down": np.float32(-math.inf),
+        "kl": np.float64(0.5),
+        "per_site": {"z": np.array([1.0, math.nan])},
+        "split": "train",
+        "n": np.int64(3),
+    }
     folder.append_metrics(row)
 
     def refuse(constant):
@@ -57,12 +65,30 @@ def test_a_damaged_line_in_the_middle_is_named(old):
 
 
 def test_a_configuration_comes_back_as_plain_values(old):
-    config = {"program": "vae", "model": {"x_shape": (1, 28, 28), "z_dim": np.int64(8)}, "lr": 1e-05,
-              "data": Path("a") / "b", "compile": "off", "valid": None, "betas": (0.9, np.float64(0.5)),
-              "note": "naïve: yes", "big": 1e20, "flag": True}
-    plain = {"program": "vae", "model": {"x_shape": [1, 28, 28], "z_dim": 8}, "lr": 1e-05, "data": "a/b",
-             "compile": "off", "valid": None, "betas": [0.9, 0.5], "note": "naïve: yes", "big": 1e20,
-             "flag": True}
+    config = {
+        "program": "vae",
+        "model": {"x_shape": (1, 28, 28), "z_dim": np.int64(8)},
+        "lr": 1e-05,
+        "data": Path("a") / "b",
+        "compile": "off",
+        "valid": None,
+        "betas": (0.9, np.float64(0.5)),
+        "note": "naïve: yes",
+        "big": 1e20,
+        "flag": True,
+    }
+    plain = {
+        "program": "vae",
+        "model": {"x_shape": [1, 28, 28], "z_dim": 8},
+        "lr": 1e-05,
+        "data": "a/b",
+        "compile": "off",
+        "valid": None,
+        "betas": [0.9, 0.5],
+        "note": "naïve: yes",
+        "big": 1e20,
+        "flag": True,
+    }
     folder = RunFolder.open(old)
     folder.write({"config.yaml": write_config(config)})
     assert RunFolder.open(old).config() == plain

@@ -49,34 +49,56 @@ def test_the_same_seed_gives_the_same_weights_and_the_users_noise_is_left_alone(
     torch.manual_seed(5)
     one = fit(vae(), small_data(), epochs=2, batch_size=32, seed=3)
     assert torch.equal(torch.rand(3), expected)
-    assert same(one.bound.weights(), fit(vae(), small_data(), epochs=2, batch_size=32, seed=3).bound.weights())
-    assert not same(one.bound.weights(), fit(vae(), small_data(), epochs=2, batch_size=32, seed=4).bound.weights())
+    assert same(
+        one.bound.weights(), fit(vae(), small_data(), epochs=2, batch_size=32, seed=3).bound.weights()
+    )
+    assert not same(
+        one.bound.weights(), fit(vae(), small_data(), epochs=2, batch_size=32, seed=4).bound.weights()
+    )
 
 
 @pytest.mark.parametrize("program", ["vae", "vqvae"])
 @pytest.mark.parametrize("stop_at", [1, 3, 5])
 def test_a_run_stopped_anywhere_resumes_to_the_same_bits(tmp_path, program, stop_at):
     if program == "vae":
-        made, found, objective = vae(), data.of(np.random.default_rng(0).random((70, 4, 4)), levels=None, kind="image"), ELBO(warm_up=5)
+        made, found, objective = (
+            vae(),
+            data.of(np.random.default_rng(0).random((70, 4, 4)), levels=None, kind="image"),
+            ELBO(warm_up=5),
+        )
     else:
         made = load("vqvae", codes=8, code_dim=4, hidden=8)
         found, objective = np.random.default_rng(0).random((70, 1, 8, 8)).astype("f"), ELBO()
     if program == "vae":
         found = data.of(found, binarize="dynamic")
-    options = {"epochs": 3, "batch_size": 32, "ema": 0.9, "clip_norm": 1.0, "log_every": 3, "checkpoint_every": 0.0}
+    options = {
+        "epochs": 3,
+        "batch_size": 32,
+        "ema": 0.9,
+        "clip_norm": 1.0,
+        "log_every": 3,
+        "checkpoint_every": 0.0,
+    }
     whole = fit(made, found, objective, out=tmp_path / "whole", **options)
 
     def interrupt(event, state):
         if event in ("log", "valid") and state["position"].step >= stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    part = fit(made, found, objective, out=tmp_path / "part", callbacks=[interrupt], **options | {"log_every": 1})
+    part = fit(
+        made, found, objective, out=tmp_path / "part", callbacks=[interrupt], **options | {"log_every": 1}
+    )
     assert part.stopped_by == "SIGTERM"
     assert part.steps < whole.steps
     going_on = resume(tmp_path / "part", data=found, log_every=3)
     assert same(going_on.bound.weights(), whole.bound.weights())
     for name in ("weights.safetensors", "position.json"):
-        one, other = (json.loads((tmp_path / f / name).read_text()) if name.endswith("json") else (tmp_path / f / name).read_bytes() for f in ("whole", "part"))
+        one, other = (
+            json.loads((tmp_path / f / name).read_text())
+            if name.endswith("json")
+            else (tmp_path / f / name).read_bytes()
+            for f in ("whole", "part")
+        )
         if name.endswith("json"):
             one.pop("seconds"), other.pop("seconds")
         assert one == other
@@ -100,13 +122,22 @@ def test_early_stopping_keeps_the_best_weights_on_validation(tmp_path):
     assert len(bounds) < 400
     assert int(np.argmax(bounds)) == len(bounds) - 4
     assert evaluate(run, "valid")["elbo_nats"] == pytest.approx(max(bounds), abs=1e-9)
-    assert evaluate(open_run(tmp_path / "run", data=small_data(16)), "valid")["elbo_nats"] == pytest.approx(max(bounds), abs=1e-9)
+    assert evaluate(open_run(tmp_path / "run", data=small_data(16)), "valid")["elbo_nats"] == pytest.approx(
+        max(bounds), abs=1e-9
+    )
 
 
 def test_the_average_of_the_weights_is_what_is_kept():
     seen = []
     options = {"max_steps": 4, "batch_size": 70, "keep": "last", "log_every": 1}
-    fit(vae(), small_data(), callbacks=[lambda event, state: seen.append(state["run"].bound.weights()) if event == "log" else None], **options)
+    fit(
+        vae(),
+        small_data(),
+        callbacks=[
+            lambda event, state: seen.append(state["run"].bound.weights()) if event == "log" else None
+        ],
+        **options,
+    )
     kept = fit(vae(), small_data(), ema=0.5, **options).bound.weights()
     start = bind(vae().adapted_to(small_data()), seed=0).weights()
     name = "decoder.body.layers.0.weight"
@@ -153,8 +184,19 @@ def test_impossible_options_are_refused_by_name(changes, message):
 
 def test_a_loss_that_is_not_a_number_ends_the_run_and_keeps_the_last_checkpoint(tmp_path):
     with pytest.raises(RunError, match="the loss became"):
-        fit(load("vae", likelihood="poisson", **SMALL), 50 * rows(), max_steps=200, batch_size=35, lr=50.0, log_every=1, checkpoint_every=0.0, out=tmp_path / "run")
-    assert np.isfinite(open_run(tmp_path / "run", data=50 * rows()).bound.weights()["encoder.body.layers.0.bias"]).all()
+        fit(
+            load("vae", likelihood="poisson", **SMALL),
+            50 * rows(),
+            max_steps=200,
+            batch_size=35,
+            lr=50.0,
+            log_every=1,
+            checkpoint_every=0.0,
+            out=tmp_path / "run",
+        )
+    assert np.isfinite(
+        open_run(tmp_path / "run", data=50 * rows()).bound.weights()["encoder.body.layers.0.bias"]
+    ).all()
 
 
 def test_two_programs_train_independently_in_one_process():
@@ -177,7 +219,9 @@ def test_two_programs_train_independently_in_one_process():
     assert not list(pyro.get_param_store().keys())
 
 
-@pytest.mark.parametrize("objective", [Trace_ELBO(), pyro.infer.TraceMeanField_ELBO(), "pyro.infer.Trace_ELBO", IWAE(3)])
+@pytest.mark.parametrize(
+    "objective", [Trace_ELBO(), pyro.infer.TraceMeanField_ELBO(), "pyro.infer.Trace_ELBO", IWAE(3)]
+)
 def test_any_objective_goes_through_the_same_trainer(objective):
     run = fit(vae(), small_data(), objective, max_steps=100, batch_size=70, lr=1e-2, log_every=10)
     losses = [row["loss"] for row in run.history if row["split"] == "train"]
@@ -195,7 +239,11 @@ def test_a_callable_is_an_objective():
 @pytest.mark.parametrize("kind", ["tensor", "pair", "dict"])
 def test_a_data_loader_is_data(kind):
     x = torch.from_numpy(rows())
-    items = {"tensor": list(x), "pair": list(zip(x, torch.arange(70), strict=True)), "dict": [{"x": one} for one in x]}[kind]
+    items = {
+        "tensor": list(x),
+        "pair": list(zip(x, torch.arange(70), strict=True)),
+        "dict": [{"x": one} for one in x],
+    }[kind]
     loader = torch.utils.data.DataLoader(items, batch_size=32)
     run = fit(vae(), loader, epochs=2)
     assert run.steps == 6
@@ -225,11 +273,19 @@ def example(name, n=6):
     """A small program of the gallery and a batch for it."""
     rng = np.random.default_rng(0)
     if name == "counts":
-        batch = {"x": rng.poisson(3, (n, 5)), "batch": rng.integers(0, 2, n), "size": rng.random(n).astype("f") + 0.5}
+        batch = {
+            "x": rng.poisson(3, (n, 5)),
+            "batch": rng.integers(0, 2, n),
+            "size": rng.random(n).astype("f") + 0.5,
+        }
         return load(name, x_shape=(5,), num_batches=2), batch
     if name == "linear_gaussian":
         return load(name, x_shape=(5,)), {"x": rng.normal(size=(n, 5)).astype("f")}
-    fields = {"vae": SMALL, "hvae": {"z_dims": (4, 3), "hidden": (8, 8)}, "vqvae": {"codes": 8, "code_dim": 4, "hidden": 8}}[name]
+    fields = {
+        "vae": SMALL,
+        "hvae": {"z_dims": (4, 3), "hidden": (8, 8)},
+        "vqvae": {"codes": 8, "code_dim": 4, "hidden": 8},
+    }[name]
     return load(name, x_shape=(1, 8, 8), **fields), {"x": (rng.random((n, 1, 8, 8)) < 0.5).astype("f")}
 
 
@@ -237,7 +293,9 @@ def example(name, n=6):
 @pytest.mark.parametrize("name", ["vae", "hvae", "counts", "vqvae"])
 def test_training_on_cuda_follows_the_cpu(name):
     program, batch = example(name, 64)
-    on = {device: fit(program, batch, max_steps=20, batch_size=32, device=device) for device in ("cpu", "cuda")}
+    on = {
+        device: fit(program, batch, max_steps=20, batch_size=32, device=device) for device in ("cpu", "cuda")
+    }
     elbo = {device: evaluate(run, "train")["elbo_nats"] for device, run in on.items()}
     assert elbo["cuda"] == pytest.approx(elbo["cpu"], rel=0.1)
 

@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["Run", "bind", "check", "evaluate", "fit", "load", "open_run", "posterior", "resume"]
 
 
-def bind(program: Program, backend: str = "pyro", *, num_data: int | None = None, seed: int = 0, device: str = "cpu") -> Any:
+def bind(
+    program: Program,
+    backend: str = "pyro",
+    *,
+    num_data: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Any:
     """Bind a declared program to a backend.
 
     Parameters

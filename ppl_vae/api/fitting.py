@@ -12,15 +12,15 @@ from tqdm import tqdm
 from ppl_vae import data as data_sets
 from ppl_vae import gallery
 from ppl_vae.api import recorded
+from ppl_vae.api.loaders import Loader, described, is_loader
+from ppl_vae.api.run import CONFIG, WEIGHTS, Run, make_bound
+from ppl_vae.api.signals import stop_request
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.data import Data
-from ppl_vae.errors import ProgramError, RunError, UsageError
-from ppl_vae.api.loaders import Loader, described, is_loader
+from ppl_vae.errors import ProgramError, UsageError
 from ppl_vae.objectives import ELBO
 from ppl_vae.options import Training
 from ppl_vae.program import PlainProgram, Program
-from ppl_vae.api.run import CONFIG, WEIGHTS, Run, make_bound
-from ppl_vae.api.signals import stop_request
 from ppl_vae.store import RunFolder, read_config, write_config
 from ppl_vae.training import Loop, Position, Rows
 
@@ -97,8 +97,16 @@ def fit(
     return _trained(run, loop, resume, list(callbacks), progress, tensorboard)
 
 
-def resume(out: str | Path, *, model_file: str | Path | None = None, callbacks: Iterable[Callback] = (), progress: bool | None = None,
-           tensorboard: bool = False, data: Any = None, **changes: Any) -> Run:
+def resume(
+    out: str | Path,
+    *,
+    model_file: str | Path | None = None,
+    callbacks: Iterable[Callback] = (),
+    progress: bool | None = None,
+    tensorboard: bool = False,
+    data: Any = None,
+    **changes: Any,
+) -> Run:
     """Go on with an interrupted run, bit by bit as if it had not been interrupted.
 
     Parameters
@@ -139,7 +147,9 @@ def program_of(given: Any) -> Program | PlainProgram:
     if isinstance(given, type) and issubclass(given, Program):
         return given()
     if not isinstance(given, (Program, PlainProgram)):
-        raise ProgramError(f"{given!r} is no program: give a Program, a pair (model, guide), or a name or path")
+        raise ProgramError(
+            f"{given!r} is no program: give a Program, a pair (model, guide), or a name or path"
+        )
     return given
 
 
@@ -195,10 +205,14 @@ def _same_run(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
             raise UsageError(f"{out} was trained with another {part}: {remedy}")
     for name, value in now["training"].items():
         if name not in CHANGES and before["training"].get(name, value) != value:
-            raise UsageError(f"{out} was trained with {name}={before['training'][name]}, not {value}: {remedy}")
+            raise UsageError(
+                f"{out} was trained with {name}={before['training'][name]}, not {value}: {remedy}"
+            )
 
 
-def _trained(run: Run, loop: Loop, resume: bool, callbacks: list[Callback], progress: bool | None, tensorboard: bool) -> Run:
+def _trained(
+    run: Run, loop: Loop, resume: bool, callbacks: list[Callback], progress: bool | None, tensorboard: bool
+) -> Run:
     folder = run.folder
     if folder is None:
         return _run_loop(run, loop, callbacks, progress)
@@ -215,7 +229,10 @@ def _trained(run: Run, loop: Loop, resume: bool, callbacks: list[Callback], prog
 
 def _run_loop(run: Run, loop: Loop, callbacks: list[Callback], progress: bool | None) -> Run:
     shown = sys.stderr.isatty() if progress is None else progress
-    with stop_request() as stop, tqdm(total=loop.total, initial=loop.position.step, disable=not shown, unit="step") as bar:
+    with (
+        stop_request() as stop,
+        tqdm(total=loop.total, initial=loop.position.step, disable=not shown, unit="step") as bar,
+    ):
 
         def emit(event: str, position: Position, row: dict[str, Any]) -> None:
             if run.folder is not None and row:

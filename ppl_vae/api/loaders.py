@@ -15,7 +15,12 @@ LOADER = "loader"
 
 def is_loader(data: Any) -> bool:
     """Tell a loader of batches from arrays, dicts, tables, names and Data."""
-    return hasattr(data, "__iter__") and hasattr(data, "__len__") and not hasattr(data, "shape") and not isinstance(data, (str, Mapping, Data, list, tuple))
+    return (
+        hasattr(data, "__iter__")
+        and hasattr(data, "__len__")
+        and not hasattr(data, "shape")
+        and not isinstance(data, (str, Mapping, Data, list, tuple))
+    )
 
 
 class Loader:
@@ -26,7 +31,11 @@ class Loader:
         if not len(loader):
             raise DataError("the loader yields no batches")
         dataset = getattr(loader, "dataset", None)
-        self.rows = len(dataset) if hasattr(dataset, "__len__") else len(loader) * (getattr(loader, "batch_size", None) or 1)
+        self.rows = (
+            len(dataset)
+            if hasattr(dataset, "__len__")
+            else len(loader) * (getattr(loader, "batch_size", None) or 1)
+        )
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -44,9 +53,19 @@ class Loader:
             parts = item if isinstance(item, (tuple, list)) else (item,)
             item = dict(zip(data_fields(program), parts, strict=False))
         arrays = {name: np.asarray(value) for name, value in item.items()}
-        return SimpleNamespace(fields=tuple(arrays), shape=lambda name: arrays[name].shape[1:], raw=lambda split: arrays)
+        return SimpleNamespace(
+            fields=tuple(arrays), shape=lambda name: arrays[name].shape[1:], raw=lambda split: arrays
+        )
 
 
 def described(loader: Loader) -> Data:
     """Return a description of a loader's data: its number of rows and nothing else."""
-    return Data(LOADER, {"train": {"row": np.arange(loader.rows)}}, "vector", None, "none", "the loader's own", "a DataLoader")
+    return Data(
+        LOADER,
+        {"train": {"row": np.arange(loader.rows)}},
+        "vector",
+        None,
+        "none",
+        "the loader's own",
+        "a DataLoader",
+    )

@@ -21,7 +21,12 @@ LIBRARIES = ("ppl-vae", "torch", "pyro-ppl", "lightning-fabric", "jax", "numpyro
 
 
 def configuration(
-    program: Program | PlainProgram, data: Data, objective: Any, training: Training, backend: str, compile: str
+    program: Program | PlainProgram,
+    data: Data,
+    objective: Any,
+    training: Training,
+    backend: str,
+    compile: str,
 ) -> dict[str, Any]:
     """Return the resolved configuration of a run, as plain values."""
     return {
@@ -57,7 +62,11 @@ def objective_text(objective: Any) -> str:
     for name, kind in objectives.OBJECTIVES.items():
         if type(objective) is kind:
             changed = [f for f in fields(objective) if getattr(objective, f.name) != f.default]
-            return f"{name}({','.join(f'{f.name}={_text(getattr(objective, f.name))}' for f in changed)})" if changed else name
+            return (
+                f"{name}({','.join(f'{f.name}={_text(getattr(objective, f.name))}' for f in changed)})"
+                if changed
+                else name
+            )
     module = type(objective).__module__.split(".")[0]
     if module in ("pyro", "numpyro"):
         return f"{module}.infer.{type(objective).__name__}"
@@ -114,7 +123,9 @@ def same_data(config: Mapping[str, Any], data: Data) -> Data:
     """Return the data as the run was trained on it; refuses other data."""
     described = config["data"]
     if data.sha256 != described["sha256"]:
-        raise RunError(f"{data.name!r} is not what the run was trained on (its sha256 differs): name the right data with --data")
+        raise RunError(
+            f"{data.name!r} is not what the run was trained on (its sha256 differs): name the right data with --data"
+        )
     return with_binarize(data, described["binarize"])
 
 
@@ -138,4 +149,6 @@ def check_backend(program: Program | PlainProgram, backend: str) -> None:
         raise UsageError(f"unknown backend {backend!r}: choose one of {', '.join(NAMES)}")
     if backend not in program.backends:
         name = getattr(program, "name", type(program).__name__)
-        raise UsageError(f"{name} runs on {', '.join(program.backends)} only: choose --backend {program.backends[0]}")
+        raise UsageError(
+            f"{name} runs on {', '.join(program.backends)} only: choose --backend {program.backends[0]}"
+        )

@@ -99,9 +99,13 @@ class Run:
             array = array.astype(np.float32) if array.dtype == np.float64 else array
             expected = getattr(self.program, f"{name}_shape", None)
             if expected is not None and array.shape[1:] != tuple(expected):
-                raise DataError(f"{name} has shape {array.shape[1:]} a row, the program was trained on {tuple(expected)}")
+                raise DataError(
+                    f"{name} has shape {array.shape[1:]} a row, the program was trained on {tuple(expected)}"
+                )
             if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise DataError(f"{name} holds NaN or infinity in row {int(np.argwhere(~np.isfinite(array))[0][0])}: remove or mask it")
+                raise DataError(
+                    f"{name} holds NaN or infinity in row {int(np.argwhere(~np.isfinite(array))[0][0])}: remove or mask it"
+                )
             ready[name] = array
         return ready
 
@@ -109,11 +113,17 @@ class Run:
         """Return the guide's latents of rows by site, [N, *event]: means, or one draw; of a code site also the codes' numbers."""
         return self._verbs.encode(self.bound, self._rows(x), draw=draw, seed=seed)
 
-    def decode(self, latents: Any, *, covariates: Mapping[str, Any] | None = None, seed: int = 0) -> dict[str, np.ndarray]:
+    def decode(
+        self, latents: Any, *, covariates: Mapping[str, Any] | None = None, seed: int = 0
+    ) -> dict[str, np.ndarray]:
         """Return the likelihood's centre for latents by site (an array: the only or the lowest site), by observed field."""
         if not isinstance(latents, Mapping):
             latents = {self._first_latent(): latents}
-        latents = {name: np.asarray(value, np.float32) for name, value in latents.items() if not name.endswith("_codes")}
+        latents = {
+            name: np.asarray(value, np.float32)
+            for name, value in latents.items()
+            if not name.endswith("_codes")
+        }
         return self._verbs.decode(self.bound, latents, covariates=_arrays(covariates), seed=seed)
 
     def _first_latent(self) -> str:
@@ -123,7 +133,9 @@ class Run:
             raise UsageError(f"the program has the latents {', '.join(names)}: give a dict of arrays by name")
         return names[0]
 
-    def sample(self, n: int, *, covariates: Mapping[str, Any] | None = None, seed: int = 0) -> dict[str, np.ndarray]:
+    def sample(
+        self, n: int, *, covariates: Mapping[str, Any] | None = None, seed: int = 0
+    ) -> dict[str, np.ndarray]:
         """Draw n rows from the prior: every local site by name, and `<field>_mean`, the centre of its likelihood."""
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise UsageError(f"n={n!r}: give a number of samples of at least 1")
@@ -137,7 +149,9 @@ class Run:
         """Return the terms of the plain bound of every row, in nats."""
         return self._verbs.score(self.bound, self._rows(x), importance_samples, seed=seed)
 
-    def draws(self, x: Any, num_samples: int = 100, *, method: str = "guide", seed: int = 0) -> PosteriorDraws:
+    def draws(
+        self, x: Any, num_samples: int = 100, *, method: str = "guide", seed: int = 0
+    ) -> PosteriorDraws:
         """Return draws of the latents given rows, and all that goes with them, as arrays; see `ppl_vae.posterior`."""
         return self._verbs.draws(self.bound, self._rows(x), num_samples, method=method, seed=seed)
 
@@ -173,19 +187,32 @@ def evaluate(
     dict
         In nats a datum. `per_row` holds the arrays `elbo` and `iw`, [N], so that two runs compare with paired errors.
     """
-    chosen = run.data if data is None else recorded.with_binarize(data_sets.of(data), run.config["data"]["binarize"])
+    chosen = (
+        run.data
+        if data is None
+        else recorded.with_binarize(data_sets.of(data), run.config["data"]["binarize"])
+    )
     if chosen is None:
         raise UsageError("the run's data is not at hand: give it as data=... (on the command line --data)")
     if not chosen.num_rows(split):
-        raise UsageError(f"{chosen.name} has no rows in the split {split!r}: it has {', '.join(chosen.splits)}")
+        raise UsageError(
+            f"{chosen.name} has no rows in the split {split!r}: it has {', '.join(chosen.splits)}"
+        )
     if importance_samples is not None and importance_samples < 1:
         raise UsageError(f"importance_samples={importance_samples}: give at least 1")
     # A row may not depend on the seed of the draws through its bits: these belong to the protocol.
     scores = run.score(chosen.rows(split), importance_samples, seed=seed)
-    result = summary(scores, chosen.levels) | {"split": split, "data": chosen.name, "binarize": chosen.binarize}
+    result = summary(scores, chosen.levels) | {
+        "split": split,
+        "data": chosen.name,
+        "binarize": chosen.binarize,
+    }
     result |= _reconstructed(run, chosen.rows(split))
     result |= {"program": run.name, "backend": run.backend, "steps": run.steps}
-    return result | {"per_row": {"elbo": scores.elbo, "rate": scores.rate} | ({} if scores.iw is None else {"iw": scores.iw})}
+    return result | {
+        "per_row": {"elbo": scores.elbo, "rate": scores.rate}
+        | ({} if scores.iw is None else {"iw": scores.iw})
+    }
 
 
 def _reconstructed(run: Run, rows: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -200,7 +227,9 @@ def _reconstructed(run: Run, rows: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return result
 
 
-def open_run(path: str | Path, *, model_file: str | Path | None = None, data: Any = None, device: str = "cpu") -> Run:
+def open_run(
+    path: str | Path, *, model_file: str | Path | None = None, data: Any = None, device: str = "cpu"
+) -> Run:
     """Open a run folder.
 
     Parameters
@@ -225,7 +254,9 @@ def open_run(path: str | Path, *, model_file: str | Path | None = None, data: An
     try:
         run.bound.load_weights(load_tensors(folder.read(WEIGHTS)))
     except SafetensorError as error:
-        raise RunError(f"{folder.path / WEIGHTS} cannot be read ({error}): restore it from a copy of the run") from None
+        raise RunError(
+            f"{folder.path / WEIGHTS} cannot be read ({error}): restore it from a copy of the run"
+        ) from None
     run.bound.eval()
     return run
 

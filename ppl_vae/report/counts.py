@@ -53,8 +53,11 @@ def _mean_variance(sets: dict[str, np.ndarray]) -> str:
     plots.label(ax, "mean and variance of each column", "mean", "variance")
     plots.legend(ax)
     ratios = "; ".join(f"{name} {tags.plain(_ratio(values))}" for name, values in sets.items())
-    return tags.picture(plots.png(figure), f"Variance against mean, a point a column. Mean ratio: {ratios}",
-                        f"variance over mean (1 for Poisson): {ratios}")
+    return tags.picture(
+        plots.png(figure),
+        f"Variance against mean, a point a column. Mean ratio: {ratios}",
+        f"variance over mean (1 for Poisson): {ratios}",
+    )
 
 
 def _ratio(values: np.ndarray) -> float:

@@ -8,8 +8,13 @@ import numpy as np
 from ppl_vae.report import plots, tags
 
 _COLOURS = {"train": plots.BLUE, "valid": plots.ORANGE}
-_NAMED = (("elbo_nats", "bound, nats a datum"), ("rate_nats", "rate, nats a datum"),
-          ("distortion_nats", "distortion, nats a datum"), ("beta", "beta"), ("lr", "learning rate"))
+_NAMED = (
+    ("elbo_nats", "bound, nats a datum"),
+    ("rate_nats", "rate, nats a datum"),
+    ("distortion_nats", "distortion, nats a datum"),
+    ("beta", "beta"),
+    ("lr", "learning rate"),
+)
 _AXES = ("step", "epoch", "seconds")
 _MOST = 16
 FEW = 40
@@ -34,8 +39,9 @@ def gather(history: list[dict]) -> tuple[str, dict[str, Curve]]:
         for name, value in row.items():
             if name not in _AXES and _number(value):
                 points.setdefault(name, {}).setdefault(str(row.get("split", "train")), []).append((at, value))
-    return axis, {name: {split: _arrays(pairs) for split, pairs in splits.items()}
-                  for name, splits in points.items()}
+    return axis, {
+        name: {split: _arrays(pairs) for split, pairs in splits.items()} for name, splits in points.items()
+    }
 
 
 def figures(history: list[dict]) -> str:
@@ -62,8 +68,9 @@ def _figure(name: str, title: str, curve: Curve, axis: str) -> str:
     plots.label(ax, title, x=axis)
     plots.legend(ax)
     ends = "; ".join(f"{split} {_last(values)}" for split, (_, values) in curve.items())
-    return tags.picture(plots.png(figure), f"Curve of {title} against {axis}. Last values: {ends}",
-                        f"{name} (last: {ends})")
+    return tags.picture(
+        plots.png(figure), f"Curve of {title} against {axis}. Last values: {ends}", f"{name} (last: {ends})"
+    )
 
 
 def _last(values: np.ndarray) -> str:

@@ -74,8 +74,9 @@ def _as_images(x) -> np.ndarray:
     if x.ndim == 3:
         x = x[:, None]
     if x.ndim != 4 or x.shape[1] not in (1, 3):
-        raise DataError(f"images have the shape {x.shape}: "
-                        "give [N, C, H, W] with 1 or 3 channels, or [N, H, W]")
+        raise DataError(
+            f"images have the shape {x.shape}: give [N, C, H, W] with 1 or 3 channels, or [N, H, W]"
+        )
     if x.size == 0:
         raise DataError(f"there are no images to show (shape {x.shape}): give at least one")
     if x.dtype.kind in "iu" and x.max() > 1:

@@ -31,8 +31,14 @@ audio { width: 100%; }
 """
 
 
-def html(run_summary: Mapping, history: list[dict], samples=None, originals=None, reconstructions=None,
-         kind: str = "image") -> str:
+def html(
+    run_summary: Mapping,
+    history: list[dict],
+    samples=None,
+    originals=None,
+    reconstructions=None,
+    kind: str = "image",
+) -> str:
     """Write the page of a run.
 
     Parameters
@@ -62,11 +68,27 @@ def html(run_summary: Mapping, history: list[dict], samples=None, originals=None
         raise UsageError(f"unknown kind of data {kind!r}: choose one of {', '.join(KINDS)}")
     drawn, data, made = _main(samples), _main(originals), _main(reconstructions)
     parts = [_about(run_summary), _numbers(run_summary), _curves(history)]
-    parts.append(_pictures("Samples", KINDS[kind].samples, drawn, data, run_summary,
-                           missing=None if drawn is not None else "No samples were drawn."))
+    parts.append(
+        _pictures(
+            "Samples",
+            KINDS[kind].samples,
+            drawn,
+            data,
+            run_summary,
+            missing=None if drawn is not None else "No samples were drawn.",
+        )
+    )
     absent = made is None or data is None
-    parts.append(_pictures("Reconstructions", KINDS[kind].reconstructions, made, data, run_summary,
-                           missing="No rows were reconstructed." if absent else None))
+    parts.append(
+        _pictures(
+            "Reconstructions",
+            KINDS[kind].reconstructions,
+            made,
+            data,
+            run_summary,
+            missing="No rows were reconstructed." if absent else None,
+        )
+    )
     parts.append(_configuration(run_summary))
     return _page(str(run_summary.get("title") or "Run"), parts)
 
@@ -90,8 +112,11 @@ def _about(summary: Mapping) -> str:
 
 def _numbers(summary: Mapping) -> str:
     numbers = summary.get("numbers") or {}
-    body = tags.table(tags.flat(numbers), "Results, in the units that the names end in") if numbers else \
-        tags.paragraph("The run has not been evaluated.", note=True)
+    body = (
+        tags.table(tags.flat(numbers), "Results, in the units that the names end in")
+        if numbers
+        else tags.paragraph("The run has not been evaluated.", note=True)
+    )
     return tags.section("Numbers", body)
 
 
@@ -111,8 +136,11 @@ def _pictures(title: str, draw, x, data, summary: Mapping, missing: str | None) 
 
 def _configuration(summary: Mapping) -> str:
     config = summary.get("config") or {}
-    body = tags.table(tags.flat(config), "As options are written on the command line") if config else \
-        tags.paragraph("No configuration was recorded.", note=True)
+    body = (
+        tags.table(tags.flat(config), "As options are written on the command line")
+        if config
+        else tags.paragraph("No configuration was recorded.", note=True)
+    )
     return tags.section("Configuration", body)
 
 

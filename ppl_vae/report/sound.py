@@ -25,7 +25,8 @@ def reconstructions(x, data, summary) -> str:
     rate, pairs = _rate(summary), zip(_mono(data)[:MOST], _mono(x)[:MOST], strict=False)
     return _rate_note(rate) + "".join(
         tags.side_by_side(player(a, f"original {i}", rate[0]), player(b, f"reconstruction {i}", rate[0]))
-        for i, (a, b) in enumerate(pairs))
+        for i, (a, b) in enumerate(pairs)
+    )
 
 
 def player(row: np.ndarray, name: str, rate: int) -> str:
@@ -34,12 +35,13 @@ def player(row: np.ndarray, name: str, rate: int) -> str:
     seconds = len(row) / rate
     above.plot(np.arange(len(row)) / rate, row, linewidth=0.6, color=plots.BLUE)
     plots.label(above, name, y="amplitude")
-    below.imshow(spectrogram(row), origin="lower", aspect="auto", cmap="magma",
-                 extent=(0, seconds, 0, rate / 2000))
+    below.imshow(
+        spectrogram(row), origin="lower", aspect="auto", cmap="magma", extent=(0, seconds, 0, rate / 2000)
+    )
     below.grid(False)
     plots.label(below, x="seconds", y="kHz")
     alt = f"Waveform and spectrogram of {name}, {tags.plain(seconds)} seconds"
-    return f'<div>{tags.picture(plots.png(figure), alt, name)}{tags.audio(wav(row, rate), name)}</div>'
+    return f"<div>{tags.picture(plots.png(figure), alt, name)}{tags.audio(wav(row, rate), name)}</div>"
 
 
 def spectrogram(row: np.ndarray) -> np.ndarray:

@@ -43,8 +43,9 @@ def section(title: str, body: str) -> str:
 def table(rows: Iterable[tuple[str, object]], caption: str) -> str:
     """Names and values, one row each."""
     cells = "\n".join(
-        f'<tr><th scope="row">{escape(str(name))}</th><td>{text(value)}</td></tr>' for name, value in rows)
-    return f"<div class=\"scroll\"><table>\n<caption>{escape(caption)}</caption>\n{cells}\n</table></div>"
+        f'<tr><th scope="row">{escape(str(name))}</th><td>{text(value)}</td></tr>' for name, value in rows
+    )
+    return f'<div class="scroll"><table>\n<caption>{escape(caption)}</caption>\n{cells}\n</table></div>'
 
 
 def flat(values: Mapping, prefix: str = "") -> Iterable[tuple[str, object]]:
@@ -65,8 +66,10 @@ def data_uri(content: bytes, kind: str) -> str:
 def picture(png: bytes, alt: str, caption: str, width: int | None = None) -> str:
     """A PNG with a caption; `width` enlarges small pictures without smoothing."""
     size = f' width="{width}" class="pixels"' if width else ""
-    return (f'<figure><img src="{data_uri(png, "image/png")}" alt="{escape(alt)}"{size}>'
-            f"<figcaption>{escape(caption)}</figcaption></figure>")
+    return (
+        f'<figure><img src="{data_uri(png, "image/png")}" alt="{escape(alt)}"{size}>'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
 
 
 def audio(wav: bytes, label: str) -> str:

@@ -17,7 +17,8 @@ def samples(x, data, summary) -> str:
     if len(dims) > 1:
         raise DataError(f"data and samples have different numbers of columns ({sorted(dims)})")
     draw, title = {1: (_histogram, "histogram"), 2: (_scatter, "scatter plot")}.get(
-        dims.pop(), (_quantiles, "mean and 5 to 95 % range of each dimension"))
+        dims.pop(), (_quantiles, "mean and 5 to 95 % range of each dimension")
+    )
     figure, (ax,) = plots.axes(width=8, height=4)
     for index, (name, values) in enumerate(sets.items()):
         draw(ax, name, values, index - 0.5)

@@ -13,7 +13,8 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
 
 
 def write_config(config: dict) -> bytes:
@@ -61,8 +62,10 @@ def _plain(value, place: str):
     for kind in (bool, int, float, str):
         if isinstance(value, kind):
             return kind(value)
-    raise UsageError(f"{place} is a {type(value).__name__}, which a configuration cannot hold: "
-                     "give numbers, text, lists and mappings only")
+    raise UsageError(
+        f"{place} is a {type(value).__name__}, which a configuration cannot hold: "
+        "give numbers, text, lists and mappings only"
+    )
 
 
 def _key(key, place: str):

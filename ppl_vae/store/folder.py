@@ -190,8 +190,9 @@ class RunFolder:
             return self._manifest.files[name]
         except KeyError:
             held = ", ".join(self.names()) or "no files"
-            raise RunError(f"{self.path} has no {name} (it holds {held}): "
-                           "train the run first, or name another run") from None
+            raise RunError(
+                f"{self.path} has no {name} (it holds {held}): train the run first, or name another run"
+            ) from None
 
     def _staged(self) -> Iterator[Path]:
         return (path for path in self.path.glob("*" + disk.STAGED) if path.is_file())
@@ -223,8 +224,10 @@ def _refuse_occupied(path: Path) -> None:
         raise UsageError(f"{path} is a file: choose another folder with --out")
     if (path / manifest.NAME).exists():
         if not _is_bare(path):
-            raise UsageError(f"{path} already holds a run: go on with it with --resume, "
-                             "or choose another folder with --out")
+            raise UsageError(
+                f"{path} already holds a run: go on with it with --resume, "
+                "or choose another folder with --out"
+            )
     elif path.is_dir() and {entry.name for entry in path.iterdir()} - _LEFTOVERS:
         raise UsageError(f"{path} is not empty and holds no run: choose another folder with --out")
 
@@ -240,8 +243,10 @@ def _is_bare(path: Path) -> bool:
 def _check_name(name: str, folder: Path) -> None:
     bad = not name or name.startswith(".") or Path(name).name != name or "\\" in name
     if bad or name in _RESERVED or name.endswith(disk.STAGED) or (folder / name).is_dir():
-        raise UsageError(f"a run folder cannot hold a file called {name!r}: "
-                         "give a plain file name that the folder does not use itself")
+        raise UsageError(
+            f"a run folder cannot hold a file called {name!r}: "
+            "give a plain file name that the folder does not use itself"
+        )
 
 
 def _content(path: Path) -> bytes | None:
@@ -265,5 +270,7 @@ def _damage(path: Path, entry: Entry) -> str:
 
 def _failed(verb: str, path: Path, error: OSError) -> RunError:
     remedy = "free space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check the disk and permissions"
-    return RunError(f"cannot {verb} {path} ({error.strerror or error}): {remedy}, then go on with --resume; "
-                    "what was saved before is intact")
+    return RunError(
+        f"cannot {verb} {path} ({error.strerror or error}): {remedy}, then go on with --resume; "
+        "what was saved before is intact"
+    )

@@ -31,16 +31,19 @@ def acquire(folder: Path, wait: float) -> int:
     try:
         handle = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        raise RunError(f"cannot write to {folder} ({error.strerror or error}): "
-                       "check that the folder exists and its permissions") from error
+        raise RunError(
+            f"cannot write to {folder} ({error.strerror or error}): "
+            "check that the folder exists and its permissions"
+        ) from error
     if _taken(handle, time.monotonic() + wait):
         _held.add(handle)
         _sign(handle)
         return handle
     holder = os.pread(handle, 200, 0).decode(errors="replace").strip() or "unknown"
     os.close(handle)
-    raise RunError(f"{folder} is in use by process {holder}: wait until it ends or stop it, "
-                   "or choose another folder")
+    raise RunError(
+        f"{folder} is in use by process {holder}: wait until it ends or stop it, or choose another folder"
+    )
 
 
 def release(handle: int) -> None:

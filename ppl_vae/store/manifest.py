@@ -27,8 +27,12 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """JSON that carries a sha256 of itself, since nothing else guards the manifest."""
-        body = {"format": FORMAT, "version": VERSION, "written": self.written,
-                "files": {name: entry._asdict() for name, entry in sorted(self.files.items())}}
+        body = {
+            "format": FORMAT,
+            "version": VERSION,
+            "written": self.written,
+            "files": {name: entry._asdict() for name, entry in sorted(self.files.items())},
+        }
         return (json.dumps({**body, "sha256": _digest(body)}, indent=2) + "\n").encode()
 
 
@@ -55,8 +59,10 @@ def load(folder: Path) -> Manifest:
 def _absent(folder: Path) -> str:
     if not folder.exists():
         return f"{folder} does not exist: name the folder of a run, as given to --out in training"
-    return (f"{folder} is not a run folder: it has no {NAME}; name another folder, "
-            f"or restore {NAME} from a copy of the run")
+    return (
+        f"{folder} is not a run folder: it has no {NAME}; name another folder, "
+        f"or restore {NAME} from a copy of the run"
+    )
 
 
 def _parse(raw: bytes, path: Path) -> Manifest:
@@ -68,8 +74,10 @@ def _parse(raw: bytes, path: Path) -> Manifest:
         if body["format"] != FORMAT or not isinstance(version, int):
             raise damaged
         if version > VERSION:
-            raise RunError(f"{path} has format version {version}, written by a newer ppl_vae "
-                           f"(this one reads up to {VERSION}): upgrade ppl_vae")
+            raise RunError(
+                f"{path} has format version {version}, written by a newer ppl_vae "
+                f"(this one reads up to {VERSION}): upgrade ppl_vae"
+            )
         if digest != _digest(body):
             raise damaged
         files = {name: Entry(entry["size"], entry["sha256"]) for name, entry in body["files"].items()}

@@ -26,7 +26,9 @@ class Networks:
 
     def __getattr__(self, name: str) -> Any:
         if name not in self._modules:
-            raise ProgramError(f"the program has no network {name!r}: it declares {', '.join(self._modules) or 'none'}")
+            raise ProgramError(
+                f"the program has no network {name!r}: it declares {', '.join(self._modules) or 'none'}"
+            )
         # Statistics of a network that the guide calls are written by the guide alone, else they would move twice a step.
         if self._writes:
             self._used.add(name)
@@ -81,7 +83,9 @@ class Bound(nn.Module):
     def __init__(self, program: Program, num_data: int | None = None):
         super().__init__()
         self.program, self.num_data, self.fields = program, num_data, data_fields(program)
-        self.networks = nn.ModuleDict({name: _module(name, part) for name, part in program.networks(networks).items()})
+        self.networks = nn.ModuleDict(
+            {name: _module(name, part) for name, part in program.networks(networks).items()}
+        )
         self.autocast: torch.dtype | None = None
         self.register_buffer("anchor", torch.empty(0), persistent=False)
         self._id, self._scaled, self._guide_networks = f"ppl_vae.{next(_IDS)}", True, set()
@@ -101,11 +105,15 @@ class Bound(nn.Module):
 
     def _run(self, role: str, args: tuple, data: dict[str, Any], n: int | None) -> Any:
         if len(args) > len(self.fields):
-            raise ProgramError(f"{role} got {len(args)} arrays, the program declares {', '.join(self.fields) or 'no fields'}")
+            raise ProgramError(
+                f"{role} got {len(args)} arrays, the program declares {', '.join(self.fields) or 'no fields'}"
+            )
         batch = dict(zip(self.fields, args, strict=False)) | data
         unknown = set(batch) - set(self.fields)
         if unknown:
-            raise ProgramError(f"{role} got {', '.join(sorted(unknown))}: the program declares {', '.join(self.fields)}")
+            raise ProgramError(
+                f"{role} got {', '.join(sorted(unknown))}: the program declares {', '.join(self.fields)}"
+            )
         if self._scaled and any(True for _ in self.parameters()):
             pyro.module(self._id, self)
         ppl = Primitives(self.anchor, n, self.num_data if self._scaled else None)

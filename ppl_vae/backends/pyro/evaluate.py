@@ -33,10 +33,20 @@ def count_rows(rows: Mapping[str, np.ndarray]) -> int:
 
 def on_device(bound: nn.Module, rows: Mapping[str, np.ndarray], part: slice) -> dict[str, Tensor]:
     """Return the declared fields of some rows on the program's device."""
-    return {name: torch.from_numpy(np.ascontiguousarray(rows[name][part])).to(bound.device) for name in bound.fields if name in rows}
+    return {
+        name: torch.from_numpy(np.ascontiguousarray(rows[name][part])).to(bound.device)
+        for name in bound.fields
+        if name in rows
+    }
 
 
-def score(bound: nn.Module, rows: Mapping[str, np.ndarray], importance_samples: int | None = None, seed: int = 0, budget: int = BUDGET) -> Scores:
+def score(
+    bound: nn.Module,
+    rows: Mapping[str, np.ndarray],
+    importance_samples: int | None = None,
+    seed: int = 0,
+    budget: int = BUDGET,
+) -> Scores:
     """Return the terms of the plain bound, and the importance weighted bound where samples are asked for.
 
     Parameters
@@ -76,15 +86,23 @@ def _plain(bound: nn.Module, rows: Mapping[str, np.ndarray], most: int) -> Score
         info = info or _observation(model) | {"exact": _is_deterministic(guide)}
     shared = {name: float(kl) for name, kl in terms.kl_global.items()}
     kl = {name: np.concatenate([chunk[name] for chunk in kls]) for name in kls[0]}
-    note = "the guide is deterministic: the importance weighted bound is the ELBO" if info.pop("exact") else None
-    return Scores(np.concatenate(likelihood), kl, shared, bound.num_data or count_rows(rows), iw_note=note, **info)
+    note = (
+        "the guide is deterministic: the importance weighted bound is the ELBO" if info.pop("exact") else None
+    )
+    return Scores(
+        np.concatenate(likelihood), kl, shared, bound.num_data or count_rows(rows), iw_note=note, **info
+    )
 
 
-def _importance(bound: nn.Module, rows: Mapping[str, np.ndarray], scores: Scores, samples: int, most: int) -> None:
+def _importance(
+    bound: nn.Module, rows: Mapping[str, np.ndarray], scores: Scores, samples: int, most: int
+) -> None:
     if scores.iw_note:
         return
     if scores.kl_global:
-        scores.iw_note = f"site {next(iter(scores.kl_global))!r} is global: importance weights a datum are wrong for it"
+        scores.iw_note = (
+            f"site {next(iter(scores.kl_global))!r} is global: importance weights a datum are wrong for it"
+        )
         return
     at_once = min(samples, max(1, most // 64), 256)
     found = []
@@ -101,7 +119,9 @@ def _importance(bound: nn.Module, rows: Mapping[str, np.ndarray], scores: Scores
 
 def _host(value: Tensor) -> np.ndarray:
     if value.ndim != 1:
-        raise ProgramError(f"a term of the bound has shape {tuple(value.shape)}, not one number a row: is a site outside the plate over the rows?")
+        raise ProgramError(
+            f"a term of the bound has shape {tuple(value.shape)}, not one number a row: is a site outside the plate over the rows?"
+        )
     return value.double().cpu().numpy()
 
 
@@ -109,7 +129,12 @@ def _observation(model: Any) -> dict[str, Any]:
     """Return how many numbers an observation has, and whether its likelihood is a mass function."""
     dims, discrete = 0, True
     for site in model.nodes.values():
-        if is_latent_or_observed(site) and site["is_observed"] and is_local(site) and not isinstance(site["fn"], pyro.distributions.Unit):
+        if (
+            is_latent_or_observed(site)
+            and site["is_observed"]
+            and is_local(site)
+            and not isinstance(site["fn"], pyro.distributions.Unit)
+        ):
             dims += site["fn"].event_shape.numel()
             discrete = discrete and _is_discrete(site["fn"])
     return {"dims": max(dims, 1), "discrete": discrete}
@@ -120,6 +145,7 @@ def _is_discrete(distribution: Any) -> bool:
 
 
 def _is_deterministic(guide: Any) -> bool:
-    latent = [site["fn"] for site in guide.nodes.values() if is_latent_or_observed(site) and not site["is_observed"]]
+    latent = [
+        site["fn"] for site in guide.nodes.values() if is_latent_or_observed(site) and not site["is_observed"]
+    ]
     return bool(latent) and all(getattr(base(fn), "deterministic", False) for fn in latent)
-

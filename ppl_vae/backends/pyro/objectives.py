@@ -34,8 +34,12 @@ class Objective(nn.Module):
     def __init__(self, bound: nn.Module, objective: Any, num_data: int):
         super().__init__()
         self.bound, self.objective, self.num_data = bound, objective, num_data
-        if not isinstance(objective, (objectives.ELBO, objectives.IWAE)) and not callable(_loss_function(objective)):
-            raise UsageError(f"{objective!r} is no objective: use ELBO(), IWAE(k), a pyro.infer ELBO or a callable")
+        if not isinstance(objective, (objectives.ELBO, objectives.IWAE)) and not callable(
+            _loss_function(objective)
+        ):
+            raise UsageError(
+                f"{objective!r} is no objective: use ELBO(), IWAE(k), a pyro.infer ELBO or a callable"
+            )
 
     def forward(self, batch: dict[str, Tensor], weight: Tensor) -> Loss:
         if isinstance(self.objective, objectives.ELBO):
@@ -67,7 +71,9 @@ class Objective(nn.Module):
         weights = log_weights(guide, model)
         bound = weights if self.objective.k == 1 else weights.logsumexp(0) - math.log(self.objective.k)
         terms = elbo_terms(guide, model, analytic_kl=False)
-        metrics = _metrics(terms, -terms.log_likelihood.mean(), _total(terms.kl)) | {"iw_nats": bound.mean().detach()}
+        metrics = _metrics(terms, -terms.log_likelihood.mean(), _total(terms.kl)) | {
+            "iw_nats": bound.mean().detach()
+        }
         return Loss(-bound.mean() + _total(terms.auxiliary), metrics)
 
 
@@ -85,6 +91,8 @@ def _metrics(terms: ELBOTerms, distortion: Tensor, rate: Tensor | float) -> dict
     with torch.no_grad():
         rate = torch.as_tensor(rate, device=distortion.device)
         metrics = {"elbo_nats": -(distortion + rate), "distortion_nats": distortion, "rate_nats": rate}
-        metrics |= {f"rate_nats/{name}": kl.mean() for name, kl in terms.kl.items()} if len(terms.kl) > 1 else {}
+        metrics |= (
+            {f"rate_nats/{name}": kl.mean() for name, kl in terms.kl.items()} if len(terms.kl) > 1 else {}
+        )
         metrics |= {f"penalty/{name}": value.mean() for name, value in terms.auxiliary.items()}
         return {name: value.detach() for name, value in (metrics | terms.metrics).items()}

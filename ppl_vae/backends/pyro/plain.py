@@ -23,8 +23,13 @@ def arguments(function: Any, fields: tuple[str, ...]) -> tuple[str, ...]:
             names.append(parameter.name)
         elif position == 0 and "x" in fields:
             names.append("x")
-        elif parameter.default is parameter.empty and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise ProgramError(f"{function} needs {parameter.name!r}: the data has the fields {', '.join(fields)}")
+        elif parameter.default is parameter.empty and parameter.kind not in (
+            parameter.VAR_POSITIONAL,
+            parameter.VAR_KEYWORD,
+        ):
+            raise ProgramError(
+                f"{function} needs {parameter.name!r}: the data has the fields {', '.join(fields)}"
+            )
         else:
             break
     return tuple(names)
@@ -42,7 +47,13 @@ class PlainBound(nn.Module):
 
     backend = "pyro"
 
-    def __init__(self, program: PlainProgram, fields: tuple[str, ...] | None = None, num_data: int | None = None, seed: int = 0):
+    def __init__(
+        self,
+        program: PlainProgram,
+        fields: tuple[str, ...] | None = None,
+        num_data: int | None = None,
+        seed: int = 0,
+    ):
         super().__init__()
         self.program, self.num_data, self._seed = program, num_data, seed
         self.fields = arguments(program.model, fields) if fields else ()
@@ -66,7 +77,9 @@ class PlainBound(nn.Module):
         return self._run(self.program.guide, (*args, *batch.values()))
 
     def _run(self, function: Any, args: tuple) -> Any:
-        if self._loaded is not None:  # the parameters of a saved run are set once the program has made its own
+        if (
+            self._loaded is not None
+        ):  # the parameters of a saved run are set once the program has made its own
             self._make_parameters(args)
         with pyro.get_param_store().scope(self._store):
             return function(*args)
@@ -113,7 +126,9 @@ class PlainBound(nn.Module):
             return
         mine = self.tensors()
         if set(mine) != set(tensors):
-            raise RunError(f"the weights do not fit {self.program.name}: {', '.join(sorted(set(mine) ^ set(tensors)))} on one side only")
+            raise RunError(
+                f"the weights do not fit {self.program.name}: {', '.join(sorted(set(mine) ^ set(tensors)))} on one side only"
+            )
         with torch.no_grad():
             for name, value in self.tensors().items():
                 value.copy_(tensors[name])
@@ -129,5 +144,11 @@ class PlainBound(nn.Module):
 
     def as_batch(self, item: Any, device: torch.device) -> dict[str, Tensor]:
         """Return what a loader yields as the positional arguments of model and guide."""
-        parts = item.values() if isinstance(item, Mapping) else item if isinstance(item, (tuple, list)) else (item,)
+        parts = (
+            item.values()
+            if isinstance(item, Mapping)
+            else item
+            if isinstance(item, (tuple, list))
+            else (item,)
+        )
         return {f"argument {number}": to_device(part, device) for number, part in enumerate(parts)}

@@ -44,7 +44,12 @@ def at_rest(bound: nn.Module, seed: int) -> Iterator[None]:
     bound.eval()
     devices = [bound.device] if bound.device.type == "cuda" else []
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=devices), pyro.validation_enabled(False), bound.unscaled():
+        with (
+            torch.no_grad(),
+            torch.random.fork_rng(devices=devices),
+            pyro.validation_enabled(False),
+            bound.unscaled(),
+        ):
             torch.manual_seed(seed)
             yield
     finally:
@@ -79,7 +84,9 @@ def _latents(trace: poutine.Trace) -> dict[str, np.ndarray]:
     return {name: value.cpu().numpy() for name, value in values.items()}
 
 
-def reconstruct(bound: nn.Module, rows: Arrays, *, draw: bool = False, seed: int = 0) -> dict[str, np.ndarray]:
+def reconstruct(
+    bound: nn.Module, rows: Arrays, *, draw: bool = False, seed: int = 0
+) -> dict[str, np.ndarray]:
     """Return the centre of the likelihood given each row's own latents, by observed site, [N, *event]."""
     found: list[dict[str, np.ndarray]] = []
     with at_rest(bound, seed):
@@ -87,12 +94,24 @@ def reconstruct(bound: nn.Module, rows: Arrays, *, draw: bool = False, seed: int
             batch = on_device(bound, rows, part)
             guide = _guide_trace(bound, batch, draw)
             model = poutine.trace(poutine.replay(bound.model, trace=guide)).get_trace(**batch)
-            seen = {name: site for name, site in model.nodes.items() if is_latent_or_observed(site) and site["is_observed"]}
-            found.append({name: centre(site["fn"]).cpu().numpy() for name, site in seen.items() if name in bound.fields})
+            seen = {
+                name: site
+                for name, site in model.nodes.items()
+                if is_latent_or_observed(site) and site["is_observed"]
+            }
+            found.append(
+                {
+                    name: centre(site["fn"]).cpu().numpy()
+                    for name, site in seen.items()
+                    if name in bound.fields
+                }
+            )
     return _joined(found)
 
 
-def sample(bound: nn.Module, n: int, *, covariates: Arrays | None = None, seed: int = 0) -> dict[str, np.ndarray]:
+def sample(
+    bound: nn.Module, n: int, *, covariates: Arrays | None = None, seed: int = 0
+) -> dict[str, np.ndarray]:
     """Draw `n` rows from the prior.
 
     Returns
@@ -103,7 +122,9 @@ def sample(bound: nn.Module, n: int, *, covariates: Arrays | None = None, seed: 
     return _generate(bound, n, {}, covariates or {}, seed)
 
 
-def decode(bound: nn.Module, latents: Arrays, *, covariates: Arrays | None = None, seed: int = 0) -> dict[str, np.ndarray]:
+def decode(
+    bound: nn.Module, latents: Arrays, *, covariates: Arrays | None = None, seed: int = 0
+) -> dict[str, np.ndarray]:
     """Return the centre of the likelihood for given latents, by observed field, [N, *event]; a latent that is not given is drawn from its prior.
 
     Raises
@@ -118,22 +139,39 @@ def decode(bound: nn.Module, latents: Arrays, *, covariates: Arrays | None = Non
     return {name.removesuffix("_mean"): value for name, value in drawn.items() if name.endswith("_mean")}
 
 
-def _generate(bound: nn.Module, n: int, latents: Arrays, covariates: Arrays, seed: int) -> dict[str, np.ndarray]:
+def _generate(
+    bound: nn.Module, n: int, latents: Arrays, covariates: Arrays, seed: int
+) -> dict[str, np.ndarray]:
     if not hasattr(bound.program, "networks"):
-        raise ProgramError(f"{bound.program.name} is plain Pyro: its model needs data, only a declared Program draws from the prior")
+        raise ProgramError(
+            f"{bound.program.name} is plain Pyro: its model needs data, only a declared Program draws from the prior"
+        )
     found: list[dict[str, np.ndarray]] = []
     with at_rest(bound, seed):
         probe = poutine.trace(bound.model).get_trace(n=1, **_first(bound, covariates))
         _check_latents(probe, latents, bound.fields)
         torch.manual_seed(seed)
         # The global latents are drawn once: every row of one call lives in the same world.
-        shared = {name: site["value"] for name, site in probe.nodes.items() if is_latent_or_observed(site) and not is_local(site)}
-        size = max((site["value"].numel() for site in probe.nodes.values() if is_latent_or_observed(site)), default=1)
-        for part in (slice(i, min(i + max(1, BUDGET // size), n)) for i in range(0, n, max(1, BUDGET // size))):
-            given = {name: torch.from_numpy(np.asarray(value)[part]).to(bound.anchor) for name, value in latents.items()}
+        shared = {
+            name: site["value"]
+            for name, site in probe.nodes.items()
+            if is_latent_or_observed(site) and not is_local(site)
+        }
+        size = max(
+            (site["value"].numel() for site in probe.nodes.values() if is_latent_or_observed(site)), default=1
+        )
+        for part in (
+            slice(i, min(i + max(1, BUDGET // size), n)) for i in range(0, n, max(1, BUDGET // size))
+        ):
+            given = {
+                name: torch.from_numpy(np.asarray(value)[part]).to(bound.anchor)
+                for name, value in latents.items()
+            }
             batch = on_device(bound, covariates, part)
             model = poutine.condition(bound.model, data=given | shared)
-            found.append(_drawn(poutine.trace(model).get_trace(n=part.stop - part.start, **batch), bound.fields))
+            found.append(
+                _drawn(poutine.trace(model).get_trace(n=part.stop - part.start, **batch), bound.fields)
+            )
     return _joined(found)
 
 
@@ -142,13 +180,19 @@ def _first(bound: nn.Module, covariates: Arrays) -> dict[str, Tensor]:
 
 
 def _check_latents(probe: poutine.Trace, latents: Arrays, fields: tuple[str, ...]) -> None:
-    local = {name: site["value"].shape[1:] for name, site in probe.nodes.items() if is_latent_or_observed(site) and is_local(site)}
+    local = {
+        name: site["value"].shape[1:]
+        for name, site in probe.nodes.items()
+        if is_latent_or_observed(site) and is_local(site)
+    }
     local = {name: tuple(shape) for name, shape in local.items() if name not in fields}
     for name, value in latents.items():
         if name not in local:
             raise DataError(f"the model has no local latent {name!r}: it has {', '.join(local) or 'none'}")
         if tuple(np.shape(value)[1:]) != local[name]:
-            raise DataError(f"latent {name!r} has shape {np.shape(value)[1:]} a row, the model's is {local[name]}")
+            raise DataError(
+                f"latent {name!r} has shape {np.shape(value)[1:]} a row, the model's is {local[name]}"
+            )
 
 
 def _drawn(trace: poutine.Trace, fields: tuple[str, ...]) -> dict[str, np.ndarray]:

@@ -54,14 +54,38 @@ class Engine:
         Draw new bits of `x` at every step.
     """
 
-    def __init__(self, bound: nn.Module, objective: Any, options: Training, *, train=None, valid=None, num_data: int, dynamic: bool = False):
-        self.fabric, self.options, self.bound, self.valid, self.dynamic = make_fabric(options.device), options, bound, valid, dynamic
+    def __init__(
+        self,
+        bound: nn.Module,
+        objective: Any,
+        options: Training,
+        *,
+        train=None,
+        valid=None,
+        num_data: int,
+        dynamic: bool = False,
+    ):
+        self.fabric, self.options, self.bound, self.valid, self.dynamic = (
+            make_fabric(options.device),
+            options,
+            bound,
+            valid,
+            dynamic,
+        )
         self.device = self.fabric.device
         torch.set_flush_denormal(True)
         bound.num_data = num_data
         bound.autocast = torch.bfloat16 if options.precision == "bf16-mixed" else None
         self.loss = Objective(bound, objective, num_data).to(self.device)
-        self.data = None if train is None else {name: torch.from_numpy(array).to(self.device) for name, array in train.items() if name in bound.fields}
+        self.data = (
+            None
+            if train is None
+            else {
+                name: torch.from_numpy(array).to(self.device)
+                for name, array in train.items()
+                if name in bound.fields
+            }
+        )
         self.best: dict[str, Tensor] | None = None
         self.rng = torch.random.get_rng_state()
         self.cuda_rng: Tensor | None = None
@@ -96,7 +120,9 @@ class Engine:
         index = torch.from_numpy(item).to(self.device)
         return {name: array.index_select(0, index) for name, array in self.data.items()}
 
-    def advance(self, items: Sequence[Any], lr: np.ndarray, weight: np.ndarray, stop: Callable[[], bool]) -> Advance:
+    def advance(
+        self, items: Sequence[Any], lr: np.ndarray, weight: np.ndarray, stop: Callable[[], bool]
+    ) -> Advance:
         if not self._ready:
             self._prepare(self._binarized(self.batch(items[0])))
         self.bound.train()
@@ -125,7 +151,9 @@ class Engine:
                 group["lr"] = lr
             self.optimizer.step()
             if self.averaged is not None:
-                torch._foreach_lerp_(self.averaged, [p.detach() for p in self.parameters], 1 - self.options.ema)
+                torch._foreach_lerp_(
+                    self.averaged, [p.detach() for p in self.parameters], 1 - self.options.ema
+                )
         return metrics | {"loss": value.detach()}
 
     def _binarized(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -41,7 +41,9 @@ class ELBOTerms:
     metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
-def traces(bound: Any, batch: Mapping[str, Tensor], particles: int = 1) -> tuple[poutine.Trace, poutine.Trace]:
+def traces(
+    bound: Any, batch: Mapping[str, Tensor], particles: int = 1
+) -> tuple[poutine.Trace, poutine.Trace]:
     """Return the guide's trace and the model's trace that replays it; several particles are a plate left of "data"."""
     with bound.unscaled():
         if particles == 1:
@@ -88,15 +90,21 @@ def check_sites(guide: poutine.Trace, model: poutine.Trace) -> None:
         for role, trace in (("guide", guide), ("model", model))
     }
     for name in sorted(latent_in["model"] - latent_in["guide"]):
-        raise ProgramError(f"site {name!r} of the model has no site in the guide: sample it there, or observe it")
+        raise ProgramError(
+            f"site {name!r} of the model has no site in the guide: sample it there, or observe it"
+        )
     for name in sorted(latent_in["guide"] - latent_in["model"]):
-        raise ProgramError(f"site {name!r} of the guide is not in the model: remove it, or sample it in the model too")
+        raise ProgramError(
+            f"site {name!r} of the guide is not in the model: remove it, or sample it in the model too"
+        )
     for name in sorted(latent_in["guide"]):
         site = guide.nodes[name]
         if site["infer"].get("enumerate"):
             raise ProgramError(f"site {name!r} is enumerated: use pyro.infer.TraceEnum_ELBO as the objective")
         if not site["fn"].has_rsample:
-            raise ProgramError(f"site {name!r} has no reparametrised draw: use pyro.infer.TraceGraph_ELBO as the objective")
+            raise ProgramError(
+                f"site {name!r} has no reparametrised draw: use pyro.infer.TraceGraph_ELBO as the objective"
+            )
 
 
 def check_support(model: poutine.Trace) -> None:
@@ -107,13 +115,19 @@ def check_support(model: poutine.Trace) -> None:
     ProgramError
     """
     for name, site in model.nodes.items():
-        if not (is_latent_or_observed(site) and site["is_observed"]) or not getattr(base(site["fn"]), "_validate_args", False):
+        if not (is_latent_or_observed(site) and site["is_observed"]) or not getattr(
+            base(site["fn"]), "_validate_args", False
+        ):
             continue
         inside = site["fn"].support.check(site["value"])
         if not bool(inside.all()):
             row = int((~inside).nonzero()[0][-1]) if inside.ndim else 0
             kind = type(base(site["fn"])).__name__
-            hint = ": for grey levels choose binarize dynamic or static" if kind == "Bernoulli" else ": choose a likelihood for such data"
+            hint = (
+                ": for grey levels choose binarize dynamic or static"
+                if kind == "Bernoulli"
+                else ": choose a likelihood for such data"
+            )
             raise ProgramError(f"row {row} of {name!r} is outside the support of its likelihood {kind}{hint}")
 
 
@@ -181,6 +195,8 @@ def log_weights(guide: poutine.Trace, model: poutine.Trace) -> Tensor:
             if not is_latent_or_observed(site) or (sign < 0 and site["is_observed"]):
                 continue
             if not is_local(site):
-                raise ProgramError(f"site {name!r} is global: importance weights a datum are wrong for it; use the ELBO")
+                raise ProgramError(
+                    f"site {name!r} is global: importance weights a datum are wrong for it; use the ELBO"
+                )
             total.append(sign * log_prob(site))
     return sum(total[1:], start=total[0])

@@ -11,6 +11,6 @@ from ppl_vae.backends.pyro.distributions.named import likelihood
 __all__ = ["Codebook", "DiscretizedLogistic", "NegativeBinomial2", "VectorQuantized", "likelihood"]
 
 
-def NegativeBinomial2(mean: Tensor, concentration: Tensor, validate_args=None) -> GammaPoisson:  # noqa: N802
+def NegativeBinomial2(mean: Tensor, concentration: Tensor, validate_args=None) -> GammaPoisson:
     """Negative binomial by mean and concentration r: its variance is mean + mean^2 / r."""
     return GammaPoisson(concentration, concentration / mean, validate_args=validate_args)

@@ -59,9 +59,14 @@ class VectorQuantized(TorchDistribution):
     def metrics(self) -> dict[str, Tensor]:
         """Return the perplexity of the chosen codes and the share of the codebook in use."""
         chosen = self.codes.reshape(-1)
-        counts = self.codebook.new_zeros(self.codebook.shape[0]).scatter_add(0, chosen, self.codebook.new_ones(chosen.shape))
+        counts = self.codebook.new_zeros(self.codebook.shape[0]).scatter_add(
+            0, chosen, self.codebook.new_ones(chosen.shape)
+        )
         share = counts / counts.sum()
-        return {"perplexity": torch.special.entr(share).sum().exp(), "usage": (counts > 0).to(share.dtype).mean()}
+        return {
+            "perplexity": torch.special.entr(share).sum().exp(),
+            "usage": (counts > 0).to(share.dtype).mean(),
+        }
 
 
 class Codebook(TorchDistribution):
@@ -86,7 +91,9 @@ class Codebook(TorchDistribution):
 
     def sample(self, sample_shape=torch.Size()) -> Tensor:
         with torch.no_grad():
-            index = Categorical(logits=self.logits, validate_args=False).sample(torch.Size(sample_shape) + self.batch_shape)
+            index = Categorical(logits=self.logits, validate_args=False).sample(
+                torch.Size(sample_shape) + self.batch_shape
+            )
             return self.codebook[index]
 
     @property

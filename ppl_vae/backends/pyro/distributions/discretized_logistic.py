@@ -39,7 +39,9 @@ class DiscretizedLogistic(TorchDistribution):
         super().__init__(self.loc.shape, validate_args=validate_args)
 
     def expand(self, batch_shape, _instance=None):
-        return DiscretizedLogistic(self.loc.expand(batch_shape), self.scale.expand(batch_shape), self.levels, False)
+        return DiscretizedLogistic(
+            self.loc.expand(batch_shape), self.scale.expand(batch_shape), self.levels, False
+        )
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log mass of grid points, in nats."""
@@ -49,13 +51,19 @@ class DiscretizedLogistic(TorchDistribution):
         # sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)); an end cell drops the factor of its infinite edge.
         width = 2 * half / self.scale
         inner = torch.where(first | last, 0.0, torch.log(-torch.expm1(-width)))
-        return torch.where(last, 0.0, F.logsigmoid(upper)) + torch.where(first, 0.0, F.logsigmoid(-lower)) + inner
+        return (
+            torch.where(last, 0.0, F.logsigmoid(upper))
+            + torch.where(first, 0.0, F.logsigmoid(-lower))
+            + inner
+        )
 
     def sample(self, sample_shape=torch.Size()) -> Tensor:
         shape = self._extended_shape(sample_shape)
         with torch.no_grad():
             tiny = torch.finfo(self.loc.dtype).tiny
-            u = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device).clamp(tiny, 1 - torch.finfo(self.loc.dtype).eps)
+            u = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device).clamp(
+                tiny, 1 - torch.finfo(self.loc.dtype).eps
+            )
             x = self.loc + self.scale * torch.logit(u)
             return (x.clamp(0, 1) * (self.levels - 1)).round() / (self.levels - 1)
 

@@ -47,7 +47,9 @@ class Conv1d(_LeadingAxes):
 
     spatial = 1
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0, bias: bool = True):
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0, bias: bool = True
+    ):
         super().__init__()
         self.layer = nn.Conv1d(inputs, outputs, kernel, stride, padding, bias=bias)
 
@@ -57,7 +59,9 @@ class Conv2d(_LeadingAxes):
 
     spatial = 2
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0, bias: bool = True):
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0, bias: bool = True
+    ):
         super().__init__()
         self.layer = nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=bias)
 
@@ -67,7 +71,9 @@ class ConvTranspose2d(_LeadingAxes):
 
     spatial = 2
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0, bias: bool = True):
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0, bias: bool = True
+    ):
         super().__init__()
         self.layer = nn.ConvTranspose2d(inputs, outputs, kernel, stride, padding, bias=bias)
 

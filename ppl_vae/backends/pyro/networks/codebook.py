@@ -55,7 +55,9 @@ class CodebookState(nn.Module):
         Learn one categorical prior for all positions; else it is uniform.
     """
 
-    def __init__(self, size: int, dim: int, learning: str = "ema", decay: float = 0.99, learned_prior: bool = False):
+    def __init__(
+        self, size: int, dim: int, learning: str = "ema", decay: float = 0.99, learned_prior: bool = False
+    ):
         super().__init__()
         if learning not in ("ema", "gradient"):
             raise UsageError(f"unknown codebook learning {learning!r}: choose ema or gradient")

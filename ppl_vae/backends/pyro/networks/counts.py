@@ -31,7 +31,9 @@ class CountMean(nn.Module):
         super().__init__()
         self.body = MLP(z_dim, hidden, x_dim)
 
-    def forward(self, z: Tensor, effect: Tensor, batch: Tensor | None = None, size: Tensor | None = None) -> Tensor:
+    def forward(
+        self, z: Tensor, effect: Tensor, batch: Tensor | None = None, size: Tensor | None = None
+    ) -> Tensor:
         if batch is None:
             shift = effect[..., 0, :]
         else:

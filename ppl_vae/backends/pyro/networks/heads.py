@@ -101,7 +101,9 @@ class MergedNormal(nn.Module):
 class Likelihood(nn.Module):
     """[..., z_dim] to the parameters of a named likelihood over [..., *x_shape]; shared sigmas are its parameters."""
 
-    def __init__(self, likelihood: str, z_dim, hidden, x_shape, body_kind: str = "mlp", activation: str = "relu"):
+    def __init__(
+        self, likelihood: str, z_dim, hidden, x_shape, body_kind: str = "mlp", activation: str = "relu"
+    ):
         super().__init__()
         self.kind, self.x_shape = likelihoods.parse(likelihood), as_shape(x_shape)
         self.outputs = {"normal_predicted": 2, "discretized_logistic": 2}.get(self.kind.name, 1)
@@ -109,7 +111,9 @@ class Likelihood(nn.Module):
             self.outputs = self.kind.count
         out_shape = (self.outputs * self.x_shape[0], *self.x_shape[1:])
         self.body = body(UP, body_kind)(z_dim, hidden, out_shape, activation)
-        free = {"normal": (), "normal_per_dim": self.x_shape, "negative_binomial": self.x_shape}.get(self.kind.name)
+        free = {"normal": (), "normal_per_dim": self.x_shape, "negative_binomial": self.x_shape}.get(
+            self.kind.name
+        )
         if free is not None:
             self.raw = nn.Parameter(torch.zeros(free))
 
