@@ -10,16 +10,19 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = ROOT / "inference" / "recipes"
-HEAD = "| program | data | test result | published | protocol | train, evaluate | command |\n|---|---|---|---|---|---|---|\n"
+COLUMNS = ("program", "data", "test result", "published", "protocol", "train, evaluate", "command")
+HEAD = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|\n"
 
 
 def cell(metric: str, test: dict) -> str:
     """Return the measured numbers of a row, with their unit and standard error."""
+    if metric == "mse_over_variance":
+        use = f"perplexity {test['perplexity_per_batch']:.0f}, {test['usage']:.0%} of codes in use"
+        return f"**{test[metric]:.3f}** of the variance; {use}"
+    error = f"± {test['iw_stderr']:.2f} nats (IW-{test['k']})"
     if metric == "iw_nats":
-        return f"**{-test['iw_nats']:.2f}** ± {test['iw_stderr']:.2f} nats (IW-{test['k']}); ELBO {-test['elbo_nats']:.2f}"
-    if metric == "bits_per_dim":
-        return f"**{test['bits_per_dim']:.3f}** bits/dim; {-test['iw_nats']:.1f} ± {test['iw_stderr']:.1f} nats (IW-{test['k']})"
-    return f"**{test['mse_over_variance']:.3f}**; perplexity {test['perplexity_per_batch']:.0f}, {test['usage']:.0%} of codes in use"
+        return f"**{-test['iw_nats']:.2f}** {error}; ELBO {-test['elbo_nats']:.2f}"
+    return f"**{test['bits_per_dim']:.3f}** bits/dim; {-test['iw_nats']:.2f} {error}"
 
 
 def minutes(result: dict) -> str:

@@ -1,7 +1,8 @@
 """Vector-quantized variational autoencoder (van den Oord et al. 2017, arXiv:1711.00937).
 
 z is a grid of codes, each ~ Categorical over a codebook;   x | z ~ likelihood(decoder(z)).
-q(z | x) puts all mass on the code nearest to encoder(x), and passes the decoder's gradient straight through to the encoder.
+q(z | x) puts all mass on the code nearest to encoder(x), and passes the decoder's gradient straight through
+to the encoder.
 """
 
 from dataclasses import dataclass
@@ -46,7 +47,8 @@ class VQVAE(Program):
             book = net.codebook(z_e)
             nearest = ppl.dist.VectorQuantized(z_e, book.index, book.vectors)
             ppl.sample("z", nearest.to_event(2))
-            # A factor of the guide counts as log q, which the objective subtracts: a positive error is a penalty.
+            # A factor of the guide counts as log q, which the objective subtracts: a positive error is a
+            # penalty.
             ppl.factor("commitment", self.commitment * nearest.commitment_error().sum((-1, -2)))
             if self.learning == "gradient":
                 ppl.factor("codebook", nearest.codebook_error().sum((-1, -2)))

@@ -1,6 +1,7 @@
 """The likelihoods that a program may name, the same on every backend.
 
-A likelihood is a name with an optional number behind a colon: `bernoulli`, `normal_fixed:0.1`, `categorical:10`.
+A likelihood is a name with an optional number behind a colon: `bernoulli`, `normal_fixed:0.1`,
+`categorical:10`.
 """
 
 from typing import NamedTuple

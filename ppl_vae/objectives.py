@@ -1,4 +1,5 @@
-"""What training asks for. Each objective is a frozen dataclass; each backend computes it, per datum and per site, in nats.
+"""What training asks for. Each objective is a frozen dataclass; each backend computes it, per datum and per
+site, in nats.
 
 Evaluation never uses these weights: it always reports the plain bound.
 """
@@ -22,7 +23,8 @@ class ELBO:
     Attributes
     ----------
     beta : float, str or schedule
-        Weight of the KL; a schedule maps the step to a weight, 0 is allowed. Its text form is that of `ppl_vae.schedules.as_schedule`.
+        Weight of the KL; a schedule maps the step to a weight, 0 is allowed. Its text form is that of
+        `ppl_vae.schedules.as_schedule`.
     warm_up : int
         Steps over which the weight rises linearly from 0 (0: none). Multiplies `beta`.
     analytic_kl : bool
@@ -32,7 +34,8 @@ class ELBO:
 
     References
     ----------
-    Kingma & Welling, arXiv:1312.6114, eq. 3; Higgins et al. 2017 (beta); Sonderby et al., arXiv:1602.02282 (warm-up).
+    Kingma & Welling, arXiv:1312.6114, eq. 3; Higgins et al. 2017 (beta); Sonderby et al., arXiv:1602.02282
+    (warm-up).
     """
 
     beta: Any = 1.0

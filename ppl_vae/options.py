@@ -38,7 +38,8 @@ class Training:
     patience : int or None
         Stop after so many validations without a better bound. None: never.
     keep : str
-        Which weights a run ends with: "best" on validation (the last where there are no validation rows) or "last".
+        Which weights a run ends with: "best" on validation (the last where there are no validation rows) or
+        "last".
     log_every : int
         Steps that one row of the history sums up.
     checkpoint_every : float

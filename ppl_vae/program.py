@@ -1,7 +1,7 @@
 """What a declared model is.
 
-A Program is a frozen dataclass with three methods: `networks`, `model` and `guide`. It holds sizes and names, never tensors, and binds to a
-backend with `ppl_vae.bind`.
+A Program is a frozen dataclass with three methods: `networks`, `model` and `guide`. It holds sizes and names,
+never tensors, and binds to a backend with `ppl_vae.bind`.
 
 Axes, from left to right, of every array that a program sees:
 
@@ -35,7 +35,8 @@ def _check_sizes(name: str, value: Any) -> None:
 class Program:
     """A variational autoencoder as a story, a guide and the networks that both use.
 
-    Subclasses are frozen dataclasses. A field `<name>_shape` that is None is filled in from the data's field `<name>`.
+    Subclasses are frozen dataclasses. A field `<name>_shape` that is None is filled in from the data's field
+    `<name>`.
 
     Attributes
     ----------
@@ -57,7 +58,7 @@ class Program:
         return {}
 
     def model(self, ppl: Any, net: Any, **data: Any) -> None:
-        """Tell the story: prior, latents, likelihood. Every data field is None when drawing from the prior. Abstract."""
+        """Abstract. Tell the story: prior, latents, likelihood; data is None when drawing from the prior."""
         raise NotImplementedError(f"{type(self).__name__} declares no model(self, ppl, net, ...)")
 
     def guide(self, ppl: Any, net: Any, **data: Any) -> None:
@@ -127,7 +128,9 @@ class PlainProgram:
 
 
 def data_fields(program: Program) -> tuple[str, ...]:
-    """Return the names of the data fields that a program's model or guide declares as parameters, model first."""
+    """Return the names of the data fields that a program's model or guide declares as parameters, model
+    first.
+    """
     names: dict[str, None] = {}
     for function in (program.model, program.guide):
         for name, parameter in inspect.signature(function).parameters.items():
@@ -135,7 +138,8 @@ def data_fields(program: Program) -> tuple[str, ...]:
                 continue
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 raise ProgramError(
-                    f"{type(program).__name__}.{function.__name__} takes *{name}: name the data fields that it uses one by one"
+                    f"{type(program).__name__}.{function.__name__} takes *{name}: "
+                    "name the data fields that it uses one by one"
                 )
             names[name] = None
     return tuple(names)

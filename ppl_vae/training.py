@@ -31,10 +31,14 @@ class Engine(Protocol):
     def advance(
         self, items: Sequence[Any], lr: np.ndarray, weight: np.ndarray, stop: Callable[[], bool]
     ) -> Advance:
-        """Take one optimizer step for each item (row numbers, or a batch); may return early once `stop()` is true."""
+        """Take one optimizer step for each item (row numbers, or a batch); may return early once `stop()` is
+        true.
+        """
 
     def bounds(self) -> np.ndarray | None:
-        """Return the plain bound of every validation row in nats, under the averaged weights where there are any."""
+        """Return the plain bound of every validation row in nats, under the averaged weights where there are
+        any.
+        """
 
     def select(self) -> None:
         """Remember the present weights as the ones to keep."""
@@ -147,7 +151,9 @@ class Loop:
         return self.position
 
     def _chunks(self) -> Iterator[list[Any]]:
-        """Cut the rest of the epoch where a row of the history ends: the cuts depend on the step alone, so a resumed run has the same."""
+        """Cut the rest of the epoch where a row of the history ends: the cuts depend on the step alone, so a
+        resumed run has the same.
+        """
         epoch, start = divmod(self.position.step, len(self.source))
         step, chunk = self.position.step, []
         for item in self.source.epoch(epoch, start):
@@ -182,7 +188,8 @@ class Loop:
             self._record("log", row)
             if not math.isfinite(metrics.get("loss", 0.0)):
                 raise RunError(
-                    f"the loss became {metrics['loss']} by step {self.position.step}: lower --lr, or set --clip-norm; the last checkpoint is kept"
+                    f"the loss became {metrics['loss']} by step {self.position.step}: "
+                    "lower --lr, or set --clip-norm; the last checkpoint is kept"
                 )
         return done
 

@@ -39,7 +39,9 @@ def draw(n, w, b, seed=1):
 
 
 def weights(w, b, shift=0.0, inflate=1.0):
-    """Return the program's weights with the exact posterior as guide, its mean shifted and its scale inflated on request."""
+    """Return the program's weights with the exact posterior as guide, its mean shifted and its scale inflated
+    on request.
+    """
     matrix, offset, cov = posterior(w, b)
     tril = np.linalg.cholesky(cov) * inflate
     raw = np.tril(tril, -1) + np.diag(np.log(np.expm1(np.diag(tril) - SCALE_FLOOR)))

@@ -48,7 +48,8 @@ def test_the_masses_of_all_grey_levels_sum_to_one(backend, levels, loc, scale):
     )
     log_mass = np.asarray(made.log_prob(array(backend, grid)), np.float64)
     assert np.isfinite(log_mass).all()
-    # Single precision: the argument of the exponential is good to about 1e-6 of values up to 1e3 near the mode.
+    # Single precision: the argument of the exponential is good to about 1e-6 of values up to 1e3 near the
+    # mode.
     assert np.exp(log_mass).sum() == pytest.approx(1.0, abs=2e-4)
     cdf = stats.logistic(loc, scale).cdf
     edges = np.concatenate([[-np.inf], (grid[1:] + grid[:-1]) / 2, [np.inf]])

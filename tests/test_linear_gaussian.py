@@ -22,7 +22,8 @@ def bound_with(backend, **changes):
 def test_with_the_exact_posterior_every_bound_is_the_evidence(backend):
     bound, score = bound_with(backend)
     scores = score(bound, {"x": ROWS}, 7)
-    # log p(x, z) - log q(z | x) does not depend on z: what is left is single precision on terms of about ten nats.
+    # log p(x, z) - log q(z | x) does not depend on z: what is left is single precision on terms of about ten
+    # nats.
     np.testing.assert_allclose(scores.elbo, evidence(ROWS, W, B), atol=1e-4)
     np.testing.assert_allclose(scores.iw, evidence(ROWS, W, B), atol=1e-4)
 
@@ -70,7 +71,8 @@ def test_the_gradient_of_the_bound_is_the_gradient_of_the_evidence():
     inverse = np.linalg.inv(W @ W.T + 0.25 * np.eye(X))
     scatter = (ROWS - B).T @ (ROWS - B) / len(ROWS)
     exact = (inverse @ scatter @ inverse - inverse) @ W
-    # With the exact posterior the gradient of the bound has the expectation of that of the evidence (its other part is a score, of mean 0).
+    # With the exact posterior the gradient of the bound has the expectation of that of the evidence (its
+    # other part is a score, of mean 0).
     error = np.stack(grads).std(0, ddof=1) / np.sqrt(len(grads))
     np.testing.assert_array_less(np.abs(np.mean(grads, 0) - exact), 4 * error + 1e-6)
 
@@ -94,5 +96,6 @@ def test_training_reaches_the_maximum_likelihood_of_the_closed_form(backend, obj
     trained = run.bound.weights()
     exact = evidence(rows, trained["decoder.layers.0.weight"], trained["decoder.layers.0.bias"]).mean()
     assert result["iw_nats"] == pytest.approx(exact, abs=0.01)
-    # sigma is fixed at the truth, so that the generating weights are within O(parameters / rows) of the maximum.
+    # sigma is fixed at the truth, so that the generating weights are within O(parameters / rows) of the
+    # maximum.
     assert exact == pytest.approx(evidence(rows, W, B).mean(), abs=0.02)

@@ -106,9 +106,13 @@ import numpyro.distributions as dist
 from jax.example_libraries import stax
 
 
+def layers(width, out):
+    return stax.serial(stax.Dense(width), stax.Softplus, stax.Dense(out))
+
+
 def model(batch, width=16, z_dim=3):
     flat = jnp.reshape(batch, (batch.shape[0], -1))
-    decode = numpyro.module("decoder", stax.serial(stax.Dense(width), stax.Softplus, stax.Dense(64)), (len(flat), z_dim))
+    decode = numpyro.module("decoder", layers(width, 64), (len(flat), z_dim))
     with numpyro.plate("rows", len(flat)):
         z = numpyro.sample("z", dist.Normal(0, 1).expand([z_dim]).to_event(1))
         return numpyro.sample("obs", dist.Bernoulli(logits=decode(z)).to_event(1), obs=flat)
@@ -116,7 +120,7 @@ def model(batch, width=16, z_dim=3):
 
 def guide(batch, width=16, z_dim=3):
     flat = jnp.reshape(batch, (batch.shape[0], -1))
-    encode = numpyro.module("encoder", stax.serial(stax.Dense(width), stax.Softplus, stax.Dense(2 * z_dim)), (len(flat), 64))
+    encode = numpyro.module("encoder", layers(width, 2 * z_dim), (len(flat), 64))
     loc, log_scale = jnp.split(encode(flat), 2, -1)
     with numpyro.plate("rows", len(flat)):
         return numpyro.sample("z", dist.Normal(loc, jnp.exp(log_scale)).to_event(1))

@@ -37,7 +37,8 @@ def same(one, other):
 def test_history_counts_every_step_and_the_odd_last_batch():
     run = fit(vae(), small_data(), epochs=3, batch_size=32, log_every=2)
     steps = [row["step"] for row in run.history if row["split"] == "train"]
-    # 70 rows make 3 batches (32, 32, 6): rows of the history end at multiples of 2 and at the end of an epoch.
+    # 70 rows make 3 batches (32, 32, 6): rows of the history end at multiples of 2 and at the end of an
+    # epoch.
     assert steps == [2, 3, 4, 6, 8, 9]
     assert [row["step"] for row in run.history if row["split"] == "valid"] == [3, 6, 9]
     assert all(np.isfinite(row["elbo_nats"]) for row in run.history)

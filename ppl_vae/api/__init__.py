@@ -45,7 +45,8 @@ def bind(
     Returns
     -------
     Bound
-        Its `model` and `guide` are ordinary functions of the backend's library; on Pyro it is a torch.nn.Module.
+        Its `model` and `guide` are ordinary functions of the backend's library; on Pyro it is a
+        torch.nn.Module.
     """
     if not isinstance(program, Program):
         raise UsageError(f"{program!r} is no declared Program: plain functions need no binding")
@@ -54,7 +55,8 @@ def bind(
 
 
 def check(program: Any, data: Any, backend: str | None = None, *, seed: int = 0) -> "CheckReport":
-    """Check a program against the contract of the gallery: sites, shapes, guide, gradients, rows that leak, parity.
+    """Check a program against the contract of the gallery: sites, shapes, guide, gradients, rows that leak,
+    parity.
 
     Parameters
     ----------
@@ -109,7 +111,8 @@ def posterior(
     x : array or dict of arrays
         Rows, in the scale that the program was trained on.
     method : str
-        guide: draws of q(z | x), which are not the posterior unless weighted; importance: resampled by their weights.
+        guide: draws of q(z | x), which are not the posterior unless weighted; importance: resampled by their
+        weights.
     num_samples : int
         Draws a row.
     coords, dims : dict, optional

@@ -59,7 +59,8 @@ def fit(
     resume : bool
         Go on with the run in `out`.
     callbacks : iterable of callables
-        Each is called with (event, state): event is log, valid, checkpoint or end, state holds position, row and run.
+        Each is called with (event, state): event is log, valid, checkpoint or end, state holds position, row
+        and run.
     progress : bool, optional
         A progress bar; by default on a terminal.
     tensorboard : bool
@@ -67,7 +68,8 @@ def fit(
     compile : str
         auto or off.
     **training
-        The fields of `ppl_vae.options.Training`: epochs, max_steps, batch_size, lr, seed, device, precision ...
+        The fields of `ppl_vae.options.Training`: epochs, max_steps, batch_size, lr, seed, device, precision
+        ...
 
     Returns
     -------

@@ -41,7 +41,9 @@ class Loader:
         return len(self.loader)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Any]:
-        """Yield the loader's batches; a resumed epoch starts anew, since a loader cannot be entered in the middle."""
+        """Yield the loader's batches; a resumed epoch starts anew, since a loader cannot be entered in the
+        middle.
+        """
         for index, item in enumerate(self.loader):
             if index >= start:
                 yield item

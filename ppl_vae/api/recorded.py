@@ -124,7 +124,8 @@ def same_data(config: Mapping[str, Any], data: Data) -> Data:
     described = config["data"]
     if data.sha256 != described["sha256"]:
         raise RunError(
-            f"{data.name!r} is not what the run was trained on (its sha256 differs): name the right data with --data"
+            f"{data.name!r} is not what the run was trained on (its sha256 differs): "
+            "name the right data with --data"
         )
     return with_binarize(data, described["binarize"])
 
@@ -135,7 +136,7 @@ def with_binarize(data: Data, binarize: str) -> Data:
 
 
 def settle_binarize(program: Program | PlainProgram, data: Data) -> Data:
-    """Decide what "auto" means: new bits at every step for a Bernoulli likelihood on grey levels, else none."""
+    """Decide what "auto" means: new bits at every step for a Bernoulli on grey levels, else none."""
     if data.binarize != "auto":
         return data
     grey = data.levels is not None and data.levels > 2

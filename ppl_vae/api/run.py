@@ -64,7 +64,9 @@ class Run:
 
     @property
     def data(self) -> Data | None:
-        """What it was trained on, as it was trained on it. A run from a folder loads it when it is first needed."""
+        """What it was trained on, as it was trained on it. A run from a folder loads it when it is first
+        needed.
+        """
         if callable(self.given):
             self.given = self.given()
         return self.given
@@ -102,21 +104,24 @@ class Run:
                 raise DataError(
                     f"{name} has shape {array.shape[1:]} a row, the program was trained on {tuple(expected)}"
                 )
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise DataError(
-                    f"{name} holds NaN or infinity in row {int(np.argwhere(~np.isfinite(array))[0][0])}: remove or mask it"
-                )
+            wrong = np.argwhere(~np.isfinite(array)) if array.dtype.kind == "f" else ()
+            if len(wrong):
+                raise DataError(f"{name} holds NaN or infinity in row {int(wrong[0][0])}: remove or mask it")
             ready[name] = array
         return ready
 
     def encode(self, x: Any, *, draw: bool = False, seed: int = 0) -> dict[str, np.ndarray]:
-        """Return the guide's latents of rows by site, [N, *event]: means, or one draw; of a code site also the codes' numbers."""
+        """Return the guide's latents of rows by site, [N, *event]: means, or one draw; of a code site also
+        the codes' numbers.
+        """
         return self._verbs.encode(self.bound, self._rows(x), draw=draw, seed=seed)
 
     def decode(
         self, latents: Any, *, covariates: Mapping[str, Any] | None = None, seed: int = 0
     ) -> dict[str, np.ndarray]:
-        """Return the likelihood's centre for latents by site (an array: the only or the lowest site), by observed field."""
+        """Return the likelihood's centre for latents by site (an array: the only or the lowest site), by
+        observed field.
+        """
         if not isinstance(latents, Mapping):
             latents = {self._first_latent(): latents}
         latents = {
@@ -136,7 +141,9 @@ class Run:
     def sample(
         self, n: int, *, covariates: Mapping[str, Any] | None = None, seed: int = 0
     ) -> dict[str, np.ndarray]:
-        """Draw n rows from the prior: every local site by name, and `<field>_mean`, the centre of its likelihood."""
+        """Draw n rows from the prior: every local site by name, and `<field>_mean`, the centre of its
+        likelihood.
+        """
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise UsageError(f"n={n!r}: give a number of samples of at least 1")
         return self._verbs.sample(self.bound, n, covariates=_arrays(covariates), seed=seed)
@@ -152,11 +159,15 @@ class Run:
     def draws(
         self, x: Any, num_samples: int = 100, *, method: str = "guide", seed: int = 0
     ) -> PosteriorDraws:
-        """Return draws of the latents given rows, and all that goes with them, as arrays; see `ppl_vae.posterior`."""
+        """Return draws of the latents given rows, and all that goes with them, as arrays; see
+        `ppl_vae.posterior`.
+        """
         return self._verbs.draws(self.bound, self._rows(x), num_samples, method=method, seed=seed)
 
     def log_prob(self, x: Any, importance_samples: int = 100, *, seed: int = 0) -> np.ndarray:
-        """Return a lower bound on log p(x) of every row in nats, [N]: importance weighted, or the ELBO where weights do not apply."""
+        """Return a lower bound on log p(x) of every row in nats, [N]: importance weighted, or the ELBO where
+        weights do not apply.
+        """
         scores = self.score(x, importance_samples, seed=seed)
         return scores.elbo if scores.iw is None else scores.iw
 
@@ -168,7 +179,8 @@ def _arrays(covariates: Mapping[str, Any] | None) -> dict[str, np.ndarray]:
 def evaluate(
     run: Run, split: str = "test", importance_samples: int | None = None, *, data: Any = None, seed: int = 0
 ) -> dict[str, Any]:
-    """Report the plain bound on a split: ELBO, rate, distortion, importance weighted bound, bits a dimension, standard errors.
+    """Report the plain bound on a split: ELBO, rate, distortion, importance weighted bound, bits a dimension,
+    standard errors.
 
     Parameters
     ----------
@@ -185,7 +197,8 @@ def evaluate(
     Returns
     -------
     dict
-        In nats a datum. `per_row` holds the arrays `elbo` and `iw`, [N], so that two runs compare with paired errors.
+        In nats a datum. `per_row` holds the arrays `elbo` and `iw`, [N], so that two runs compare with paired
+        errors.
     """
     chosen = (
         run.data

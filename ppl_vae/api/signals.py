@@ -25,7 +25,9 @@ class Request:
 
 @contextmanager
 def stop_request() -> Iterator[Request]:
-    """Turn the first SIGINT or SIGTERM into a request while the block runs (in the main thread; elsewhere signals stay as they are)."""
+    """Turn the first SIGINT or SIGTERM into a request while the block runs (in the main thread; elsewhere
+    signals stay as they are).
+    """
     request = Request()
     if threading.current_thread() is not threading.main_thread():
         yield request

@@ -52,7 +52,7 @@ RULES = (
     Rule("prior", drawing.prior, ("finite",)),
     Rule("decoding", drawing.decoding, ("prior", "seeds")),
     Rule("bound", values.bound, ("particles", "independence")),
-    Rule("parity", parity.parity, ("seeds",)),
+    Rule("parity", parity.parity, ("seeds",), explained_by=("support",)),
 )
 
 

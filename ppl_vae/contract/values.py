@@ -70,14 +70,21 @@ def finite(case: Case) -> str:
     _finite_sites(case.wide, "evaluation")
     _finite_sites(case.trained, "train")
     with case.mode(train=True) as probe:
-        # From the loss backwards: the last network is the first to spoil a gradient.
-        for name, size in reversed(probe.parameter_gradients(case.rows, case.seed).items()):
-            if size is not None and not np.isfinite(size):
-                raise BrokenRule(
-                    f"the gradient of {name} is {size} though the densities are finite: look for the square "
-                    "root, logarithm or division of 0 in its network"
-                )
+        sizes = probe.parameter_gradients(case.rows, case.seed)
+    bad = [name for name, size in sizes.items() if size is not None and not np.isfinite(size)]
+    if bad:
+        last = max(bad, key=lambda name: _last_call(case.trained, name))
+        raise BrokenRule(
+            f"the gradient of {last} is {sizes[last]} though the densities are finite: look for the square root, "
+            "logarithm or division of 0 in its network"
+        )
     return f"densities and gradients of {len(next(iter(case.rows.values())))} rows are finite"
+
+
+def _last_call(traces: Traces, parameter: str) -> int:
+    """Return when the network of a parameter was called last: a gradient, backwards, is spoilt there first."""
+    calls = [place for place, call in enumerate(traces.calls) if parameter.startswith(call.network + ".")]
+    return max(calls, default=-1)
 
 
 def _finite_sites(traces: Traces, mode: str) -> None:

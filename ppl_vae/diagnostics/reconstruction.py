@@ -16,7 +16,7 @@ def squared_error(x: np.ndarray, reconstruction: np.ndarray) -> dict[str, float]
 
 
 def perplexity(codes: np.ndarray, size: int) -> float:
-    """Return exp of the entropy of the codes' frequencies: 1 for one code, `size` for a codebook used evenly."""
+    """Return exp of the entropy of the codes: 1 for one code, `size` for a codebook used evenly."""
     share = np.bincount(codes.reshape(-1), minlength=size) / codes.size
     share = share[share > 0]
     return float(np.exp(-(share * np.log(share)).sum()))
@@ -28,8 +28,8 @@ def codebook_use(codes: np.ndarray, size: int, batch: int = 32) -> dict[str, flo
     Returns
     -------
     dict
-        `perplexity` and `usage` (the share of codes that occur) over all rows, and `perplexity_per_batch`, its mean over batches of `batch` rows,
-        as training reports it.
+        `perplexity` and `usage` (the share of codes that occur) over all rows, and `perplexity_per_batch`,
+        its mean over batches of `batch` rows, as training reports it.
     """
     batches = [codes[start : start + batch] for start in range(0, len(codes) - batch + 1, batch)] or [codes]
     return {

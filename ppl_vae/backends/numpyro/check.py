@@ -33,6 +33,7 @@ from ppl_vae.diagnostics.evidence import Scores
 from ppl_vae.objectives import ELBO
 from ppl_vae.program import PlainProgram, Program
 
+# What is compiled here runs a few times: a quick compilation matters more than quick code.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
@@ -139,20 +140,11 @@ class Probe:
         with self._asked():
             if key not in self._compiled:
                 self._compiled[key] = (
-                    self._called("program", lambda: self._compile(function, arguments)),
+                    self._called("program", lambda: jax.jit(function).lower(*arguments).compile(QUICK)),
                     known,
                 )
             compiled, known = self._compiled[key]
             return jax.device_get(self._called("program", lambda: compiled(*arguments))), known
-
-    def _compile(self, function: Callable[..., Any], arguments: tuple) -> Callable[..., Any]:
-        try:
-            # It runs a few times: a quick compilation matters more than quick code.
-            return jax.jit(function).lower(*arguments).compile(QUICK)
-        except jax.errors.UnexpectedTracerError:
-            # Networks within a scan or a map cannot be recorded.
-            self._recorder.active = False
-            return jax.jit(function).lower(*arguments).compile(QUICK)
 
     def row_gradients(self, rows: Arrays, row: int, seed: int = 0) -> dict[str, np.ndarray]:
         """Return, by field of floats, the largest gradient of one row's densities by each input row, [B]."""

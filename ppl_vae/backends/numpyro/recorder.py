@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.nnx.tracers import current_jax_trace
 from jax import Array
 
 from ppl_vae.backends.numpyro.modules import Part
@@ -17,15 +18,14 @@ class Recorder:
     Attributes
     ----------
     calls : list of Call
-        Since the last `start`. Within a function that is being compiled their arrays are tracers.
-    active : bool
-        Whether calls are kept. Those within a scan or a map cannot leave it.
+        Since the last `start`, those within a scan, a map or a gradient left out: their arrays cannot leave it.
+        Within a function that is being compiled the arrays are tracers.
     """
 
     def __init__(self, bound: Any):
         self.calls: list[Call] = []
-        self.active = True
         self._running: list[str] = []
+        self._level = current_jax_trace()
         for part in _parts(bound):
             part.registered = self._watched(part.name, part.registered)
 
@@ -36,7 +36,7 @@ class Recorder:
 
     def start(self) -> None:
         """Forget what was seen."""
-        self.calls, self._running = [], []
+        self.calls, self._running, self._level = [], [], current_jax_trace()
 
     def _watched(self, name: str, registered: Callable[..., Any]) -> Callable[..., Any]:
         def register(*args: Any) -> Callable[..., Any]:
@@ -46,7 +46,7 @@ class Recorder:
                 self._running.append(name)
                 outputs = network(*inputs, **named)
                 self._running.pop()
-                if self.active:
+                if self._level == current_jax_trace():
                     self.calls.append(Call(name, _arrays((inputs, named)), _arrays(outputs)))
                 return outputs
 

@@ -120,7 +120,8 @@ class Engine:
         self, items: Sequence[Any], lr: np.ndarray, weight: np.ndarray, stop: Callable[[], bool]
     ) -> Advance:
         if self.carry is None:
-            self._prepare(self._binarized(self.batch(items[0]), random.key(0)))
+            first = self.batch(items[0])
+            self._prepare(first | {"x": jnp.round(first["x"])} if self.dynamic else first)
         self.bound.train()
         rates, weights = (np.asarray(values, np.float32) for values in (lr, weight))
         sums, done = None, 0

@@ -34,6 +34,7 @@ def stock_objective(name: str) -> Any:
     found = getattr(pyro.infer, name.removeprefix("pyro.infer."), None)
     if not (isinstance(found, type) and issubclass(found, pyro.infer.ELBO)):
         raise UsageError(
-            f"pyro.infer has no ELBO {name!r}: Trace_ELBO, TraceMeanField_ELBO, TraceGraph_ELBO and TraceEnum_ELBO are some"
+            f"pyro.infer has no ELBO {name!r}: "
+            "Trace_ELBO, TraceMeanField_ELBO, TraceGraph_ELBO and TraceEnum_ELBO are some"
         )
     return found()

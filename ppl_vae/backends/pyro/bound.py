@@ -19,7 +19,7 @@ _IDS = itertools.count()
 
 
 class Networks:
-    """What a program sees as `net` during one call: its networks as attributes, run in the asked precision."""
+    """What a program sees as `net` during one call: its networks as attributes, in the asked precision."""
 
     def __init__(self, modules: nn.ModuleDict, autocast: torch.dtype | None, used: set[str], writes: bool):
         self._modules, self._autocast, self._used, self._writes = modules, autocast, used, writes
@@ -29,7 +29,8 @@ class Networks:
             raise ProgramError(
                 f"the program has no network {name!r}: it declares {', '.join(self._modules) or 'none'}"
             )
-        # Statistics of a network that the guide calls are written by the guide alone, else they would move twice a step.
+        # Statistics of a network that the guide calls are written by the guide alone, else they would move
+        # twice a step.
         if self._writes:
             self._used.add(name)
         frozen = not self._writes and name in self._used
@@ -66,8 +67,10 @@ def _single_precision(out: Any) -> Any:
 class Bound(nn.Module):
     """A program bound to Pyro.
 
-    `model(x, ..., n=None)` and `guide(x, ...)` take the data fields that the program declares, by position or by name, and may be given to any
-    Pyro tool. Parameters are registered under a name of this object's own, so that two bound programs never share any.
+    `model(x, ..., n=None)` and `guide(x, ...)` take the data fields that the program declares, by position or
+    by name, and may be given to any
+    Pyro tool. Parameters are registered under a name of this object's own, so that two bound programs never
+    share any.
 
     Attributes
     ----------
@@ -122,7 +125,7 @@ class Bound(nn.Module):
 
     @contextmanager
     def unscaled(self) -> Iterator[None]:
-        """Trace with scale 1 and without touching the parameter store: what the project's own objectives do."""
+        """Trace with scale 1 and without touching the parameter store, as our own objectives do."""
         before, self._scaled = self._scaled, False
         try:
             yield
@@ -162,7 +165,9 @@ class Bound(nn.Module):
         self.load_tensors({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
 
     def as_batch(self, item: Any, device: torch.device) -> dict[str, Tensor]:
-        """Return what a loader yields as named fields: a dict by name, else in the order that the program declares them."""
+        """Return what a loader yields as named fields: a dict by name, else in the order that the program
+        declares them.
+        """
         if not isinstance(item, Mapping):
             parts = item if isinstance(item, (tuple, list)) else (item,)
             item = dict(zip(self.fields, parts, strict=False))

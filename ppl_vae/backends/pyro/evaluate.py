@@ -13,7 +13,8 @@ from ppl_vae.backends.pyro.terms import base, elbo_terms, is_latent_or_observed,
 from ppl_vae.diagnostics.evidence import Scores
 from ppl_vae.errors import DataError, ProgramError
 
-# Numbers of one observation that are worked on at once, over rows and samples: a few tens of megabytes a layer.
+# Numbers of one observation that are worked on at once, over rows and samples: a few tens of megabytes a
+# layer.
 BUDGET = 2**22
 
 
@@ -120,7 +121,8 @@ def _importance(
 def _host(value: Tensor) -> np.ndarray:
     if value.ndim != 1:
         raise ProgramError(
-            f"a term of the bound has shape {tuple(value.shape)}, not one number a row: is a site outside the plate over the rows?"
+            f"a term of the bound has shape {tuple(value.shape)}, not one number a row: "
+            "is a site outside the plate over the rows?"
         )
     return value.double().cpu().numpy()
 

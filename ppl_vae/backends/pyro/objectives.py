@@ -20,7 +20,8 @@ class Loss(NamedTuple):
 
 
 class Objective(nn.Module):
-    """Objective, model and guide in one module: `forward(batch, weight)` is everything that a training step differentiates.
+    """Objective, model and guide in one module: `forward(batch, weight)` is everything that a training step
+    differentiates.
 
     Parameters
     ----------
@@ -50,7 +51,9 @@ class Objective(nn.Module):
         return Loss(loss, {"elbo_nats": -loss.detach()})
 
     def check(self, batch: dict[str, Tensor]) -> None:
-        """Run once and refuse, by name, sites that the objective cannot estimate and data that the likelihood cannot have made."""
+        """Run once and refuse, by name, sites that the objective cannot estimate and data that the likelihood
+        cannot have made.
+        """
         if isinstance(self.objective, (objectives.ELBO, objectives.IWAE)):
             guide, model = traces(self.bound, batch)
             check_sites(guide, model)

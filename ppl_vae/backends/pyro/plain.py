@@ -16,7 +16,9 @@ from ppl_vae.program import PlainProgram
 
 
 def arguments(function: Any, fields: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the data fields that a plain function takes: parameters named like fields, and "x" for a first one of any other name."""
+    """Return the data fields that a plain function takes: parameters named like fields, and "x" for a first
+    one of any other name.
+    """
     names = []
     for position, parameter in enumerate(inspect.signature(function).parameters.values()):
         if parameter.name in fields:
@@ -96,7 +98,7 @@ class PlainBound(nn.Module):
         return super().train(mode)
 
     def ensure_parameters(self, batch: Mapping[str, Tensor]) -> None:
-        """Run model and guide once, so that every parameter exists; then set those that were loaded before."""
+        """Run model and guide once, so that every parameter exists; then set those loaded before."""
         self._make_parameters(tuple(batch.values()))
 
     def _make_parameters(self, args: tuple) -> None:
@@ -127,7 +129,8 @@ class PlainBound(nn.Module):
         mine = self.tensors()
         if set(mine) != set(tensors):
             raise RunError(
-                f"the weights do not fit {self.program.name}: {', '.join(sorted(set(mine) ^ set(tensors)))} on one side only"
+                f"the weights do not fit {self.program.name}: "
+                f"{', '.join(sorted(set(mine) ^ set(tensors)))} on one side only"
             )
         with torch.no_grad():
             for name, value in self.tensors().items():

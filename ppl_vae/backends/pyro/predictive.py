@@ -39,7 +39,9 @@ class Centres(poutine.messenger.Messenger):
 
 @contextmanager
 def at_rest(bound: nn.Module, seed: int) -> Iterator[None]:
-    """Run in eval mode without gradients, on a stream of noise of its own; afterwards everything is as before."""
+    """Run in eval mode without gradients, on a stream of noise of its own; afterwards everything is as
+    before.
+    """
     mode = bound.training
     bound.eval()
     devices = [bound.device] if bound.device.type == "cuda" else []
@@ -59,7 +61,8 @@ def at_rest(bound: nn.Module, seed: int) -> Iterator[None]:
 def encode(bound: nn.Module, rows: Arrays, *, draw: bool = False, seed: int = 0) -> dict[str, np.ndarray]:
     """Return the guide's local latents of every row by site, [N, *event]: its means, or one draw.
 
-    In a hierarchy each layer is given the means (or draws) of those above. A site of codes adds `<site>_codes`, their numbers.
+    In a hierarchy each layer is given the means (or draws) of those above. A site of codes adds
+    `<site>_codes`, their numbers.
     """
     found: list[dict[str, np.ndarray]] = []
     with at_rest(bound, seed):
@@ -117,7 +120,8 @@ def sample(
     Returns
     -------
     dict
-        By site: draws of every local site, and for each observed field also the centre of its likelihood as `<field>_mean`; [n, *event].
+        By site: draws of every local site, and for each observed field also the centre of its likelihood as
+        `<field>_mean`; [n, *event].
     """
     return _generate(bound, n, {}, covariates or {}, seed)
 
@@ -125,7 +129,8 @@ def sample(
 def decode(
     bound: nn.Module, latents: Arrays, *, covariates: Arrays | None = None, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Return the centre of the likelihood for given latents, by observed field, [N, *event]; a latent that is not given is drawn from its prior.
+    """Return the centre of the likelihood for given latents, by observed field, [N, *event]; a latent that is
+    not given is drawn from its prior.
 
     Raises
     ------
@@ -144,7 +149,8 @@ def _generate(
 ) -> dict[str, np.ndarray]:
     if not hasattr(bound.program, "networks"):
         raise ProgramError(
-            f"{bound.program.name} is plain Pyro: its model needs data, only a declared Program draws from the prior"
+            f"{bound.program.name} is plain Pyro: its model needs data, "
+            "only a declared Program draws from the prior"
         )
     found: list[dict[str, np.ndarray]] = []
     with at_rest(bound, seed):

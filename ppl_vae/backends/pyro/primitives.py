@@ -1,4 +1,6 @@
-"""The primitives that a model or a guide gets as `ppl`: Pyro's own, with the differences to NumPyro smoothed over."""
+"""The primitives that a model or a guide gets as `ppl`: Pyro's own, with the differences to NumPyro smoothed
+over.
+"""
 
 from collections.abc import Iterable
 from typing import Any
@@ -35,7 +37,9 @@ class Primitives:
         self._like, self._draws, self._num_data = like, draws, num_data
 
     def minibatch(self, *arrays: Tensor | None) -> pyro.plate:
-        """Return the plate "data" over the rows of the batch, or over the draws asked for where every array is None."""
+        """Return the plate "data" over the rows of the batch, or over the draws asked for where every array
+        is None.
+        """
         sizes = {len(array) for array in arrays if array is not None}
         if len(sizes) > 1:
             raise ProgramError(f"the fields of a batch have different numbers of rows: {sorted(sizes)}")
@@ -64,7 +68,9 @@ class Primitives:
 
     @staticmethod
     def factor(name: str, log_factor: Tensor) -> None:
-        """Add to the log density, in nats. In a guide it counts as log q: the objective subtracts it, reported bounds leave it out."""
+        """Add to the log density, in nats. In a guide it counts as log q: the objective subtracts it,
+        reported bounds leave it out.
+        """
         pyro.factor(name, log_factor, has_rsample=True)
 
     @staticmethod

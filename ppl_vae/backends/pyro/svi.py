@@ -1,4 +1,6 @@
-"""Stochastic variational inference with Pyro: optimizer steps for the training loop, on any device, through Lightning Fabric."""
+"""Stochastic variational inference with Pyro: optimizer steps for the training loop, on any device, through
+Lightning Fabric.
+"""
 
 import io
 from collections.abc import Callable, Sequence
@@ -94,7 +96,9 @@ class Engine:
         self._seed(options.seed)
 
     def _prepare(self, batch: dict[str, Tensor]) -> None:
-        """Before the first step: parameters exist after one run of the program, which is checked with validation on; noise is unchanged."""
+        """Before the first step: parameters exist after one run of the program, which is checked with
+        validation on; noise is unchanged.
+        """
         with torch.random.fork_rng(devices=self._cuda()), pyro.validation_enabled(True):
             self.bound.eval()
             self.loss.check(batch)

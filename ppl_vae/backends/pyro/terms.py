@@ -44,7 +44,9 @@ class ELBOTerms:
 def traces(
     bound: Any, batch: Mapping[str, Tensor], particles: int = 1
 ) -> tuple[poutine.Trace, poutine.Trace]:
-    """Return the guide's trace and the model's trace that replays it; several particles are a plate left of "data"."""
+    """Return the guide's trace and the model's trace that replays it; several particles are a plate left of
+    "data".
+    """
     with bound.unscaled():
         if particles == 1:
             return _trace_pair(bound, batch)
@@ -83,7 +85,8 @@ def check_sites(guide: poutine.Trace, model: poutine.Trace) -> None:
     Raises
     ------
     ProgramError
-        For an enumerated site, a guide site without a reparametrised draw, or latent sites that guide and model do not share.
+        For an enumerated site, a guide site without a reparametrised draw, or latent sites that guide and
+        model do not share.
     """
     latent_in = {
         role: {n for n, s in trace.nodes.items() if is_latent_or_observed(s) and not s["is_observed"]}

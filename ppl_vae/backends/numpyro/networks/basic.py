@@ -50,7 +50,7 @@ def as_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def drawn(key: Array, shape: Sequence[int], draw: Callable[[Any, Sequence[int]], np.ndarray]) -> Array:
-    """Return draws of NumPy's, in single precision: JAX would compile a program for every shape of weights."""
+    """Return draws of NumPy's, in float32: JAX would compile a program for every shape of weights."""
     rng = np.random.default_rng(np.asarray(random.key_data(key)))
     return jnp.asarray(draw(rng, shape).astype(np.float32))
 

@@ -1,4 +1,6 @@
-"""Pyro's distributions and the project's own, as a program's `ppl.dist`. The NumPyro backend has the same names."""
+"""Pyro's distributions and the project's own, as a program's `ppl.dist`. The NumPyro backend has the same
+names.
+"""
 
 from pyro.distributions import *  # noqa: F403
 from pyro.distributions import GammaPoisson

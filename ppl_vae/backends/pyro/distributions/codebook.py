@@ -9,7 +9,8 @@ from ppl_vae.backends.pyro.networks.codebook import nearest
 
 
 class VectorQuantized(TorchDistribution):
-    """All mass on the code nearest to the encoder's output; its draw passes the gradient straight through to the encoder.
+    """All mass on the code nearest to the encoder's output; its draw passes the gradient straight through to
+    the encoder.
 
     Parameters
     ----------

@@ -18,9 +18,11 @@ class _Grid(constraints.Constraint):
 
 
 class DiscretizedLogistic(TorchDistribution):
-    """Probability mass of a logistic variable in the cell around each of `levels` grid points 0, 1/(levels-1), ..., 1.
+    """Probability mass of a logistic variable in the cell around each of `levels` grid points 0,
+    1/(levels-1), ..., 1.
 
-    The two end cells reach to infinity, so that the masses sum to one (Salimans et al., arXiv:1701.05517, eq. 2).
+    The two end cells reach to infinity, so that the masses sum to one (Salimans et al., arXiv:1701.05517, eq.
+    2).
 
     Parameters
     ----------
@@ -48,7 +50,8 @@ class DiscretizedLogistic(TorchDistribution):
         half = 0.5 / (self.levels - 1)
         upper, lower = (value + half - self.loc) / self.scale, (value - half - self.loc) / self.scale
         first, last = value < half, value > 1 - half
-        # sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)); an end cell drops the factor of its infinite edge.
+        # sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)); an end cell drops the factor of
+        # its infinite edge.
         width = 2 * half / self.scale
         inner = torch.where(first | last, 0.0, torch.log(-torch.expm1(-width)))
         return (

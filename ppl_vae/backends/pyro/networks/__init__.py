@@ -1,4 +1,4 @@
-"""The networks that a program gets as `nn` in its method `networks`. The NumPyro backend has the same names."""
+"""The networks that a program gets as `nn`. The NumPyro backend has the same names."""
 
 from torch.nn import Module
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -81,8 +82,9 @@ class ConvTranspose2d(_LeadingAxes):
 class BatchNorm(nn.Module):
     """Batch normalization of the last axis (`channels_first=False`) or of channels in [..., C, H, W].
 
-    The running variance is the biased one, as in flax, so that weights carry over. Statistics are written in train mode only, and only by
-    the guide: a network that the model calls too normalizes there without writing.
+    The running variance is the biased one, as in flax, so that weights carry over. Statistics are written in
+    train mode only, and only by the guide: a network that the model calls too normalizes there without
+    writing.
     """
 
     def __init__(self, features: int, spatial: int = 0, momentum: float = 0.1, epsilon: float = 1e-5):
@@ -106,7 +108,8 @@ class BatchNorm(nn.Module):
         return x * gain.reshape(tail) + (self.bias - mean * gain).reshape(tail)
 
     def _write(self, mean: Tensor, var: Tensor) -> None:
-        # Each buffer is computed out of place and written once: chained in-place updates are miscompiled on CPU.
+        # Each buffer is computed out of place and written once: chained in-place updates are miscompiled on
+        # CPU.
         self.mean.copy_(torch.lerp(self.mean, mean.to(self.mean.dtype), self.momentum))
         self.var.copy_(torch.lerp(self.var, var.to(self.var.dtype), self.momentum))
 
@@ -139,7 +142,7 @@ class MLP(nn.Module):
         super().__init__()
         self.in_shape, self.out_shape = as_shape(in_shape), as_shape(out_shape)
         widths = (math.prod(self.in_shape), *as_shape(hidden), math.prod(self.out_shape))
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.act = ACTIVATIONS[activation]()
 
     def forward(self, x: Tensor) -> Tensor:

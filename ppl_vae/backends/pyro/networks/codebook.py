@@ -29,7 +29,8 @@ class Codes(NamedTuple):
 
 
 def nearest(vectors: Tensor, points: Tensor) -> Tensor:
-    """Return the index of the nearest of [K, D] vectors for points [..., D], by squared distance written out."""
+    """Return the index of the nearest of vectors [K, D] for points [..., D]."""
+    # torch.cdist would fix the number of rows in a captured graph.
     distance = vectors.square().sum(-1) - 2 * points @ vectors.mT
     return distance.argmin(-1)
 
@@ -39,10 +40,12 @@ def _single_precision(device: str) -> AbstractContextManager:
 
 
 class CodebookState(nn.Module):
-    """K vectors of D dimensions and a factorised prior over them (van den Oord et al., arXiv:1711.00937; moving averages: appendix A.1).
+    """K vectors of D dimensions and a factorised prior over them (van den Oord et al., arXiv:1711.00937;
+    moving averages: appendix A.1).
 
-    With `learning="ema"` the vectors are buffers, moved in train mode by the points that chose them; the first batch places them on points of
-    its own. With `learning="gradient"` they are parameters. Distances and vectors are always single precision or better.
+    With `learning="ema"` the vectors are buffers, moved in train mode by the points that chose them; the
+    first batch places them on points of its own. With `learning="gradient"` they are parameters. Distances
+    and vectors are always single precision or better.
 
     Parameters
     ----------
@@ -98,7 +101,8 @@ class CodebookState(nn.Module):
         before = torch.where(self.placed > 0, self.sums, vectors)
         counts = torch.lerp(chosen.sum(0), self.counts, self.decay)
         sums = torch.lerp(chosen.mT @ flat, before, self.decay)
-        # Each buffer is computed out of place and written once: chained in-place updates are miscompiled on CPU.
+        # Each buffer is computed out of place and written once: chained in-place updates are miscompiled on
+        # CPU.
         self.counts.copy_(counts)
         self.sums.copy_(sums)
         self.vectors.copy_(sums / counts.clamp_min(1e-5).unsqueeze(-1))

@@ -1,4 +1,6 @@
-"""Convolutional networks over [..., C, H, W]: residual blocks, and the way down to a vector and up to an image."""
+"""Convolutional networks over [..., C, H, W]: residual blocks, and the way down to a vector and up to an
+image.
+"""
 
 import math
 
@@ -48,7 +50,9 @@ class ConvDown(nn.Module):
 
 
 class ConvUp(nn.Module):
-    """The way back: a hidden layer, two transposed 4x4 convolutions of stride 2, cropped: [..., D] to [..., C, H, W]."""
+    """The way back: a hidden layer, two transposed 4x4 convolutions of stride 2, cropped: [..., D] to [...,
+    C, H, W].
+    """
 
     def __init__(self, in_shape, hidden, out_shape, activation: str = "relu"):
         super().__init__()
@@ -69,7 +73,9 @@ class ConvUp(nn.Module):
 
 
 class ConvGrid(nn.Module):
-    """Encoder of a VQ-VAE (arXiv:1711.00937, section 4.1): [..., C, H, W] to a grid of vectors [..., H/4, W/4, D]."""
+    """Encoder of a VQ-VAE (arXiv:1711.00937, section 4.1): [..., C, H, W] to a grid of vectors [..., H/4,
+    W/4, D].
+    """
 
     def __init__(self, in_shape, hidden: int, code_dim: int, residual_hidden: int = 32, blocks: int = 2):
         super().__init__()

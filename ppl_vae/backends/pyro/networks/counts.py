@@ -24,7 +24,8 @@ class CountEncoder(nn.Module):
 class CountMean(nn.Module):
     """Mean counts size * exp(f(z) + effect[batch]), [..., x_dim].
 
-    The effect has shape [..., num_batches, x_dim]. Without a batch the first one is meant, without a size factor 1.
+    The effect has shape [..., num_batches, x_dim]. Without a batch the first one is meant, without a size
+    factor 1.
     """
 
     def __init__(self, z_dim: int, hidden, x_dim: int):

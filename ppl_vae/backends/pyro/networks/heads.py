@@ -36,7 +36,9 @@ class NormalParameters(NamedTuple):
 
 
 class LikelihoodParameters(NamedTuple):
-    """The parameters of a likelihood, each [..., *x_shape] (class logits: [..., *x_shape, K]), and how many axes an observation has."""
+    """The parameters of a likelihood, each [..., *x_shape] (class logits: [..., *x_shape, K]), and how many
+    axes an observation has.
+    """
 
     values: tuple[Tensor, ...]
     event_dim: int
@@ -56,7 +58,9 @@ class NormalHead(nn.Module):
 
 
 class FreeNormal(nn.Module):
-    """Location and scale of a diagonal normal that depends on nothing: the guide of a global latent of shape `shape`."""
+    """Location and scale of a diagonal normal that depends on nothing: the guide of a global latent of shape
+    `shape`.
+    """
 
     def __init__(self, shape, scale: float = 0.1):
         super().__init__()
@@ -68,7 +72,9 @@ class FreeNormal(nn.Module):
 
 
 class ScaleTril(nn.Module):
-    """A free lower triangular matrix [dim, dim] with a positive diagonal: the Cholesky factor of a covariance."""
+    """A free lower triangular matrix [dim, dim] with a positive diagonal: the Cholesky factor of a
+    covariance.
+    """
 
     def __init__(self, dim: int):
         super().__init__()
@@ -79,9 +85,11 @@ class ScaleTril(nn.Module):
 
 
 class MergedNormal(nn.Module):
-    """Precision-weighted product of a bottom-up normal, read off a deterministic path, with a top-down normal.
+    """Precision-weighted product of a bottom-up normal, read off a deterministic path, with a top-down
+    normal.
 
-    sigma^2 = 1 / (sigma_up^-2 + sigma_down^-2), mu = sigma^2 (mu_up sigma_up^-2 + mu_down sigma_down^-2): Sonderby et al., arXiv:1602.02282, eq. 18-19.
+    sigma^2 = 1 / (sigma_up^-2 + sigma_down^-2), mu = sigma^2 (mu_up sigma_up^-2 + mu_down sigma_down^-2):
+    Sonderby et al., arXiv:1602.02282, eq. 18-19.
     """
 
     def __init__(self, in_dim: int, z_dim: int):
@@ -99,7 +107,9 @@ class MergedNormal(nn.Module):
 
 
 class Likelihood(nn.Module):
-    """[..., z_dim] to the parameters of a named likelihood over [..., *x_shape]; shared sigmas are its parameters."""
+    """[..., z_dim] to the parameters of a named likelihood over [..., *x_shape]; shared sigmas are its
+    parameters.
+    """
 
     def __init__(
         self, likelihood: str, z_dim, hidden, x_shape, body_kind: str = "mlp", activation: str = "relu"
