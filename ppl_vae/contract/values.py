@@ -75,14 +75,14 @@ def finite(case: Case) -> str:
     if bad:
         last = max(bad, key=lambda name: _last_call(case.trained, name))
         raise BrokenRule(
-            f"the gradient of {last} is {sizes[last]} though the densities are finite: look for the square root, "
-            "logarithm or division of 0 in its network"
+            f"the gradient of {last} is {sizes[last]} though the densities are finite: look for the square "
+            "root, logarithm or division of 0 in its network"
         )
     return f"densities and gradients of {len(next(iter(case.rows.values())))} rows are finite"
 
 
 def _last_call(traces: Traces, parameter: str) -> int:
-    """Return when the network of a parameter was called last: a gradient, backwards, is spoilt there first."""
+    """Return when a parameter's network was called last: the way back from the loss begins there."""
     calls = [place for place, call in enumerate(traces.calls) if parameter.startswith(call.network + ".")]
     return max(calls, default=-1)
 

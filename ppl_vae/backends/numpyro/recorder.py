@@ -18,7 +18,7 @@ class Recorder:
     Attributes
     ----------
     calls : list of Call
-        Since the last `start`, those within a scan, a map or a gradient left out: their arrays cannot leave it.
+        Since the last `start`, without those within a scan, a map or a gradient, which no array can leave.
         Within a function that is being compiled the arrays are tracers.
     """
 
