@@ -124,7 +124,7 @@ class Probe:
             name, arrays, known, state, fixed, random.key(seed), self._batch(rows)
         )
         guide, model = (
-            {site: Site(**known[role][site], **part) for site, part in sites[role].items()}
+            {site: Site(**what, **sites[role][site]) for site, what in known[role].items()}
             for role in ("guide", "model")
         )
         return Traces(
