@@ -114,6 +114,22 @@ class Sloped(Linear):
         return ppl.dist.Normal(loc, scale).to_event(1)
 
 
+class Bare(Toy):
+    """No networks, nothing to train."""
+
+    def networks(self, nn):
+        return {}
+
+    def model(self, ppl, net, x=None):
+        with ppl.minibatch(x):
+            z = ppl.sample("z", ppl.standard_normal(6))
+            ppl.sample("x", ppl.dist.Bernoulli(logits=z).to_event(1), obs=x)
+
+    def guide(self, ppl, net, x):
+        with ppl.minibatch(x):
+            ppl.sample("z", ppl.dist.Normal(x - 0.5, 0.5).to_event(1))
+
+
 class Mixture(Toy):
     def prior(self, ppl):
         weights = ppl.dist.Categorical(ppl.array([0.5, 0.5]))
@@ -145,6 +161,7 @@ HOLES = data.of({"x": np.where(MASK, RNG.integers(0, 2, (40, 6)), -9.0), "mask":
         (Normalized, BITS),
         (Sloped, BITS),
         (Mixture, BITS),
+        (Bare, BITS),
         (Masked, HOLES),
     ],
 )
