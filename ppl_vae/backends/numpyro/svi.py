@@ -159,11 +159,11 @@ class Engine:
 
         def one(at: Array, loop: tuple[Carry, dict[str, Array]]) -> tuple[Carry, dict[str, Array]]:
             batch = {name: array[index[at]] for name, array in data.items()}
-            carry, metrics = self._step(loop[0], batch, lr[at], weight[at])
+            carry, metrics = self._one(loop[0], batch, lr[at], weight[at])
             return carry, jax.tree.map(jnp.add, loop[1], metrics)
 
         first = {name: array[index[0]] for name, array in data.items()}
-        _, shapes = jax.eval_shape(self._step, carry, first, lr[0], weight[0])
+        _, shapes = jax.eval_shape(self._one, carry, first, lr[0], weight[0])
         return lax.fori_loop(0, count, one, (carry, jax.tree.map(jnp.zeros_like, shapes)))
 
     def _step(self, carry: Carry, batch: Any, lr: Array, weight: Array) -> tuple[Carry, dict[str, Array]]:
