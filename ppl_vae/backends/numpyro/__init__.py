@@ -8,6 +8,7 @@ from ppl_vae.backends.numpyro.bound import Bound, bind
 from ppl_vae.backends.numpyro.check import probe
 from ppl_vae.backends.numpyro.evaluate import score
 from ppl_vae.backends.numpyro.plain import PlainBound
+from ppl_vae.backends.numpyro.posterior import draws
 from ppl_vae.backends.numpyro.predictive import decode, encode, reconstruct, sample
 from ppl_vae.backends.numpyro.svi import Engine
 from ppl_vae.errors import UsageError
@@ -18,6 +19,7 @@ __all__ = [
     "PlainBound",
     "bind",
     "decode",
+    "draws",
     "encode",
     "probe",
     "reconstruct",

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -15,22 +15,9 @@ from ppl_vae.backends.pyro.evaluate import chunk_rows, count_rows, on_device
 from ppl_vae.backends.pyro.layout import Layout, Site
 from ppl_vae.backends.pyro.plain import PlainBound
 from ppl_vae.backends.pyro.terms import PARTICLES, is_latent_or_observed
+from ppl_vae.diagnostics.drawn import GUIDE, Found, Store
 
 Arrays = Mapping[str, np.ndarray]
-# Streams of random numbers.
-GUIDE, PREDICTIVE, PRIOR, RESAMPLE = range(4)
-
-
-@dataclass
-class Found:
-    """Draws of the guide: latents and codes [S, N, ...], densities [S, N], observations [N, ...]."""
-
-    latent: dict[str, np.ndarray]
-    log_likelihood: dict[str, np.ndarray]
-    observed: dict[str, np.ndarray]
-    log_weight: np.ndarray
-    log_weight_global: np.ndarray | None = None
-    statistics: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 class Chunk(NamedTuple):
@@ -80,7 +67,7 @@ class Job:
 def propose(job: Job, among: slice, count: int) -> Found:
     """Draw from the guide, `count` times for each of some rows, and score the model there."""
     layout, shared = job.layout, poutine.Trace()
-    out = _Store(count, among)
+    out = Store(count, among)
     for samples, part, batch in job.chunks(among, count, GUIDE):
         first = part.start == among.start
         shared = poutine.Trace() if first else shared
@@ -95,52 +82,29 @@ def propose(job: Job, among: slice, count: int) -> Found:
         for name in names:
             _record(out, layout, name, model.nodes[name], samples, part)
         local, common = _weights(layout, guide, model)
-        out.put("weight", "local", local, samples, part)
+        out.put("weight", "local", local.numpy(), samples, part)
         if first and common is not None:
-            out.put("weight", "global", common, samples, None)
-    weights = out.groups.pop("weight")
-    observed = out.groups.get("observed", {})
-    latent, density = out.groups.get("latent", {}), out.groups.get("density", {})
-    return Found(latent, density, observed, weights["local"], weights.get("global"))
+            out.put("weight", "global", common.numpy(), samples, None)
+    return Found.of(out)
 
 
-class _Store:
-    """Arrays on the host by group and name, filled chunk by chunk."""
-
-    def __init__(self, count: int, among: slice):
-        self.count, self.among = count, among
-        self.groups: dict[str, dict[str, np.ndarray]] = {}
-
-    def put(self, group: str, name: str, value: Tensor, samples: slice | None, part: slice | None) -> None:
-        """Write [draws, rows, ...]; without `samples` or `part` the axis is missing."""
-        found, array = self.groups.setdefault(group, {}), value.cpu().numpy()
-        where = [] if samples is None else [samples]
-        sizes = [] if samples is None else [self.count]
-        if part is not None:
-            where.append(slice(part.start - self.among.start, part.stop - self.among.start))
-            sizes.append(self.among.stop - self.among.start)
-        if name not in found:
-            found[name] = np.empty((*sizes, *array.shape[len(sizes) :]), array.dtype)
-        found[name][tuple(where)] = array
-
-
-def _record(out: _Store, layout: Layout, name: str, site: Site, samples: slice, part: slice) -> None:
+def _record(out: Store, layout: Layout, name: str, site: Site, samples: slice, part: slice) -> None:
     rows = part if name in layout.local else None
     if name in layout.latent:
         _values(out, "latent", layout, name, site, samples, rows)
         return
-    out.put("density", name, layout.log_prob(name, site).double(), samples, rows)
+    out.put("density", name, layout.log_prob(name, site).double().cpu().numpy(), samples, rows)
     if samples.start == 0:
-        out.put("observed", name, layout.values(name, site)[0], None, rows)
+        out.put("observed", name, layout.values(name, site)[0].cpu().numpy(), None, rows)
 
 
 def _values(
-    out: _Store, group: str, layout: Layout, name: str, site: Site, samples: slice, rows: slice | None
+    out: Store, group: str, layout: Layout, name: str, site: Site, samples: slice, rows: slice | None
 ) -> None:
-    out.put(group, name, layout.values(name, site), samples, rows)
+    out.put(group, name, layout.values(name, site).cpu().numpy(), samples, rows)
     codes = layout.codes(name, site) if name in layout.latent else None
     if codes is not None:
-        out.put(group, f"{name}_codes", codes, samples, rows)
+        out.put(group, f"{name}_codes", codes.cpu().numpy(), samples, rows)
 
 
 def _weights(layout: Layout, guide: poutine.Trace, model: poutine.Trace) -> tuple[Tensor, Tensor | None]:
@@ -160,7 +124,7 @@ def _weights(layout: Layout, guide: poutine.Trace, model: poutine.Trace) -> tupl
 def simulate(job: Job, count: int, given: Arrays, stream: int) -> dict[str, np.ndarray]:
     """Run the model forward from given latents, else from its prior: what it draws, [S, N, *event]."""
     layout, among = job.layout, slice(0, count_rows(job.rows))
-    out = _Store(count, among)
+    out = Store(count, among)
     shared: dict[str, Tensor] = {}
     names = layout.observed if given else (*layout.latent, *layout.observed)
     for samples, part, batch in job.chunks(among, count, stream):

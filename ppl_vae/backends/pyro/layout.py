@@ -1,7 +1,7 @@
 """Where the axes of a program's sites lie: any program's draws come out as [draws, rows, plates, event]."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,55 +13,23 @@ from torch import Tensor
 from ppl_vae.backends.pyro.distributions import Codebook
 from ppl_vae.backends.pyro.networks.codebook import nearest
 from ppl_vae.backends.pyro.terms import base, is_latent_or_observed, is_local
+from ppl_vae.diagnostics.drawn import Sites, check_shared
 from ppl_vae.errors import ProgramError
 
 Site = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Layout:
-    """A program's sites, read off a pair of traces.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Layout(Sites):
+    """A program's sites.
 
     Attributes
     ----------
     depth : int
         Batch axes of the deepest site: draws are a plate left of them.
-    latent, observed, factors : tuple of str
-        Sites of the model.
-    local : frozenset of str
-        Sites in a plate over the rows, factors included.
-    deterministic : tuple of str
-        Latent sites for which the guide knows one value only.
-    kept : dict of str to tuple of int
-        By site: its batch axes that are more than a placeholder, counted from the right, the rows first.
-    plates : dict of str to tuple of str
-        By site: the names of the plates among them.
-    largest, latents : int
-        Numbers in one row of the largest site, and of all latent sites together.
     """
 
     depth: int
-    latent: tuple[str, ...]
-    observed: tuple[str, ...]
-    factors: tuple[str, ...]
-    local: frozenset[str]
-    deterministic: tuple[str, ...]
-    kept: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    plates: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    largest: int = 1
-    latents: int = 1
-
-    @property
-    def shared(self) -> tuple[str, ...]:
-        """All sites of the model outside the rows, which every row has in common."""
-        return tuple(n for n in (*self.latent, *self.observed, *self.factors) if n not in self.local)
-
-    @property
-    def rows(self) -> str:
-        """The name of the plate over the rows."""
-        return next(
-            (self.plates[name][0] for name in (*self.latent, *self.observed) if name in self.local), "data"
-        )
 
     def values(self, name: str, site: Site) -> Tensor:
         """Return a site's value as [draws (or 1), rows, plates, event]; a global one has no rows."""
@@ -123,7 +91,7 @@ def read(guide: poutine.Trace, model: poutine.Trace) -> Layout:
     auxiliary = {name for name, site in drawn.items() if site["infer"].get("is_auxiliary")}
     sites = {name: site for name, site in model.nodes.items() if is_latent_or_observed(site)}
     latent = tuple(name for name, site in sites.items() if not site["is_observed"])
-    _check_shared(set(latent), set(drawn) - auxiliary)
+    check_shared(set(latent), set(drawn) - auxiliary)
     given = [name for name in sites if name not in latent]
     factors = tuple(name for name in given if isinstance(base(sites[name]["fn"]), Unit))
     observed = tuple(name for name in given if name not in factors)
@@ -142,17 +110,6 @@ def read(guide: poutine.Trace, model: poutine.Trace) -> Layout:
         largest=max((sites[name]["value"].numel() for name in named), default=1),
         latents=max(1, sum(sites[name]["value"].numel() for name in latent)),
     )
-
-
-def _check_shared(model: set[str], guide: set[str]) -> None:
-    for name in sorted(model - guide):
-        raise ProgramError(
-            f"site {name!r} of the model has no site in the guide: its posterior cannot be drawn"
-        )
-    for name in sorted(guide - model):
-        raise ProgramError(
-            f"site {name!r} of the guide is not in the model: remove it, or sample it in the model too"
-        )
 
 
 def _plates(site: Site) -> dict[int, str]:
