@@ -154,6 +154,16 @@ def test_posterior_opens_in_arviz(run, tmp_path):
     assert "unknown method 'nuts'" in refused(2, "posterior", run, "--method", "nuts")
 
 
+def test_posterior_of_a_run_on_numpyro(tmp_path):
+    arviz, run = pytest.importorskip("arviz"), tmp_path / "run"
+    ok("train", "vae", *SMALL, "--max-steps", 2, "--backend", "numpyro", "--out", run)
+    result = ok("posterior", run, "--method", "importance", "--num-samples", 3, "--rows", 4)
+    found = arviz.from_netcdf(result["out"])
+    assert dict(found.posterior.sizes) == {"chain": 1, "draw": 3, "data": 4, "z_dim_0": 2}
+    assert found.posterior_predictive["x"].shape == (1, 3, 4, 1, 8, 8)
+    assert found.attrs["inference_library"] == "numpyro"
+
+
 def test_a_program_with_covariates(folder):
     rng = np.random.default_rng(0)
     np.savez(

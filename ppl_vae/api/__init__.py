@@ -102,6 +102,7 @@ def posterior(
     coords: Mapping[str, Any] | None = None,
     dims: Mapping[str, Any] | None = None,
     seed: int = 0,
+    predictive: bool = True,
 ) -> "DataTree":
     """Draw latents given rows, with their weights, predictions, likelihoods and the prior beside them.
 
@@ -118,6 +119,8 @@ def posterior(
     coords, dims : dict, optional
         Labels of axes, and names of the event axes of sites.
     seed : int
+    predictive : bool
+        Also draw observations given the latents, and the prior.
 
     Returns
     -------
@@ -126,6 +129,6 @@ def posterior(
     """
     from ppl_vae.diagnostics.posterior import to_tree
 
-    draws = run.draws(x, num_samples, method=method, seed=seed)
+    draws = run.draws(x, num_samples, method=method, seed=seed, predictive=predictive)
     columns = run.data.coords if run.data is not None else {}
     return to_tree(draws, coords=coords, dims=dims, columns=columns)

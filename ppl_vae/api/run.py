@@ -13,12 +13,13 @@ from safetensors.numpy import load as load_tensors
 from ppl_vae import data as data_sets
 from ppl_vae.api import recorded
 from ppl_vae.api.loaders import LOADER
+from ppl_vae.api.rows import checked_rows
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.data import Data
 from ppl_vae.diagnostics.evidence import Scores, summary
 from ppl_vae.diagnostics.posterior import PosteriorDraws
 from ppl_vae.diagnostics.reconstruction import codebook_use, squared_error
-from ppl_vae.errors import DataError, RunError, UsageError
+from ppl_vae.errors import RunError, UsageError
 from ppl_vae.program import Program
 from ppl_vae.store import RunFolder, read_config
 
@@ -91,24 +92,7 @@ class Run:
         return backend_named(self.backend)
 
     def _rows(self, x: Any) -> dict[str, np.ndarray]:
-        """Return arrays as the program's fields: an array is `x`, a dict goes by name."""
-        rows = dict(x) if isinstance(x, Mapping) else {"x": x}
-        ready = {}
-        for name, value in rows.items():
-            array = np.asarray(value)
-            if array.dtype.kind not in "biuf":
-                raise DataError(f"{name} is an array of {array.dtype}: give numbers")
-            array = array.astype(np.float32) if array.dtype == np.float64 else array
-            expected = getattr(self.program, f"{name}_shape", None)
-            if expected is not None and array.shape[1:] != tuple(expected):
-                raise DataError(
-                    f"{name} has shape {array.shape[1:]} a row, the program was trained on {tuple(expected)}"
-                )
-            wrong = np.argwhere(~np.isfinite(array)) if array.dtype.kind == "f" else ()
-            if len(wrong):
-                raise DataError(f"{name} holds NaN or infinity in row {int(wrong[0][0])}: remove or mask it")
-            ready[name] = array
-        return ready
+        return checked_rows(self.bound, x)
 
     def encode(self, x: Any, *, draw: bool = False, seed: int = 0) -> dict[str, np.ndarray]:
         """Return the guide's latents of rows by site, [N, *event]: means, or one draw; of a code site also
@@ -157,12 +141,20 @@ class Run:
         return self._verbs.score(self.bound, self._rows(x), importance_samples, seed=seed)
 
     def draws(
-        self, x: Any, num_samples: int = 100, *, method: str = "guide", seed: int = 0
+        self,
+        x: Any,
+        num_samples: int = 100,
+        *,
+        method: str = "guide",
+        seed: int = 0,
+        predictive: bool = True,
     ) -> PosteriorDraws:
         """Return draws of the latents given rows, and all that goes with them, as arrays; see
         `ppl_vae.posterior`.
         """
-        return self._verbs.draws(self.bound, self._rows(x), num_samples, method=method, seed=seed)
+        return self._verbs.draws(
+            self.bound, self._rows(x), num_samples, method=method, seed=seed, predictive=predictive
+        )
 
     def log_prob(self, x: Any, importance_samples: int = 100, *, seed: int = 0) -> np.ndarray:
         """Return a lower bound on log p(x) of every row in nats, [N]: importance weighted, or the ELBO where
