@@ -1,6 +1,5 @@
 """Encode, decode, sample and reconstruct: a bound program as a function of arrays, in chunks."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -134,14 +133,12 @@ def _generate(bound: Any, n: int, latents: Arrays, covariates: Arrays, seed: int
         )
     shared_key, key = random.split(random.key(seed))
     with resting(bound):
-        probe = _prior_trace(
-            bound, bound.params, bound.state, shared_key, 1, on_device(bound, covariates, slice(0, 1)), {}
-        )
-        sampled = {name: site for name, site in probe.items() if is_latent_or_observed(site)}
-        _check_latents(sampled, latents, bound.fields)
+        first = on_device(bound, covariates, slice(0, 1))
+        one_row = compiled(bound, "prior", _prior_values(bound))
+        local, shared = one_row(bound.params, bound.state, shared_key, first)
+        _check_latents(local, latents, bound.fields)
         # The global latents are drawn once: every row of one call lives in the same world.
-        shared = {name: site["value"] for name, site in sampled.items() if not is_local(site)}
-        size = max((math.prod(jnp.shape(site["value"])) for site in sampled.values()), default=1)
+        size = max((value.size for value in (local | shared).values()), default=1)
         most, found = max(1, BUDGET // max(size, 1)), []
         for index, start in enumerate(range(0, n, most)):
             part = slice(start, min(start + most, n))
@@ -169,6 +166,17 @@ def _generator(bound: Any, n: int) -> Any:
     return run
 
 
+def _prior_values(bound: Any) -> Any:
+    def run(params: Any, state: Any, key: Array, batch: Any) -> tuple[dict[str, Array], dict[str, Array]]:
+        trace = _prior_trace(bound, params, state, key, 1, batch, {})
+        sites = {name: site for name, site in trace.items() if is_latent_or_observed(site)}
+        return tuple(
+            {n: s["value"] for n, s in sites.items() if is_local(s) is local} for local in (True, False)
+        )
+
+    return run
+
+
 def _prior_trace(bound: Any, params: Any, state: Any, key: Array, n: int, batch: Any, given: Any) -> Trace:
     model = handlers.condition(handlers.seed(bound.model, key), data=given)
     with bound.unscaled():
@@ -177,16 +185,14 @@ def _prior_trace(bound: Any, params: Any, state: Any, key: Array, n: int, batch:
         )
 
 
-def _check_latents(sampled: Mapping[str, Any], latents: Arrays, fields: tuple[str, ...]) -> None:
-    local = {name: jnp.shape(site["value"])[1:] for name, site in sampled.items() if is_local(site)}
-    local = {name: shape for name, shape in local.items() if name not in fields}
+def _check_latents(local: Mapping[str, Array], latents: Arrays, fields: tuple[str, ...]) -> None:
+    shapes = {name: value.shape[1:] for name, value in local.items() if name not in fields}
     for name, value in latents.items():
-        if name not in local:
-            raise DataError(f"the model has no local latent {name!r}: it has {', '.join(local) or 'none'}")
-        if tuple(np.shape(value)[1:]) != local[name]:
-            raise DataError(
-                f"latent {name!r} has shape {np.shape(value)[1:]} a row, the model's is {local[name]}"
-            )
+        if name not in shapes:
+            raise DataError(f"the model has no local latent {name!r}: it has {', '.join(shapes) or 'none'}")
+        if tuple(np.shape(value)[1:]) != shapes[name]:
+            shape = np.shape(value)[1:]
+            raise DataError(f"latent {name!r} has shape {shape} a row, the model's is {shapes[name]}")
 
 
 def _joined(parts: list[dict[str, Array]]) -> dict[str, np.ndarray]:
