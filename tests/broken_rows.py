@@ -138,6 +138,15 @@ class NeedsData(Toy):
         super().model(ppl, net, x)
 
 
+@breaks("prior", ["model(n=1) without data: the model fails in broken_rows.py", "too many indices"])
+class DrawsManyRowsOnly(Toy):
+    def model(self, ppl, net, x=None):
+        with ppl.minibatch(x):
+            z = ppl.sample("z", ppl.standard_normal(self.z_dim))
+            z = z if x is not None else z.squeeze()[:, :]
+            ppl.sample("x", ppl.likelihood(self.likelihood, net.decoder(z)), obs=x)
+
+
 @breaks("prior", ["model(n=3) without data draws no site 'x'"])
 class ScoresOnly(Toy):
     def model(self, ppl, net, x=None):

@@ -24,7 +24,8 @@ def failed(report):
     return [finding.name for finding in report.failed]
 
 
-ENCODER, DECODER = torch.nn.Linear(6, 6), torch.nn.Sequential(torch.nn.Linear(3, 6), torch.nn.Dropout(0.5))
+ENCODER = torch.nn.Sequential(torch.nn.BatchNorm1d(6), torch.nn.Linear(6, 6))
+DECODER = torch.nn.Sequential(torch.nn.Linear(3, 6), torch.nn.Dropout(0.5))
 
 
 def plain_model(x):
@@ -85,7 +86,7 @@ def test_a_plain_program_is_checked_by_the_rules_that_apply():
     assert set(skipped) == {"networks", "independence", "particles", "prior", "decoding", "parity"}
     assert skipped["prior"] == "a plain program says itself how to draw from it"
     assert skipped["parity"] == "the program runs on pyro only"
-    assert report["parameters"].message == "gradients reach all 5 trainable parameters"
+    assert report["parameters"].message == "gradients reach all 7 trainable parameters"
     assert report.program == "plain"
 
 

@@ -46,7 +46,11 @@ class Probe:
     def __init__(self, bound: Bound | PlainBound, modules: list[nn.Module], modes: dict[nn.Module, bool]):
         self.bound, self.fields, self.num_data = bound, bound.fields, bound.num_data or 1
         self._modules, self._modes = modules, modes
-        self._buffers = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
+        # Modules that a plain program merely names: their buffers are not among its weights.
+        named = (f"{n}: {name}" for n, module in enumerate(modules) for name, _ in module.named_buffers())
+        buffers = (buffer for module in modules for buffer in module.buffers())
+        self._buffers = dict(zip(named, buffers, strict=True)) if isinstance(bound, PlainBound) else {}
+        self._before = self.weights()
         self._recorder = Recorder(bound)
 
     def close(self) -> None:
@@ -54,9 +58,7 @@ class Probe:
         self._recorder.close()
         for module, mode in self._modes.items():
             module.training = mode
-        with torch.no_grad():
-            for buffer, before in self._buffers:
-                buffer.copy_(before)
+        self.load_weights({name: self._before.get(name, value) for name, value in self.weights().items()})
 
     def train(self, mode: bool) -> None:
         """Set train mode or evaluation mode."""
@@ -65,11 +67,14 @@ class Probe:
 
     def weights(self) -> dict[str, np.ndarray]:
         """Return parameters and buffers by name."""
-        return self.bound.weights()
+        return self.bound.weights() | {name: b.numpy().copy() for name, b in self._buffers.items()}
 
     def load_weights(self, weights: Arrays) -> None:
         """Set parameters and buffers."""
-        self.bound.load_weights(weights)
+        self.bound.load_weights({n: value for n, value in weights.items() if n not in self._buffers})
+        with torch.no_grad():
+            for name, buffer in self._buffers.items():
+                buffer.copy_(torch.from_numpy(np.array(weights[name])))
 
     def prepare(self, rows: Arrays) -> None:
         """Make every parameter exist."""
@@ -198,7 +203,7 @@ class Probe:
 def probe(program: Program | PlainProgram, fields: tuple[str, ...], num_data: int, seed: int) -> Probe:
     """Bind a program for a check; see `ppl_vae.contract.probe.Maker`."""
     with untouched():
-        roots = list(_reachable(program))
+        roots = _reachable(program)
         modes = {module: module.training for root in roots for module in root.modules()}
         try:
             if isinstance(program, PlainProgram):
@@ -227,17 +232,24 @@ def untouched() -> Iterator[None]:
         torch.random.set_rng_state(state)
 
 
-def _reachable(program: Program | PlainProgram) -> Iterator[nn.Module]:
-    """Yield the modules that the functions of a plain program belong to, or name."""
-    if not isinstance(program, PlainProgram):
-        return
-    for function in (program.model, program.guide):
-        owner, code = getattr(function, "__self__", None), inspect.unwrap(function)
-        code = getattr(code, "__func__", code)
-        named = inspect.getclosurevars(code) if inspect.isfunction(code) else None
-        values = [owner, *getattr(owner, "__dict__", {}).values()]
-        values += [*named.nonlocals.values(), *named.globals.values()] if named else []
-        yield from (value for value in values if isinstance(value, nn.Module))
+def _reachable(program: Program | PlainProgram) -> list[nn.Module]:
+    """Return the modules that a plain program's functions belong to or name, and those that they call."""
+    found: dict[int, nn.Module] = {}
+    seen: set[int] = set()
+    left = [program.model, program.guide] if isinstance(program, PlainProgram) else []
+    while left:
+        one = left.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        owner, function = getattr(one, "__self__", None), getattr(one, "__func__", one)
+        if isinstance(one, nn.Module):
+            found[id(one)] = one
+        elif inspect.isfunction(function) and str(function.__module__).split(".")[0] not in ("torch", "pyro"):
+            named = inspect.getclosurevars(inspect.unwrap(function))
+            left += [owner, *getattr(owner, "__dict__", {}).values()]
+            left += [*named.nonlocals.values(), *named.globals.values()]
+    return list(found.values())
 
 
 def _fixed(values: Mapping[str, Any]) -> poutine.Trace:
