@@ -150,3 +150,28 @@ def declared(program: Program, role: str, batch: Mapping[str, Any]) -> dict[str,
     return {
         name: batch[name] for name in inspect.signature(getattr(program, role)).parameters if name in batch
     }
+
+
+def arguments(function: Callable, fields: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the data fields that a plain function takes.
+
+    Its parameters of fields' names, and "x" for a first parameter of any other name.
+
+    Raises
+    ------
+    ProgramError
+        Where it needs something else.
+    """
+    names = []
+    for position, parameter in enumerate(inspect.signature(function).parameters.values()):
+        optional = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if parameter.name in fields:
+            names.append(parameter.name)
+        elif position == 0 and "x" in fields:
+            names.append("x")
+        elif parameter.default is parameter.empty and not optional:
+            listed = ", ".join(fields)
+            raise ProgramError(f"{function} needs {parameter.name!r}: the data has the fields {listed}")
+        else:
+            break
+    return tuple(names)

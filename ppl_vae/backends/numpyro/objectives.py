@@ -71,13 +71,15 @@ class Objective:
 
     def check(self, batch: Mapping[str, Array]) -> None:
         """Run once and refuse, by name, sites that the objective cannot estimate, and impossible data."""
-        if not isinstance(self.objective, (objectives.ELBO, objectives.IWAE)):
+        own = isinstance(self.objective, (objectives.ELBO, objectives.IWAE))
+        if not own and not isinstance(self.objective, NumPyroELBO):
             return
         traced: dict[str, Any] = {}
 
         def run(batch: Mapping[str, Array]) -> dict[str, Array]:
             guide, model, _ = traces(self.bound, batch, random.key(0))
-            check_sites(guide, model)
+            if own:
+                check_sites(guide, model)
             if isinstance(self.objective, objectives.IWAE):
                 log_weights(guide, model)
             traced.update(model)

@@ -1,6 +1,5 @@
 """Two plain NumPyro functions as a bound program: their parameters and mutable state are held here."""
 
-import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -14,28 +13,8 @@ from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
 
 from ppl_vae.backends.numpyro.bound import as_array
-from ppl_vae.errors import ProgramError, RunError
-from ppl_vae.program import PlainProgram
-
-
-def arguments(function: Any, fields: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the data fields that a plain function takes.
-
-    Parameters named like fields, and "x" for a first one of any other name.
-    """
-    names = []
-    for position, parameter in enumerate(inspect.signature(function).parameters.values()):
-        if parameter.name in fields:
-            names.append(parameter.name)
-        elif position == 0 and "x" in fields:
-            names.append("x")
-        elif parameter.default is parameter.empty and parameter.kind not in (2, 4):
-            raise ProgramError(
-                f"{function} needs {parameter.name!r}: the data has the fields {', '.join(fields)}"
-            )
-        else:
-            break
-    return tuple(names)
+from ppl_vae.errors import RunError
+from ppl_vae.program import PlainProgram, arguments
 
 
 class PlainBound:
@@ -131,10 +110,11 @@ class PlainBound:
         if self.free is not None:
             return
         model_key, guide_key = random.split(random.key(self._seed))
-        guide = handlers.trace(handlers.seed(self.guide, guide_key)).get_trace(**batch)
-        model = handlers.replay(handlers.seed(self.model, model_key), trace=guide)
-        sites = handlers.trace(model).get_trace(**batch) | guide
-        self.state = {name: site["value"] for name, site in sites.items() if site["type"] == "mutable"}
+        # A run moves the state that its trace shows, so what it starts from is noted on the way.
+        with handlers.substitute(substitute_fn=_noting(self.state)):
+            guide = handlers.trace(handlers.seed(self.guide, guide_key)).get_trace(**batch)
+            model = handlers.replay(handlers.seed(self.model, model_key), trace=guide)
+            sites = handlers.trace(model).get_trace(**batch) | guide
         free = {}
         for name, site in sites.items():
             if site["type"] == "param":
@@ -180,6 +160,16 @@ class PlainBound:
             else (item,)
         )
         return {f"argument {number:03}": as_array(part) for number, part in enumerate(parts)}
+
+
+def _noting(state: dict[str, Any]) -> Any:
+    """Return a substitution that notes in `state` what each mutable site starts from."""
+
+    def note(site: Mapping[str, Any]) -> None:
+        if site["type"] == "mutable" and isinstance(site["value"], dict):
+            state.setdefault(site["name"], dict(site["value"]))
+
+    return note
 
 
 def _name(path: tuple) -> str:

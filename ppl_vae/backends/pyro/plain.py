@@ -1,6 +1,5 @@
 """Two plain Pyro functions as a bound program: their parameters live in a parameter store of their own."""
 
-import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,30 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.backends.pyro.bound import to_device
-from ppl_vae.errors import ProgramError, RunError
-from ppl_vae.program import PlainProgram
-
-
-def arguments(function: Any, fields: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the data fields that a plain function takes: parameters named like fields, and "x" for a first
-    one of any other name.
-    """
-    names = []
-    for position, parameter in enumerate(inspect.signature(function).parameters.values()):
-        if parameter.name in fields:
-            names.append(parameter.name)
-        elif position == 0 and "x" in fields:
-            names.append("x")
-        elif parameter.default is parameter.empty and parameter.kind not in (
-            parameter.VAR_POSITIONAL,
-            parameter.VAR_KEYWORD,
-        ):
-            raise ProgramError(
-                f"{function} needs {parameter.name!r}: the data has the fields {', '.join(fields)}"
-            )
-        else:
-            break
-    return tuple(names)
+from ppl_vae.errors import RunError
+from ppl_vae.program import PlainProgram, arguments
 
 
 class PlainBound(nn.Module):
