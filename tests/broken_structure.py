@@ -176,6 +176,11 @@ class TooFewEventDims(Toy):
             ppl.sample("z", ppl.dist.Normal(*net.encoder(x)))
 
 
+@breaks("shapes", ["site 'z' has 7 numbers in the place of the 11 of the plate 'data'"], z_dim=7)
+class AsManyAsRows(TooFewEventDims):
+    """A wrong axis that would fit a batch of 7 rows."""
+
+
 @breaks("shapes", ["site 'x' has 6 numbers in the place of the 7 of the plate 'data'"])
 class LikelihoodWithoutEvent(Linear):
     def model(self, ppl, net, x=None):

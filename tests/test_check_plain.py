@@ -143,10 +143,19 @@ def same(a, b):
     return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
+class Registers(Toy):
+    """A declared program that uses Pyro's parameter store itself."""
+
+    def guide(self, ppl, net, x):
+        super().guide(ppl, net, x)
+        pyro.param("mine too", torch.zeros(3))
+
+
 @pytest.mark.parametrize(
     ("program", "rows"),
     [
         (Toy(), BITS),
+        (Registers(), BITS),
         (load("vqvae", codes=12, code_dim=3, hidden=8), COLOUR),
         (Toy(), GREY),
         (PlainProgram(plain_model, plain_guide), BITS),
@@ -169,18 +178,28 @@ def test_a_check_leaves_no_trace(program, rows):
     pyro.get_param_store().clear()
 
 
+def test_hooks_are_removed_from_a_network_that_lives_on():
+    broken = {kind.__name__: kind for _, kind, *_ in broken_programs()}
+    program = broken["SharedDecoder"]()
+    check(program)
+    shared = program.decoder()
+    assert not shared._forward_hooks and not shared._forward_pre_hooks
+
+
 class Batched(torch.nn.Module):
-    """A guide with a buffer that train mode writes."""
+    """A guide with a buffer that train mode writes, and one that every run writes."""
 
     def __init__(self):
         super().__init__()
         self.norm, self.encoder = torch.nn.BatchNorm1d(6), torch.nn.Linear(6, 6)
+        self.register_buffer("calls", torch.zeros(()))
         self.decoder = torch.nn.Linear(3, 6)
 
     model = Owner.model
 
     def guide(self, x):
         pyro.module("guide", self)
+        self.calls += 1
         with pyro.plate("data", x.shape[0]):
             loc, raw = self.encoder(self.norm(x) if len(x) > 1 else x).chunk(2, -1)
             pyro.sample("latent", pyro.distributions.Normal(loc, raw.exp()).to_event(1))
