@@ -78,8 +78,6 @@ def check(program: Any, data: Any, backend: str | None = None, *, seed: int = 0)
     backend = backend or program.backends[0]
     check_backend(program, backend)
     found = settle_binarize(program, found)
-    if isinstance(program, Program):
-        program = program.adapted_to(found)
     return apply_rules(program, found, _probes(program, backend), backend, seed)
 
 
