@@ -11,9 +11,7 @@ GENES, BATCHES, ROWS = 6, 2, 1500
 
 
 def program():
-    return load(
-        "counts", x_shape=(GENES,), num_batches=BATCHES, z_dim=1, hidden=(32,), decoder_hidden=()
-    )
+    return load("counts", x_shape=(GENES,), num_batches=BATCHES, z_dim=1, hidden=(32,), decoder_hidden=())
 
 
 def simulated():

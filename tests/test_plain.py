@@ -169,7 +169,8 @@ def test_a_plain_file_trains_and_evaluates_from_the_command_line(folder, capsys,
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     # Independent fair bits cost 64 log 2 = 44.4 nats.
     assert -40 < result["elbo_nats"] < -20
-    assert result["iw_nats"] > result["elbo_nats"]
+    # The bounds take draws of their own: with k=10 the gain is a few tenths of a nat, of which noise leaves most.
+    assert result["iw_nats"] > result["elbo_nats"] - 0.2
     assert open_run("run").steps == trained["steps"]
 
 
@@ -191,3 +192,39 @@ def test_two_copies_of_a_plain_file_share_nothing(folder):
     before = [p.detach().clone() for p in other.model.__self__.parameters()]
     fit(one, x, max_steps=5, batch_size=24)
     assert all((p == old).all() for p, old in zip(other.model.__self__.parameters(), before, strict=True))
+
+
+NAMED_MODULE = '''
+"""A function that names a module with dropout and a running mean."""
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import nn
+
+encoder = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Dropout(0.5), nn.Linear(64, 6))
+
+
+def model(x):
+    w = pyro.param("w", lambda: 0.1 * torch.randn(3, 64))
+    with pyro.plate("rows", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+        pyro.sample("obs", dist.Bernoulli(logits=z @ w).to_event(1), obs=x.flatten(1))
+
+
+def guide(x):
+    pyro.module("encoder", encoder)
+    with pyro.plate("rows", len(x)):
+        loc, log_scale = encoder(x).chunk(2, -1)
+        pyro.sample("z", dist.Normal(loc, log_scale.exp()).to_event(1))
+'''
+
+
+def test_modules_that_a_function_names_are_evaluated_in_eval_mode_and_saved_with_their_buffers(folder):
+    (folder / "named.py").write_text(NAMED_MODULE)
+    x = (np.random.default_rng(0).random((60, 1, 8, 8)) < 0.3).astype(np.float32)
+    run = fit(load("./named.py"), x, max_steps=20, batch_size=20, out=folder / "run")
+    # Dropout or batch statistics would make a row's bound depend on its neighbours.
+    scores = [run.score(x[part], seed=0).kl["z"] for part in (slice(0, 10), slice(0, 30))]
+    np.testing.assert_allclose(scores[0], scores[1][:10], rtol=1e-5)
+    again = open_run(folder / "run", data=x)
+    np.testing.assert_allclose(again.score(x[:10], seed=0).kl["z"], scores[0], rtol=1e-6)

@@ -88,9 +88,7 @@ class Engine:
         bound.num_data = num_data
         bound.autocast = jnp.bfloat16 if options.precision == "bf16-mixed" else None
         self.loss, self.optimizer = Objective(bound, objective, num_data), make_optimizer(options)
-        self.data = train and jax.device_put(
-            {n: a for n, a in train.items() if n in bound.fields}, self.device
-        )
+        self.data = train and jax.device_put({n: train[n] for n in bound.fields if n in train}, self.device)
         self.carry: Carry | None = None
         self.best: Kept | None = None
         self._capacity = min(options.log_every, AT_ONCE)

@@ -1,6 +1,5 @@
 """A program bound to Pyro, as the rules of the contract look at it."""
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from ppl_vae.backends.pyro.bound import Bound, bind
 from ppl_vae.backends.pyro.evaluate import score
 from ppl_vae.backends.pyro.objectives import Objective
-from ppl_vae.backends.pyro.plain import PlainBound
+from ppl_vae.backends.pyro.plain import PlainBound, modules_of
 from ppl_vae.backends.pyro.predictive import reconstruct
 from ppl_vae.backends.pyro.recorder import Recorder
 from ppl_vae.backends.pyro.sites import broken_plate, log_density, site_of
@@ -203,7 +202,7 @@ class Probe:
 def probe(program: Program | PlainProgram, fields: tuple[str, ...], num_data: int, seed: int) -> Probe:
     """Bind a program for a check; see `ppl_vae.contract.probe.Maker`."""
     with untouched():
-        roots = _reachable(program)
+        roots = modules_of(program) if isinstance(program, PlainProgram) else []
         modes = {module: module.training for root in roots for module in root.modules()}
         try:
             if isinstance(program, PlainProgram):
@@ -230,26 +229,6 @@ def untouched() -> Iterator[None]:
             yield
     finally:
         torch.random.set_rng_state(state)
-
-
-def _reachable(program: Program | PlainProgram) -> list[nn.Module]:
-    """Return the modules that a plain program's functions belong to or name, and those that they call."""
-    found: dict[int, nn.Module] = {}
-    seen: set[int] = set()
-    left = [program.model, program.guide] if isinstance(program, PlainProgram) else []
-    while left:
-        one = left.pop()
-        if id(one) in seen:
-            continue
-        seen.add(id(one))
-        owner, function = getattr(one, "__self__", None), getattr(one, "__func__", one)
-        if isinstance(one, nn.Module):
-            found[id(one)] = one
-        elif inspect.isfunction(function) and str(function.__module__).split(".")[0] not in ("torch", "pyro"):
-            named = inspect.getclosurevars(inspect.unwrap(function))
-            left += [owner, *getattr(owner, "__dict__", {}).values()]
-            left += [*named.nonlocals.values(), *named.globals.values()]
-    return list(found.values())
 
 
 def _fixed(values: Mapping[str, Any]) -> poutine.Trace:

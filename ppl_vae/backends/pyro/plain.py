@@ -1,5 +1,6 @@
 """Two plain Pyro functions as a bound program: their parameters live in a parameter store of their own."""
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,27 @@ from torch import Tensor, nn
 from ppl_vae.backends.pyro.bound import to_device
 from ppl_vae.errors import RunError
 from ppl_vae.program import PlainProgram, arguments
+
+
+def modules_of(program: PlainProgram) -> list[nn.Module]:
+    """Return the outermost modules that the functions, and those that they call, belong to or name."""
+    found: dict[int, nn.Module] = {}
+    seen: set[int] = set()
+    left: list[Any] = [program.model, program.guide]
+    while left:
+        one = left.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        owner, function = getattr(one, "__self__", None), getattr(one, "__func__", one)
+        if isinstance(one, nn.Module):
+            found[id(one)] = one
+        elif inspect.isfunction(function) and str(function.__module__).split(".")[0] not in ("torch", "pyro"):
+            named = inspect.getclosurevars(inspect.unwrap(function))
+            left += [owner, *getattr(owner, "__dict__", {}).values()]
+            left += [*named.nonlocals.values(), *named.globals.values()]
+    inner = {id(part) for module in found.values() for part in module.modules() if part is not module}
+    return [module for key, module in found.items() if key not in inner]
 
 
 class PlainBound(nn.Module):
@@ -39,8 +61,7 @@ class PlainBound(nn.Module):
         self.autocast = None
         self._store: dict[str, Any] = {"params": {}, "constraints": {}}
         self._loaded: dict[str, Tensor] | None = None
-        owners = (getattr(f, "__self__", f) for f in (program.model, program.guide))
-        self._owners = list({id(owner): owner for owner in owners if isinstance(owner, nn.Module)}.values())
+        self._owners = modules_of(program)
 
     @property
     def device(self) -> torch.device:
@@ -69,7 +90,7 @@ class PlainBound(nn.Module):
         yield
 
     def train(self, mode: bool = True) -> "PlainBound":
-        """Set the mode of the modules that own model and guide, where they are methods of modules."""
+        """Set the mode of the modules that model and guide belong to or name."""
         for owner in self._owners:
             owner.train(mode)
         return super().train(mode)
@@ -92,7 +113,7 @@ class PlainBound(nn.Module):
         return list(self._store["params"].values())
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return unconstrained parameters by name, and buffers of the owning modules."""
+        """Return unconstrained parameters by name, and buffers of their modules."""
         found = {name: value.detach() for name, value in self._store["params"].items()}
         for number, owner in enumerate(self._owners):
             found |= {f"buffer{number}.{name}": value for name, value in owner.named_buffers()}

@@ -83,9 +83,10 @@ class Engine:
             None
             if train is None
             else {
-                name: torch.from_numpy(array).to(self.device)
-                for name, array in train.items()
-                if name in bound.fields
+                # A plain program takes its fields by position: in the order in which it names them.
+                name: torch.from_numpy(train[name]).to(self.device)
+                for name in bound.fields
+                if name in train
             }
         )
         self.best: dict[str, Tensor] | None = None
