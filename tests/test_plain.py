@@ -169,7 +169,7 @@ def test_a_plain_file_trains_and_evaluates_from_the_command_line(folder, capsys,
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     # Independent fair bits cost 64 log 2 = 44.4 nats.
     assert -40 < result["elbo_nats"] < -20
-    # The bounds take draws of their own: with k=10 the gain is a few tenths of a nat, of which noise leaves most.
+    # Each bound takes draws of its own: with k=10 noise is about as large as the gain.
     assert result["iw_nats"] > result["elbo_nats"] - 0.2
     assert open_run("run").steps == trained["steps"]
 
