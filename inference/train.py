@@ -46,7 +46,8 @@ def main(options):
             **training.settings(options),
         )
     report = page.write(run)
-    return training.summary(run) | {"report": report, "seconds": time.perf_counter() - started}
+    seconds = run.earlier_seconds + time.perf_counter() - started
+    return training.summary(run) | {"report": report, "seconds": seconds}
 
 
 if __name__ == "__main__":

@@ -4,10 +4,11 @@ site, in nats.
 Evaluation never uses these weights: it always reports the plain bound.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ppl_vae.errors import UsageError
+from ppl_vae.errors import ProgramError, UsageError
 from ppl_vae.schedules import as_schedule
 
 
@@ -87,6 +88,30 @@ class IWAE:
 
     def check_fits(self, max_steps: int) -> None:
         """Accept any length of run."""
+
+
+def check_plates(site: str, plates: Sequence[tuple[str, int, int]], rows: int) -> None:
+    """Refuse a site that lies in another plate than the one over the rows of the batch.
+
+    Parameters
+    ----------
+    site : str
+    plates : sequence of (name, dim, size)
+        The plates that the site lies in.
+    rows : int
+        Rows of the batch.
+
+    Raises
+    ------
+    ProgramError
+        The terms of the bound are numbers a row: other plates would be averaged instead of summed.
+    """
+    for name, dim, size in plates:
+        if dim != -1 or size != rows:
+            raise ProgramError(
+                f"site {site!r} lies in the plate {name!r}, which is not the one over the rows of the batch: "
+                "make its axis part of the event with .to_event, or use a stock ELBO as the objective"
+            )
 
 
 OBJECTIVES = {"elbo": ELBO, "iwae": IWAE}

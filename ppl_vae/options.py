@@ -3,12 +3,19 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ppl_vae.data.batches import num_batches
 from ppl_vae.errors import UsageError
 from ppl_vae.schedules import as_schedule
 
 OPTIMIZERS = ("adam", "adamw", "adamax")
 PRECISIONS = ("32", "bf16-mixed")
+
+
+def stream(seed: int, name: str) -> int:
+    """Return the seed of one stream of noise of a run: streams of one seed are independent of each other."""
+    return int(np.random.SeedSequence([seed, *name.encode()]).generate_state(1, np.uint64)[0])
 
 
 @dataclass(frozen=True)

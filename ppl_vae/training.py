@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ppl_vae.data.batches import batches, order
-from ppl_vae.errors import RunError
+from ppl_vae.errors import DataError, RunError
 from ppl_vae.options import Training
 from ppl_vae.schedules import as_schedule
 
@@ -94,6 +94,7 @@ class Position:
     waited: int = 0
     seconds: float = 0.0
     done: bool = False
+    total: int | None = None
 
 
 @dataclass
@@ -132,23 +133,29 @@ class Loop:
     def run(self) -> Position:
         """Train to the end, or to where it is stopped; leave the kept weights in the bound program."""
         started, before = time.perf_counter(), self.position.seconds
-        self._saved = started
+        self._saved, first, self.position.total = started, self.position.step, self.total
         while self.position.step < self.total and not self.stop() and not self.position.done:
+            start = self.position.step
             for chunk in self._chunks():
                 done = self._advance(chunk)
                 self.position.seconds = before + time.perf_counter() - started
-                if self._at_validation():
+                if done and self._at_validation():
                     self._validate()
                 self._checkpoint(force=False)
                 if done < len(chunk) or self.stop() or self.position.done:
                     break
-        interrupted = self.position.step < self.total and not self.position.done
-        self.position.done = not interrupted
-        self.position.seconds = before + time.perf_counter() - started
-        self._checkpoint(force=True)
-        self.engine.finish(selected=self.position.best_step is not None and self.options.keep == "best")
+            if self.position.step == start and not self.stop():
+                raise DataError(f"the loader has {len(self.source)} batches by its length but yields fewer")
+        if self.position.step > first:
+            self._end(before + time.perf_counter() - started)
         self.emit("end", self.position, {})
         return self.position
+
+    def _end(self, seconds: float) -> None:
+        interrupted = self.position.step < self.total and not self.position.done
+        self.position.done, self.position.seconds = not interrupted, seconds
+        self._checkpoint(force=True)
+        self.engine.finish(selected=self.position.best_step is not None and self.options.keep == "best")
 
     def _chunks(self) -> Iterator[list[Any]]:
         """Cut the rest of the epoch where a row of the history ends: the cuts depend on the step alone, so a
@@ -239,6 +246,12 @@ class Loop:
         """Go on from a checkpoint; returns its step."""
         self.position = Position(**json.loads(read("position.json")))
         self.history = [row for row in history if row["step"] <= self.position.step]
-        self.position.done = self.position.done and self.position.step >= self.total
+        self.position.done = self.position.done and not self._goes_further()
         self.engine.restore(read)
         return self.position.step
+
+    def _goes_further(self) -> bool:
+        """Tell whether a finished run was given more steps, or one that stopped early more patience."""
+        position, patience = self.position, self.options.patience
+        longer = position.total is not None and self.total > position.total
+        return longer or (position.step < self.total and (patience is None or position.waited < patience))

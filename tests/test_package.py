@@ -17,7 +17,9 @@ import ppl_vae
 ROOT = Path(ppl_vae.__file__).parent.parent
 MODELS = {path.name for path in (ROOT / "models").glob("*.py")}
 SCRIPTS = {
-    str(path.relative_to(ROOT)) for path in (ROOT / "inference").rglob("*") if path.suffix in {".py", ".yaml"}
+    str(path.relative_to(ROOT))
+    for path in (ROOT / "inference").rglob("*")
+    if path.suffix in {".py", ".yaml", ".json"}
 }
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 

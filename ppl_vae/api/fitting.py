@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 from tqdm import tqdm
 
@@ -107,6 +108,7 @@ def resume(
     progress: bool | None = None,
     tensorboard: bool = False,
     data: Any = None,
+    objective: Any = None,
     **changes: Any,
 ) -> Run:
     """Go on with an interrupted run, bit by bit as if it had not been interrupted.
@@ -117,15 +119,22 @@ def resume(
         The run folder, which records everything else.
     model_file, data
         As for `open_run`.
+    objective : objective, optional
+        The one that the run was started with, where its record is not enough to make it again: a callable, or a
+        stock ELBO with settings of its own.
     **changes
-        Training options to change, such as more epochs.
+        epochs, max_steps, patience, checkpoint_every, device or log_every: what leaves the steps as they are.
     """
+    fixed = sorted(set(_known(changes)) - {*CHANGES, "log_every"})
+    if fixed:
+        raise UsageError(f"{fixed[0]} of a run cannot change: start another one, in another folder")
     folder = RunFolder.open(out)
     config = read_config(folder.read(CONFIG))
     program = recorded.program_of(config, folder.path, model_file)
     options = recorded.training_of(config, _known(changes))
     found = recorded.data_of(config) if data is None else recorded.same_data(config, data_sets.of(data))
-    objective = recorded.make_objective(config["objective"], config["backend"])
+    chosen = config["objective"] if objective is None else objective
+    objective = recorded.make_objective(chosen, config["backend"])
     config["training"] |= changes
     run = Run(make_bound(program, config), found, config, folder=folder)
     loop = _loop(run, Rows(found.num_rows("train"), options.batch_size, options.seed), objective, options)
@@ -246,7 +255,12 @@ def _run_loop(run: Run, loop: Loop, callbacks: list[Callback], progress: bool | 
                 callback(event, {"position": position, "row": row, "run": run})
 
         loop.emit, loop.stop, run.history = emit, stop, loop.history
+        run.earlier_seconds, first = loop.position.seconds, loop.position.step
         loop.run()
+        if loop.position.step == first and run.folder is not None and WEIGHTS in run.folder.names():
+            # Nothing was left to do: the kept weights are those of the folder.
+            run.bound.load_weights(load_tensors(run.folder.read(WEIGHTS)))
+            run.bound.eval()
     run.history = loop.history
     run.stopped_by = stop.signal.name if stop.signal is not None and not loop.position.done else None
     return run

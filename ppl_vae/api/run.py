@@ -19,7 +19,7 @@ from ppl_vae.data import Data
 from ppl_vae.diagnostics.evidence import Scores, summary
 from ppl_vae.diagnostics.posterior import PosteriorDraws
 from ppl_vae.diagnostics.reconstruction import codebook_use, squared_error
-from ppl_vae.errors import RunError, UsageError
+from ppl_vae.errors import ProgramError, RunError, UsageError
 from ppl_vae.program import Program
 from ppl_vae.store import RunFolder, read_config
 
@@ -45,6 +45,8 @@ class Run:
         Where it is written.
     stopped_by : str or None
         The signal that ended training early.
+    earlier_seconds : float
+        Training time of the sessions before a resumed one.
     """
 
     bound: Any
@@ -53,6 +55,7 @@ class Run:
     history: list[dict[str, Any]] = field(default_factory=list)
     folder: RunFolder | None = None
     stopped_by: str | None = None
+    earlier_seconds: float = 0.0
 
     def __repr__(self) -> str:
         place = f", folder={str(self.folder.path)!r}" if self.folder else ""
@@ -184,7 +187,7 @@ def evaluate(
     data : Data or arrays, optional
         Other data than the run's own.
     seed : int
-        Of the guide's draws and of the bits of binarized data.
+        Of the guide's draws; the bits of binarized data belong to the protocol and never change.
 
     Returns
     -------
@@ -203,7 +206,8 @@ def evaluate(
         raise UsageError(
             f"{chosen.name} has no rows in the split {split!r}: it has {', '.join(chosen.splits)}"
         )
-    if importance_samples is not None and importance_samples < 1:
+    whole = isinstance(importance_samples, int) and importance_samples >= 1
+    if importance_samples is not None and not whole:
         raise UsageError(f"importance_samples={importance_samples}: give at least 1")
     # A row may not depend on the seed of the draws through its bits: these belong to the protocol.
     scores = run.score(chosen.rows(split), importance_samples, seed=seed)
@@ -224,7 +228,10 @@ def _reconstructed(run: Run, rows: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Return the error of the reconstructions of `x`, and the use of the codebook of a program of codes."""
     if not isinstance(run.program, Program) or "x" not in rows:
         return {}
-    found = run.reconstruct(rows).get("x")
+    try:
+        found = run.reconstruct(rows).get("x")
+    except ProgramError:  # a likelihood without a mean
+        found = None
     result = {} if found is None or found.shape != rows["x"].shape else squared_error(rows["x"], found)
     codes = {name: value for name, value in run.encode(rows).items() if name.endswith("_codes")}
     for value in codes.values():

@@ -15,6 +15,7 @@ from numpyro.infer import ELBO as NumPyroELBO
 from ppl_vae import objectives
 from ppl_vae.backends.numpyro.terms import (
     ELBOTerms,
+    check_plates,
     check_sites,
     elbo_terms,
     inside_support,
@@ -80,6 +81,7 @@ class Objective:
             guide, model, _ = traces(self.bound, batch, random.key(0))
             if own:
                 check_sites(guide, model)
+                check_plates((guide, model), len(next(iter(batch.values()))))
             if isinstance(self.objective, objectives.IWAE):
                 log_weights(guide, model)
             traced.update(model)

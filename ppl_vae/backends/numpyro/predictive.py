@@ -19,7 +19,11 @@ def centre(distribution: Any) -> Array:
     """Return the mean of a distribution, or the most probable class of a categorical one."""
     if isinstance(base(distribution), (CategoricalLogits, CategoricalProbs)):
         return base(distribution).probs.argmax(-1)
-    return distribution.mean
+    try:
+        return distribution.mean
+    except NotImplementedError:
+        kind = type(base(distribution)).__name__
+        raise ProgramError(f"a {kind} has no mean to show: sample from the program instead") from None
 
 
 def _centre_of_site(site: Mapping[str, Any]) -> Array | None:
@@ -27,7 +31,7 @@ def _centre_of_site(site: Mapping[str, Any]) -> Array | None:
         return None
     try:
         return centre(site["fn"])
-    except NotImplementedError:
+    except ProgramError:  # a latent without a mean is drawn
         return None
 
 

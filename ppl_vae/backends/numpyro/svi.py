@@ -20,6 +20,7 @@ from ppl_vae.options import Training
 from ppl_vae.training import Advance
 
 STATE = "state.safetensors"
+TRAINING = 1  # the stream of training's noise, apart from those of weights and of scores
 AT_ONCE = 100  # steps in one call: how long a stop request may wait
 
 
@@ -86,7 +87,7 @@ class Engine:
         self.device = find_device(options.device)
         self.bound = bound.to(self.device)
         bound.num_data = num_data
-        bound.autocast = jnp.bfloat16 if options.precision == "bf16-mixed" else None
+        self.autocast = jnp.bfloat16 if options.precision == "bf16-mixed" else None
         self.loss, self.optimizer = Objective(bound, objective, num_data), make_optimizer(options)
         self.data = train and jax.device_put({n: train[n] for n in bound.fields if n in train}, self.device)
         self.carry: Carry | None = None
@@ -102,7 +103,7 @@ class Engine:
         self.loss.check(batch)
         params = self.bound.trainable()
         average = params if self.options.ema else None
-        key = random.key(self.options.seed)
+        key = random.fold_in(random.key(self.options.seed), TRAINING)
         carry = Carry(params, self.optimizer.init(params), self.bound.state, average, key)
         self.carry = jax.device_put(jax.tree.map(jnp.asarray, carry), self.device)
         if self._pending is not None:
@@ -121,13 +122,17 @@ class Engine:
             first = self.batch(items[0])
             self._prepare(first | {"x": jnp.round(first["x"])} if self.dynamic else first)
         self.bound.train()
+        self.bound.autocast = self.autocast
         rates, weights = (np.asarray(values, np.float32) for values in (lr, weight))
         sums, done = None, 0
-        while done < len(items) and not stop():
-            count = self._alike(items, done)
-            found = self._take(items[done : done + count], rates[done:], weights[done:])
-            sums = found if sums is None else jax.tree.map(jnp.add, sums, found)
-            done += count
+        try:
+            while done < len(items) and not stop():
+                count = self._alike(items, done)
+                found = self._take(items[done : done + count], rates[done:], weights[done:])
+                sums = found if sums is None else jax.tree.map(jnp.add, sums, found)
+                done += count
+        finally:
+            self.bound.autocast = None  # bounds are computed in single precision
         self._show(Kept(self.carry.params, self.carry.state))
         return Advance(
             done, {name: float(value) / done for name, value in jax.device_get(sums or {}).items()}

@@ -1,6 +1,6 @@
 """The terms of the bound, per datum and per site, from one trace of the guide and one of the model."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from numpyro import handlers
 from numpyro.distributions.kl import kl_divergence
 from numpyro.distributions.util import scale_and_mask
 
+from ppl_vae import objectives
 from ppl_vae.errors import ProgramError
 
 PARTICLES = "particles"
@@ -103,6 +104,15 @@ def log_prob(site: Mapping[str, Any]) -> Array:
     """Return a site's log density, scaled and masked as its handlers ask."""
     extra = (site["intermediates"],) if site["intermediates"] else ()
     return scale_and_mask(site["fn"].log_prob(site["value"], *extra), site["scale"])
+
+
+def check_plates(traces: Iterable[Trace], rows: int) -> None:
+    """Refuse sites in other plates than that over the rows; see `ppl_vae.objectives.check_plates`."""
+    for trace in traces:
+        for name, site in trace.items():
+            if is_latent_or_observed(site):
+                frames = [(frame.name, frame.dim, frame.size) for frame in site["cond_indep_stack"]]
+                objectives.check_plates(name, frames, rows)
 
 
 def check_sites(guide: Trace, model: Trace) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ppl_vae.backends.pyro.terms import base, elbo_terms, is_latent_or_observed, is_local, log_weights, traces
 from ppl_vae.diagnostics.evidence import Scores
 from ppl_vae.errors import DataError, ProgramError
+from ppl_vae.options import stream
 
 # Numbers of one observation that are worked on at once, over rows and samples: a few tens of megabytes a
 # layer.
@@ -65,7 +66,7 @@ def score(
     bound.eval()
     try:
         with torch.no_grad(), torch.random.fork_rng(), pyro.validation_enabled(False):
-            torch.manual_seed(seed)
+            torch.manual_seed(stream(seed, "score"))
             dims = max(int(np.prod(array.shape[1:], dtype=np.int64)) for array in rows.values())
             scores = _plain(bound, rows, max(1, budget // dims // 4))
             if importance_samples:

@@ -1,14 +1,27 @@
 """The objectives of `ppl_vae.objectives` for Pyro, as one module whose output is a loss in nats a datum."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import pyro
 import torch
 from pyro.infer import ELBO as PyroELBO
 from torch import Tensor, nn
 
 from ppl_vae import objectives
-from ppl_vae.backends.pyro.terms import ELBOTerms, check_sites, check_support, elbo_terms, log_weights, traces
+from ppl_vae.backends.pyro.plain import PlainBound
+from ppl_vae.backends.pyro.terms import (
+    ELBOTerms,
+    check_plates,
+    check_sites,
+    check_support,
+    elbo_terms,
+    is_latent_or_observed,
+    log_weights,
+    subsampled,
+    traces,
+)
 from ppl_vae.errors import UsageError
 
 
@@ -35,6 +48,7 @@ class Objective(nn.Module):
     def __init__(self, bound: nn.Module, objective: Any, num_data: int):
         super().__init__()
         self.bound, self.objective, self.num_data = bound, objective, num_data
+        self._scaled = None if isinstance(bound, PlainBound) else True
         if not isinstance(objective, (objectives.ELBO, objectives.IWAE)) and not callable(
             _loss_function(objective)
         ):
@@ -47,8 +61,19 @@ class Objective(nn.Module):
             return self._elbo(batch, weight)
         if isinstance(self.objective, objectives.IWAE):
             return self._iwae(batch)
-        loss = _loss_function(self.objective)(self.bound.model, self.bound.guide, **batch) / self.num_data
+        loss = _loss_function(self.objective)(self.bound.model, self.bound.guide, **batch)
+        loss = loss / self._rows_counted(batch)
         return Loss(loss, {"elbo_nats": -loss.detach()})
+
+    def _rows_counted(self, batch: dict[str, Tensor]) -> int:
+        """Return the rows that a stock loss sums over: the batch, where a plain plate is not scaled."""
+        if self._scaled is None:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                guide = pyro.poutine.trace(self.bound.guide).get_trace(**batch)
+            self._scaled = any(
+                subsampled(site) > 1 for site in guide.nodes.values() if is_latent_or_observed(site)
+            )
+        return self.num_data if self._scaled else rows_of(batch)
 
     def check(self, batch: dict[str, Tensor]) -> None:
         """Run once and refuse, by name, sites that the objective cannot estimate and data that the likelihood
@@ -57,6 +82,7 @@ class Objective(nn.Module):
         if isinstance(self.objective, (objectives.ELBO, objectives.IWAE)):
             guide, model = traces(self.bound, batch)
             check_sites(guide, model)
+            check_plates((guide, model), rows_of(batch))
             check_support(model)
             if isinstance(self.objective, objectives.IWAE):
                 log_weights(guide, model)
@@ -78,6 +104,11 @@ class Objective(nn.Module):
             "iw_nats": bound.mean().detach()
         }
         return Loss(-bound.mean() + _total(terms.auxiliary), metrics)
+
+
+def rows_of(batch: Mapping[str, Any]) -> int:
+    """Return the number of rows of a batch."""
+    return len(next(iter(batch.values())))
 
 
 def _loss_function(objective: Any) -> Any:

@@ -21,7 +21,11 @@ def centre(distribution: Any) -> Tensor:
     """Return the mean of a distribution, or the most probable class of a categorical one."""
     if isinstance(base(distribution), pyro.distributions.Categorical):
         return base(distribution).probs.argmax(-1)
-    return distribution.mean
+    try:
+        return distribution.mean
+    except NotImplementedError:
+        kind = type(base(distribution)).__name__
+        raise ProgramError(f"a {kind} has no mean to show: sample from the program instead") from None
 
 
 class Centres(poutine.messenger.Messenger):
@@ -32,7 +36,7 @@ class Centres(poutine.messenger.Messenger):
             return
         try:
             msg["value"] = centre(msg["fn"])
-        except NotImplementedError:
+        except ProgramError:  # a latent without a mean is drawn
             return
         msg["done"] = True
 

@@ -16,7 +16,7 @@ from ppl_vae.backends.pyro.bound import find_device
 from ppl_vae.backends.pyro.evaluate import score
 from ppl_vae.backends.pyro.objectives import Objective
 from ppl_vae.errors import RunError
-from ppl_vae.options import Training
+from ppl_vae.options import Training, stream
 from ppl_vae.training import Advance
 
 STATE = "state.pt"
@@ -77,7 +77,7 @@ class Engine:
         self.device = self.fabric.device
         torch.set_flush_denormal(True)
         bound.num_data = num_data
-        bound.autocast = torch.bfloat16 if options.precision == "bf16-mixed" else None
+        self.autocast = torch.bfloat16 if options.precision == "bf16-mixed" else None
         self.loss = Objective(bound, objective, num_data).to(self.device)
         self.data = (
             None
@@ -102,9 +102,10 @@ class Engine:
         """
         with torch.random.fork_rng(devices=self._cuda()), pyro.validation_enabled(True):
             self.bound.eval()
-            self.loss.check(batch)
+            batch = self._binarized(batch)
             # An optimizer must see every parameter, and plain Pyro makes its own at the first call.
             self.bound.ensure_parameters(batch)
+            self.loss.check(batch)
         self.parameters = [p for p in self.bound.trainable() if p.requires_grad]
         self.averaged = [p.detach().clone() for p in self.parameters] if self.options.ema else None
         self.module, self.optimizer = self.loss, None
@@ -129,20 +130,24 @@ class Engine:
         self, items: Sequence[Any], lr: np.ndarray, weight: np.ndarray, stop: Callable[[], bool]
     ) -> Advance:
         if not self._ready:
-            self._prepare(self._binarized(self.batch(items[0])))
+            self._prepare(self.batch(items[0]))
         self.bound.train()
+        self.bound.autocast = self.autocast
         weights = torch.as_tensor(weight, dtype=torch.float32, device=self.device)
         sums: dict[str, Tensor] = {}
         done = 0
-        with pyro.validation_enabled(False), torch.random.fork_rng(devices=self._cuda()):
-            self._set_rng()
-            for item, rate, beta in zip(items, lr, weights, strict=True):
-                if stop():
-                    break
-                for name, value in self._step(self._binarized(self.batch(item)), float(rate), beta).items():
-                    sums[name] = sums[name] + value if name in sums else value
-                done += 1
-            self._get_rng()
+        try:
+            with pyro.validation_enabled(False), torch.random.fork_rng(devices=self._cuda()):
+                self._set_rng()
+                for item, rate, beta in zip(items, lr, weights, strict=True):
+                    if stop():
+                        break
+                    metrics = self._step(self._binarized(self.batch(item)), float(rate), beta)
+                    sums = {name: sums.get(name, 0) + value for name, value in metrics.items()}
+                    done += 1
+                self._get_rng()
+        finally:
+            self.bound.autocast = None  # bounds are computed in single precision
         return Advance(done, _means(sums, done))
 
     def _step(self, batch: dict[str, Tensor], lr: float, beta: Tensor) -> dict[str, Tensor]:
@@ -177,7 +182,7 @@ class Engine:
 
     def _seed(self, seed: int) -> None:
         with torch.random.fork_rng(devices=self._cuda()):
-            torch.manual_seed(seed)
+            torch.manual_seed(stream(seed, "training"))
             self._get_rng()
 
     def bounds(self) -> np.ndarray | None:

@@ -1,6 +1,7 @@
 """The terms of the bound, per datum and per site, from one trace of the guide and one of the model."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from ppl_vae import objectives
 from ppl_vae.errors import ProgramError
 
 PARTICLES = "particles"
@@ -75,8 +77,28 @@ def is_local(site: Mapping[str, Any]) -> bool:
 
 
 def log_prob(site: Mapping[str, Any]) -> Tensor:
-    """Return a site's log density, scaled and masked as its handlers ask."""
-    return scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"])
+    """Return a site's log density, masked and scaled as asked, but not by a plate's subsampling."""
+    return scale_and_mask(site["fn"].log_prob(site["value"]), _scale(site), site["mask"])
+
+
+def subsampled(site: Mapping[str, Any]) -> float:
+    """Return by how much the plates of a site scale it up from the rows at hand to all rows."""
+    frames = [frame for frame in site["cond_indep_stack"] if frame.vectorized and frame.full_size]
+    return math.prod(frame.full_size / frame.size for frame in frames)
+
+
+def _scale(site: Mapping[str, Any]) -> Any:
+    factor = subsampled(site)
+    return site["scale"] if factor == 1 else site["scale"] / factor
+
+
+def check_plates(traces: Iterable[poutine.Trace], rows: int) -> None:
+    """Refuse sites in other plates than that over the rows; see `ppl_vae.objectives.check_plates`."""
+    for trace in traces:
+        for name, site in trace.nodes.items():
+            if is_latent_or_observed(site):
+                frames = [frame for frame in site["cond_indep_stack"] if frame.vectorized]
+                objectives.check_plates(name, [(f.name, f.dim, f.size) for f in frames], rows)
 
 
 def check_sites(guide: poutine.Trace, model: poutine.Trace) -> None:
@@ -166,7 +188,7 @@ def elbo_terms(guide: poutine.Trace, model: poutine.Trace, analytic_kl: bool = T
 def _divergence(q: Mapping[str, Any], p: Mapping[str, Any], analytic: bool) -> Tensor:
     if analytic:
         try:
-            return scale_and_mask(kl_divergence(q["fn"], p["fn"]), q["scale"], q["mask"])
+            return scale_and_mask(kl_divergence(q["fn"], p["fn"]), _scale(q), q["mask"])
         except NotImplementedError:
             pass
     return log_prob(q) - log_prob(p)

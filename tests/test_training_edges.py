@@ -1,0 +1,159 @@
+"""Corners of training: runs that have ended, loaders that fall short, plates that are no rows, precision."""
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+from ppl_vae import ELBO, Program, data, evaluate, fit, load, open_run
+from ppl_vae.api import resume
+from ppl_vae.errors import DataError, ProgramError, UsageError
+
+SMALL = {"hidden": (8,), "z_dim": 2}
+
+
+def small_data(valid=10):
+    rng = np.random.default_rng(0)
+    parts = {f"x_{name}": rng.integers(0, 2, (n, 1, 4, 4)) for name, n in (("train", 40), ("test", 10))}
+    parts |= {"x_valid": rng.integers(0, 2, (valid, 1, 4, 4))} if valid else {}
+    return data.of(
+        {name: part.astype(np.uint8) for name, part in parts.items()}, **({} if valid else {"valid": 0})
+    )
+
+
+def contents(run):
+    """The files of a run by name, but for the manifest, which holds the time."""
+    return {p.name: p.read_bytes() for p in run.iterdir() if p.is_file() and p.name != "manifest.json"}
+
+
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+@pytest.mark.parametrize("keep", ["best", "last"])
+@pytest.mark.parametrize("valid", [10, 0])
+def test_resuming_a_run_that_has_ended_leaves_it_as_it_is(tmp_path, backend, keep, valid):
+    found = small_data(valid)
+    made = load("vae", **SMALL)
+    fit(made, found, epochs=2, batch_size=16, lr=0.05, keep=keep, backend=backend, out=tmp_path / "run")
+    files = contents(tmp_path / "run")
+    expected = evaluate(open_run(tmp_path / "run", data=found))["elbo_nats"]
+    again = resume(tmp_path / "run", data=found)
+    assert evaluate(again)["elbo_nats"] == expected
+    assert contents(tmp_path / "run") == files
+    longer = resume(tmp_path / "run", data=found, epochs=4)
+    whole = fit(made, found, epochs=4, batch_size=16, lr=0.05, keep=keep, backend=backend)
+    assert all(
+        np.array_equal(value, whole.bound.weights()[name]) for name, value in longer.bound.weights().items()
+    )
+
+
+def test_a_run_that_stopped_early_stays_stopped_unless_it_is_given_more(tmp_path):
+    options = {"batch_size": 40, "lr": 0.1, "patience": 1}
+    run = fit(load("vae", **SMALL), small_data(), epochs=300, out=tmp_path / "run", **options)
+    assert run.steps < 300
+    assert resume(tmp_path / "run", data=small_data()).steps == run.steps
+    assert resume(tmp_path / "run", data=small_data(), patience=3).steps > run.steps
+
+
+def test_options_that_would_change_the_steps_are_refused_on_resuming(tmp_path):
+    fit(load("vae", **SMALL), small_data(), epochs=1, batch_size=16, out=tmp_path / "run")
+    for changes in ({"batch_size": 7}, {"optimizer": "adamax"}, {"lr": 0.1}):
+        with pytest.raises(UsageError, match="cannot change"):
+            resume(tmp_path / "run", data=small_data(), **changes)
+
+
+def test_a_callable_objective_is_given_again_on_resuming(tmp_path):
+    def objective(model, guide, **batch):
+        return pyro.infer.Trace_ELBO().differentiable_loss(model, guide, **batch)
+
+    fit(load("vae", **SMALL), small_data(), objective, epochs=1, batch_size=16, out=tmp_path / "run")
+    with pytest.raises(UsageError, match="unknown objective"):
+        resume(tmp_path / "run", data=small_data(), epochs=2)
+    run = resume(tmp_path / "run", data=small_data(), objective=objective, epochs=2)
+    whole = fit(load("vae", **SMALL), small_data(), objective, epochs=2, batch_size=16)
+    assert all(
+        np.array_equal(value, whole.bound.weights()[name]) for name, value in run.bound.weights().items()
+    )
+
+
+def test_a_loader_that_falls_short_of_its_length_is_refused():
+    class Short:
+        def __len__(self):
+            return 5
+
+        def __iter__(self):
+            return iter([torch.zeros(4, 1, 4, 4)] * 4)
+
+    with pytest.raises(DataError, match="yields fewer"):
+        fit(load("vae", **SMALL), Short(), epochs=3)
+
+
+def test_bounds_do_not_depend_on_the_precision_of_training(tmp_path):
+    options = {"max_steps": 5, "batch_size": 20, "out": tmp_path / "run"}
+    run = fit(load("vae", **SMALL), small_data(), precision="bf16-mixed", **options)
+    assert evaluate(run)["elbo_nats"] == evaluate(open_run(tmp_path / "run", data=small_data()))["elbo_nats"]
+
+
+def test_noise_of_training_is_not_the_noise_that_made_the_weights():
+    from ppl_vae.backends.pyro import Engine, bind
+    from ppl_vae.options import Training
+
+    bound = bind(load("vae", **SMALL).adapted_to(small_data()), seed=0)
+    engine = Engine(bound, ELBO(), Training(), train=small_data().train_rows(), num_data=40)
+    weights = bound.networks["encoder"].body.layers[0].weight.detach().reshape(-1)
+    with torch.random.fork_rng():
+        torch.random.set_rng_state(engine.rng)
+        noise = torch.rand(len(weights))
+    assert abs(np.corrcoef(weights, noise)[0, 1]) < 0.4  # 128 numbers: a standard error of 0.09
+
+
+class OtherPlate(Program):
+    """A global latent in a plate of its own at dim -1, as if it were rows."""
+
+    backends = ("pyro",)
+
+    def model(self, ppl, net, x=None):
+        with ppl.plate("genes", 3):
+            ppl.sample("w", ppl.dist.Normal(ppl.array(0.0), 1.0))
+        with ppl.minibatch(x):
+            ppl.sample("x", ppl.dist.Normal(ppl.array([0.0, 0.0]), 1.0).to_event(1), obs=x)
+
+    def guide(self, ppl, net, x):
+        with ppl.plate("genes", 3):
+            ppl.sample("w", ppl.dist.Normal(ppl.array(0.0), 1.0))
+
+
+def test_a_site_in_another_plate_is_refused_by_name():
+    from dataclasses import dataclass
+
+    with pytest.raises(ProgramError, match="'w' lies in the plate 'genes'"):
+        fit(dataclass(frozen=True)(OtherPlate)(), np.zeros((20, 2), "f"), max_steps=1, batch_size=5)
+
+
+ROWS = np.random.default_rng(1).normal(size=(52, 2)).astype("f")
+
+
+def scaled(x):
+    return pyro.plate("data", 52, subsample=torch.arange(len(x)))
+
+
+def unscaled(x):
+    return pyro.plate("data", len(x))
+
+
+@pytest.mark.parametrize("objective", [ELBO(), "Trace_ELBO"])
+@pytest.mark.parametrize("plate", [scaled, unscaled])
+def test_a_plain_bound_is_a_number_a_datum_however_the_plate_is_scaled(objective, plate):
+    def guide(x):
+        with plate(x):
+            pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+
+    def model(x):
+        with plate(x):
+            pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+            pyro.sample("x", dist.Normal(torch.zeros(2), 1.0).to_event(1), obs=x)
+
+    exact = -(0.5 * (ROWS**2).sum(1) + np.log(2 * np.pi)).mean()
+    found = data.of({"train": {"x": ROWS}, "test": {"x": ROWS}}, valid=0)
+    run = fit((model, guide), found, objective, max_steps=4, batch_size=13, log_every=4)
+    assert evaluate(run)["elbo_nats"] == pytest.approx(exact, rel=1e-5)
+    assert run.history[0]["elbo_nats"] == pytest.approx(exact, rel=1e-5)
