@@ -120,7 +120,7 @@ def resume(
     model_file, data
         As for `open_run`.
     objective : objective, optional
-        The one that the run was started with, where its record is not enough to make it again: a callable, or a
+        The one that the run was started with, where its record is not enough: a callable, or a
         stock ELBO with settings of its own.
     **changes
         epochs, max_steps, patience, checkpoint_every, device or log_every: what leaves the steps as they are.
