@@ -1,9 +1,7 @@
-"""Latent variables of count tables, as in single-cell data (Lopez et al. 2018,
-doi:10.1038/s41592-018-0229-2).
+"""Latent variables of count tables (Lopez et al. 2018, doi:10.1038/s41592-018-0229-2).
 
 effect_b ~ N(0, I) for each batch b and dispersion ~ LogNormal(0, 1), both global;
-z ~ N(0, I);   x | z ~ NegativeBinomial(mean = size * exp(f(z) + effect_b), concentration = dispersion), or
-Poisson.
+z ~ N(0, I);   x | z ~ NegativeBinomial(mean = size * exp(f(z) + effect_b), concentration = dispersion).
 q(effect) and q(dispersion) are free;   q(z | x, b) = N(encoder(log(1 + x), b)).
 """
 

@@ -1,8 +1,8 @@
 """Hierarchical variational autoencoder with a ladder guide (Sonderby et al. 2016, arXiv:1602.02282).
 
 z_L ~ N(0, I);   z_l | z_(l+1) ~ N(prior_l(z_(l+1)));   x | z_1 ~ likelihood(decoder(z_1)).
-q(z_L | x) = N(up_L);   q(z_l | z_(l+1), x) is proportional to N(up_l) N(prior_l(z_(l+1))): guide and model
-share the way down.
+q(z_L | x) = N(up_L);   q(z_l | z_(l+1), x) is proportional to N(up_l) N(prior_l(z_(l+1))).
+Guide and model share the way down.
 """
 
 from dataclasses import dataclass

@@ -1,5 +1,4 @@
-"""Probabilistic PCA as a variational autoencoder (Tipping & Bishop 1999): every answer is known in closed
-form.
+"""Probabilistic PCA as a variational autoencoder, all in closed form (Tipping & Bishop 1999).
 
 z ~ N(0, I);   x | z ~ N(W z + b, sigma^2 I);   q(z | x) = N(A x + a, L L').
 Then x ~ N(b, W W' + sigma^2 I), and the guide can be the exact posterior.

@@ -1,8 +1,7 @@
 """Vector-quantized variational autoencoder (van den Oord et al. 2017, arXiv:1711.00937).
 
 z is a grid of codes, each ~ Categorical over a codebook;   x | z ~ likelihood(decoder(z)).
-q(z | x) puts all mass on the code nearest to encoder(x), and passes the decoder's gradient straight through
-to the encoder.
+q(z | x) puts all mass on the code nearest to encoder(x); the decoder's gradient passes straight through.
 """
 
 from dataclasses import dataclass
