@@ -228,6 +228,7 @@ def test_a_worker_that_outlives_its_training_does_not_keep_the_lock(old):
         RunFolder.open(old).write({"state.pt": b"mine"})
     finally:
         os.kill(worker, signal.SIGKILL)
+    assert RunFolder.open(old).read("state.pt") == b"mine"
 
 
 def test_locks_nest_and_two_handles_in_one_process_exclude_each_other(old):
