@@ -50,6 +50,7 @@ def fit(
     Parameters
     ----------
     program : Program, (model, guide), or name or path of a model file
+        Plain functions keep their own modules: a second fit of the same pair goes on with their weights.
     data : Data, array, dict of arrays, DataFrame, DataLoader, or name or path
     objective : ELBO, IWAE, a stock ELBO of the backend, a callable, or text
         By default ELBO().
