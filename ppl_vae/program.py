@@ -15,7 +15,7 @@ Networks keep every leading axis as it is, so that the same network serves one s
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from ppl_vae.errors import DataError, ProgramError, UsageError
 
@@ -104,7 +104,7 @@ class PlainProgram:
     Attributes
     ----------
     model, guide : callable
-        Take the batch's arrays as positional arguments.
+        Take the batch's arrays as arguments, both the same.
     name : str
         What to call the program in results.
     backend : str
@@ -152,26 +152,49 @@ def declared(program: Program, role: str, batch: Mapping[str, Any]) -> dict[str,
     }
 
 
-def arguments(function: Callable, fields: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the data fields that a plain function takes.
+class Arguments(NamedTuple):
+    """The data fields that two plain functions take, in their order.
+
+    Attributes
+    ----------
+    positional : tuple of str
+        Passed by position, whatever the parameters are called.
+    named : tuple of str
+        Passed by name: they come after a parameter that keeps its default.
+    """
+
+    positional: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
+
+
+def arguments(program: PlainProgram, fields: tuple[str, ...]) -> Arguments:
+    """Return the data fields that a plain model, and with it the guide, is called with.
 
     Its parameters of fields' names, and "x" for a first parameter of any other name.
 
     Raises
     ------
     ProgramError
-        Where it needs something else.
+        Where the model needs something else, or the guide cannot be called with the same.
     """
-    names = []
-    for position, parameter in enumerate(inspect.signature(function).parameters.values()):
-        optional = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        if parameter.name in fields:
-            names.append(parameter.name)
-        elif position == 0 and "x" in fields:
-            names.append("x")
-        elif parameter.default is parameter.empty and not optional:
-            listed = ", ".join(fields)
-            raise ProgramError(f"{function} needs {parameter.name!r}: the data has the fields {listed}")
+    positional, named, skipped = [], [], False
+    for position, parameter in enumerate(inspect.signature(program.model).parameters.values()):
+        optional = parameter.default is not parameter.empty
+        optional |= parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        field = "x" if position == 0 and parameter.name not in fields else parameter.name
+        if field in fields:
+            (named if skipped or parameter.kind is parameter.KEYWORD_ONLY else positional).append(field)
+        elif optional:
+            skipped = True
         else:
-            break
-    return tuple(names)
+            raise ProgramError(
+                f"{program.name}: the model needs {parameter.name!r}: the data has {', '.join(fields)}"
+            )
+    try:
+        inspect.signature(program.guide).bind(*positional, **dict.fromkeys(named))
+    except TypeError as error:
+        raise ProgramError(
+            f"{program.name}: model and guide are called with the same fields, "
+            f"{', '.join(positional + named)}, and the guide does not take them ({error})"
+        ) from None
+    return Arguments(tuple(positional), tuple(named))

@@ -9,6 +9,7 @@ import torch
 from ppl_vae import ELBO, Program, data, evaluate, fit, load, open_run
 from ppl_vae.api import resume
 from ppl_vae.errors import DataError, ProgramError, UsageError
+from ppl_vae.program import PlainProgram
 
 SMALL = {"hidden": (8,), "z_dim": 2}
 
@@ -157,3 +158,83 @@ def test_a_plain_bound_is_a_number_a_datum_however_the_plate_is_scaled(objective
     run = fit((model, guide), found, objective, max_steps=4, batch_size=13, log_every=4)
     assert evaluate(run)["elbo_nats"] == pytest.approx(exact, rel=1e-5)
     assert run.history[0]["elbo_nats"] == pytest.approx(exact, rel=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_a_run_whose_first_batch_is_refused_leaves_its_folder_free(tmp_path, backend):
+    grey = data.of({"x": np.full((40, 1, 4, 4), 0.5, np.float32)}, binarize="none")
+    for _ in range(2):
+        with pytest.raises(ProgramError, match="outside the support"):
+            fit(load("vae", **SMALL), grey, epochs=1, batch_size=10, out=tmp_path / "run", backend=backend)
+    run = fit(
+        load("vae", **SMALL), small_data(), epochs=1, batch_size=10, out=tmp_path / "run", backend=backend
+    )
+    assert evaluate(run)["n"] == 10
+
+
+NUMPY = np.random.default_rng(2).normal(size=(52, 2)).astype("f")
+
+
+@pytest.mark.parametrize("objective", [ELBO(), "TraceMeanField_ELBO"])
+@pytest.mark.parametrize("part", [None, True])
+def test_a_plain_numpyro_bound_is_a_number_a_datum_however_the_plate_is_scaled(objective, part):
+    import numpyro
+    import numpyro.distributions as ndist
+
+    def rows(x):
+        return numpyro.plate("data", 52 if part else len(x), subsample_size=len(x) if part else None)
+
+    def guide(x):
+        with rows(x):
+            numpyro.sample("z", ndist.Normal(0.0, 1.0))
+
+    def model(x):
+        with rows(x):
+            numpyro.sample("z", ndist.Normal(0.0, 1.0))
+            numpyro.sample("x", ndist.Normal(np.zeros(2), 1.0).to_event(1), obs=x)
+
+    exact = -(0.5 * (NUMPY**2).sum(1) + np.log(2 * np.pi)).mean()
+    found = data.of({"train": {"x": NUMPY}, "test": {"x": NUMPY}}, valid=0)
+    program = PlainProgram(model, guide, backend="numpyro")
+    run = fit(program, found, objective, max_steps=4, batch_size=13, log_every=4)
+    assert evaluate(run)["elbo_nats"] == pytest.approx(exact, rel=1e-5)
+    assert run.history[0]["elbo_nats"] == pytest.approx(exact, rel=1e-5)
+
+
+def test_a_parameter_first_made_after_the_first_batch_is_refused():
+    calls = []
+
+    def model(x):
+        calls.append(x)
+        if len(calls) > 4:
+            pyro.param("late", torch.zeros(()))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(pyro.param("loc", torch.zeros(2)), 1.0).to_event(1), obs=x)
+
+    with pytest.raises(ProgramError, match="made a parameter after its first batch"):
+        fit((model, lambda x: None), ROWS, max_steps=8, batch_size=13)
+
+
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_a_field_after_a_parameter_with_a_default_is_passed_by_name(backend):
+    seen = []
+    library = {"pyro": pyro, "numpyro": pytest.importorskip("numpyro")}[backend]
+
+    def model(x, width=3, labels=None):
+        seen.append((width, labels is not None))
+        with library.plate("data", len(x)):
+            z = library.sample("z", library.distributions.Normal(labels[:, 0], 1.0))
+            library.sample("x", library.distributions.Normal(z[..., None], 1.0).to_event(1), obs=x)
+
+    def guide(batch, width=3, labels=None):
+        with library.plate("data", len(batch)):
+            library.sample("z", library.distributions.Normal(labels[:, 0], 1.0))
+
+    rows = {"x": ROWS, "labels": ROWS}
+    run = fit(PlainProgram(model, guide, backend=backend), rows, max_steps=4, batch_size=13)
+    assert set(seen) == {(3, True)}
+    assert evaluate(run, data=rows, split="train")["n"] == 42
+    with pytest.raises(DataError, match="'x' is missing"):
+        run.score({"labels": ROWS})
+    with pytest.raises(ProgramError, match="the guide does not take them"):
+        fit(PlainProgram(model, lambda x: None, backend=backend), rows, max_steps=4, batch_size=13)

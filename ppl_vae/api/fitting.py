@@ -18,7 +18,7 @@ from ppl_vae.api.run import CONFIG, WEIGHTS, Run, make_bound
 from ppl_vae.api.signals import stop_request
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.data import Data
-from ppl_vae.errors import ProgramError, UsageError
+from ppl_vae.errors import PplVaeError, ProgramError, UsageError
 from ppl_vae.objectives import ELBO
 from ppl_vae.options import Training
 from ppl_vae.program import PlainProgram, Program
@@ -236,7 +236,12 @@ def _trained(
             folder.write({CONFIG: write_config(run.config)})  # once the checkpoint is known to be whole
             folder.truncate_metrics(step)
         loop.save = lambda files: folder.write(dict(files) | {WEIGHTS: save_tensors(loop.engine.kept())})
-        return _run_loop(run, loop, callbacks, progress)
+        try:
+            return _run_loop(run, loop, callbacks, progress)
+        except PplVaeError:
+            if not loop.position.step:
+                folder.clear()
+            raise
 
 
 def _run_loop(run: Run, loop: Loop, callbacks: list[Callback], progress: bool | None) -> Run:

@@ -51,9 +51,10 @@ def _check_fields(bound: Any, rows: Mapping[str, np.ndarray]) -> None:
     """Refuse rows that lack a field for which the guide has no default."""
     taken, last = inspect.signature(bound.program.guide).parameters, 0
     if not isinstance(bound.program, Program):
-        # A plain function takes its fields by position, so that none may be missing before another.
-        taken = dict(zip(bound.fields, taken.values(), strict=False))
-        last = max((place for place, name in enumerate(bound.fields) if name in rows), default=0)
+        # A plain function takes fields by position, so that none of these may be missing before another.
+        by_position = bound.arguments.positional
+        taken = dict(taken) | dict(zip(by_position, taken.values(), strict=False))
+        last = max((place for place, name in enumerate(by_position) if name in rows), default=0)
     for place, name in enumerate(bound.fields):
         needed = name in taken and taken[name].default is inspect.Parameter.empty
         if name not in rows and (needed or place < last):

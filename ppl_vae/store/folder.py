@@ -136,6 +136,18 @@ class RunFolder:
                     raise _failed("write", Path(error.filename or self.path), error) from error
                 raise
 
+    def clear(self) -> None:
+        """Forget every guarded file: of a run that was refused before its first step, so that its folder is
+        free again.
+        """
+        with self.lock():
+            self._settle()
+            files = self.names()
+            disk.replace(self.path / manifest.NAME, Manifest().updated({}).to_bytes())
+            for name in files:
+                (self.path / name).unlink(missing_ok=True)
+            self._settle()
+
     def read(self, name: str) -> bytes:
         """The content of a file, checked against the manifest.
 

@@ -13,6 +13,7 @@ from numpyro import handlers
 from numpyro.infer import ELBO as NumPyroELBO
 
 from ppl_vae import objectives
+from ppl_vae.backends.numpyro.plain import PlainBound
 from ppl_vae.backends.numpyro.terms import (
     ELBOTerms,
     check_plates,
@@ -21,6 +22,7 @@ from ppl_vae.backends.numpyro.terms import (
     inside_support,
     log_weights,
     refuse_outside,
+    subsampled,
     traces,
 )
 from ppl_vae.errors import UsageError
@@ -81,7 +83,7 @@ class Objective:
             guide, model, _ = traces(self.bound, batch, random.key(0))
             if own:
                 check_sites(guide, model)
-                check_plates((guide, model), len(next(iter(batch.values()))))
+                check_plates((guide, model), rows_of(batch))
             if isinstance(self.objective, objectives.IWAE):
                 log_weights(guide, model)
             traced.update(model)
@@ -113,7 +115,7 @@ class Objective:
             loss, state = found["loss"], found["mutable_state"] or state
         else:
             loss = self.objective.loss(*arguments, **batch)
-        loss = sum(jax.tree.leaves(loss)) / self.num_data
+        loss = sum(jax.tree.leaves(loss)) / self._rows_counted(key, params, state, batch)
         return Loss(loss, {"elbo_nats": -loss}, state)
 
     def _callable(self, params: Any, state: Any, key: Array, batch: Mapping[str, Array]) -> Loss:
@@ -122,8 +124,22 @@ class Objective:
             handlers.substitute(handlers.seed(function, part), data=values)
             for function, part in zip((self.bound.model, self.bound.guide), random.split(key), strict=True)
         )
-        loss = self.objective(model, guide, **batch) / self.num_data
+        loss = self.objective(model, guide, **batch) / self._rows_counted(key, params, state, batch)
         return Loss(loss, {"elbo_nats": -loss}, state)
+
+    def _rows_counted(self, key: Array, params: Any, state: Any, batch: Mapping[str, Array]) -> int:
+        """Return the rows that a stock loss sums over: the batch, where a plain plate is not scaled."""
+        if not isinstance(self.bound, PlainBound):
+            return self.num_data
+        seeded = handlers.seed(self.bound.guide, key)
+        guide = handlers.trace(handlers.substitute(seeded, data=params | state)).get_trace(**batch)
+        scaled = any(factor > 1 for factor in subsampled(guide).values())
+        return self.num_data if scaled else rows_of(batch)
+
+
+def rows_of(batch: Mapping[str, Any]) -> int:
+    """Return the number of rows of a batch."""
+    return len(next(iter(batch.values())))
 
 
 def _total(terms: dict[str, Array]) -> Array | float:

@@ -14,7 +14,7 @@ from numpyro.distributions import biject_to, constraints
 
 from ppl_vae.backends.numpyro.bound import as_array
 from ppl_vae.errors import RunError
-from ppl_vae.program import PlainProgram, arguments
+from ppl_vae.program import Arguments, PlainProgram, arguments
 
 
 class PlainBound:
@@ -42,7 +42,8 @@ class PlainBound:
         seed: int = 0,
     ):
         self.program, self.num_data, self._seed = program, num_data, seed
-        self.fields = arguments(program.model, fields) if fields else ()
+        self.arguments = arguments(program, fields) if fields else Arguments()
+        self.fields = self.arguments.positional + self.arguments.named
         self.autocast, self.training, self.compiled = None, True, {}
         self.free: dict[str, Any] | None = None
         self.state: dict[str, Any] = {}
@@ -80,16 +81,17 @@ class PlainBound:
 
     def model(self, *args: Array, **batch: Array) -> Any:
         """Run the user's model."""
-        return self.program.model(*args, *self._positional(batch))
+        return self._run(self.program.model, args, batch)
 
     def guide(self, *args: Array, **batch: Array) -> Any:
         """Run the user's guide."""
-        return self.program.guide(*args, *self._positional(batch))
+        return self._run(self.program.guide, args, batch)
 
-    def _positional(self, batch: Mapping[str, Array]) -> list[Array]:
+    def _run(self, function: Any, args: tuple, batch: Mapping[str, Array]) -> Any:
         # JAX sorts a dict by its keys, so the order of the arguments is not that of the dict.
-        names = [name for name in self.fields if name in batch] if self.fields else sorted(batch)
-        return [batch[name] for name in names]
+        positional = [name for name in self.arguments.positional if name in batch] or sorted(batch)
+        named = {name: batch[name] for name in self.arguments.named if name in batch}
+        return function(*args, *(batch[name] for name in positional if name not in named), **named)
 
     @contextmanager
     def unscaled(self) -> Iterator[None]:

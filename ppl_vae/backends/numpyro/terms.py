@@ -1,5 +1,6 @@
 """The terms of the bound, per datum and per site, from one trace of the guide and one of the model."""
 
+import math
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -83,11 +84,30 @@ def traces(
         values |= _mutable(guide)
         replayed = handlers.replay(handlers.seed(bound.model, model_key), trace=guide)
         model = handlers.trace(handlers.substitute(replayed, data=values)).get_trace(**batch)
-    return Traces(guide, model, _mutable(guide) | _mutable(model))
+    state = _mutable(guide) | _mutable(model)
+    return Traces(_of_the_rows_at_hand(guide), _of_the_rows_at_hand(model), state)
 
 
 def _mutable(trace: Trace) -> dict[str, Any]:
     return {name: site["value"] for name, site in trace.items() if site["type"] == "mutable"}
+
+
+def subsampled(trace: Trace) -> dict[str, float]:
+    """Return by how much each plate scales its sites up from the rows at hand to all rows."""
+    sizes = {name: site["args"] for name, site in trace.items() if site["type"] == "plate"}
+    return {name: size / part for name, (size, part) in sizes.items() if part}
+
+
+def _of_the_rows_at_hand(trace: Trace) -> Trace:
+    """Return the sites without the scale of their plates' subsampling: each term is that of its own row."""
+    plates = {name: factor for name, factor in subsampled(trace).items() if factor != 1}
+    if not plates:
+        return trace
+    found = {}
+    for name, site in trace.items():
+        factor = math.prod(plates.get(frame.name, 1) for frame in site.get("cond_indep_stack", ()))
+        found[name] = site if factor == 1 else site | {"scale": site["scale"] / factor}
+    return found
 
 
 def is_latent_or_observed(site: Mapping[str, Any]) -> bool:
@@ -101,7 +121,7 @@ def is_local(site: Mapping[str, Any]) -> bool:
 
 
 def log_prob(site: Mapping[str, Any]) -> Array:
-    """Return a site's log density, scaled and masked as its handlers ask."""
+    """Return a site's log density, masked and scaled as asked, but not by a plate's subsampling."""
     extra = (site["intermediates"],) if site["intermediates"] else ()
     return scale_and_mask(site["fn"].log_prob(site["value"], *extra), site["scale"])
 

@@ -9,6 +9,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from ppl_vae.backends.pyro.denormals import flushed
 from ppl_vae.backends.pyro.terms import base, elbo_terms, is_latent_or_observed, is_local, log_weights, traces
 from ppl_vae.diagnostics.evidence import Scores
 from ppl_vae.errors import DataError, ProgramError
@@ -65,7 +66,7 @@ def score(
     mode = bound.training
     bound.eval()
     try:
-        with torch.no_grad(), torch.random.fork_rng(), pyro.validation_enabled(False):
+        with flushed(), torch.no_grad(), torch.random.fork_rng(), pyro.validation_enabled(False):
             torch.manual_seed(stream(seed, "score"))
             dims = max(int(np.prod(array.shape[1:], dtype=np.int64)) for array in rows.values())
             scores = _plain(bound, rows, max(1, budget // dims // 4))

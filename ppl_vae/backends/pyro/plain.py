@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ppl_vae.backends.pyro.bound import to_device
 from ppl_vae.errors import RunError
-from ppl_vae.program import PlainProgram, arguments
+from ppl_vae.program import Arguments, PlainProgram, arguments
 
 
 def modules_of(program: PlainProgram) -> list[nn.Module]:
@@ -57,7 +57,8 @@ class PlainBound(nn.Module):
     ):
         super().__init__()
         self.program, self.num_data, self._seed = program, num_data, seed
-        self.fields = arguments(program.model, fields) if fields else ()
+        self.arguments = arguments(program, fields) if fields else Arguments()
+        self.fields = self.arguments.positional + self.arguments.named
         self.autocast = None
         self._store: dict[str, Any] = {"params": {}, "constraints": {}}
         self._loaded: dict[str, Tensor] | None = None
@@ -70,19 +71,21 @@ class PlainBound(nn.Module):
 
     def model(self, *args: Tensor, **batch: Tensor) -> Any:
         """Run the user's model in the program's own parameter store."""
-        return self._run(self.program.model, (*args, *batch.values()))
+        return self._run(self.program.model, args, batch)
 
     def guide(self, *args: Tensor, **batch: Tensor) -> Any:
         """Run the user's guide in the program's own parameter store."""
-        return self._run(self.program.guide, (*args, *batch.values()))
+        return self._run(self.program.guide, args, batch)
 
-    def _run(self, function: Any, args: tuple) -> Any:
+    def _run(self, function: Any, args: tuple, batch: Mapping[str, Tensor]) -> Any:
         if (
             self._loaded is not None
         ):  # the parameters of a saved run are set once the program has made its own
-            self._make_parameters(args)
+            self._make_parameters(args, batch)
+        named = {name: value for name, value in batch.items() if name in self.arguments.named}
+        positional = (value for name, value in batch.items() if name not in named)
         with pyro.get_param_store().scope(self._store):
-            return function(*args)
+            return function(*args, *positional, **named)
 
     @contextmanager
     def unscaled(self) -> Iterator[None]:
@@ -97,14 +100,14 @@ class PlainBound(nn.Module):
 
     def ensure_parameters(self, batch: Mapping[str, Tensor]) -> None:
         """Run model and guide once, so that every parameter exists; then set those loaded before."""
-        self._make_parameters(tuple(batch.values()))
+        self._make_parameters((), batch)
 
-    def _make_parameters(self, args: tuple) -> None:
+    def _make_parameters(self, args: tuple, batch: Mapping[str, Tensor]) -> None:
         loaded, self._loaded = self._loaded, None
         with torch.random.fork_rng(devices=[]), pyro.poutine.block():
             torch.manual_seed(self._seed)
-            trace = pyro.poutine.trace(self.guide).get_trace(*args)
-            pyro.poutine.replay(self.model, trace=trace)(*args)
+            trace = pyro.poutine.trace(self.guide).get_trace(*args, **batch)
+            pyro.poutine.replay(self.model, trace=trace)(*args, **batch)
         if loaded is not None:
             self.load_tensors(loaded)
 

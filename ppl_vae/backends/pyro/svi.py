@@ -13,9 +13,10 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from ppl_vae.backends.pyro.bound import find_device
+from ppl_vae.backends.pyro.denormals import flushed
 from ppl_vae.backends.pyro.evaluate import score
 from ppl_vae.backends.pyro.objectives import Objective
-from ppl_vae.errors import RunError
+from ppl_vae.errors import ProgramError, RunError
 from ppl_vae.options import Training, stream
 from ppl_vae.training import Advance
 
@@ -75,7 +76,6 @@ class Engine:
             dynamic,
         )
         self.device = self.fabric.device
-        torch.set_flush_denormal(True)
         bound.num_data = num_data
         self.autocast = torch.bfloat16 if options.precision == "bf16-mixed" else None
         self.loss = Objective(bound, objective, num_data).to(self.device)
@@ -106,7 +106,8 @@ class Engine:
             # An optimizer must see every parameter, and plain Pyro makes its own at the first call.
             self.bound.ensure_parameters(batch)
             self.loss.check(batch)
-        self.parameters = [p for p in self.bound.trainable() if p.requires_grad]
+        made = self.bound.trainable()
+        self.parameters, self._made = [p for p in made if p.requires_grad], len(made)
         self.averaged = [p.detach().clone() for p in self.parameters] if self.options.ema else None
         self.module, self.optimizer = self.loss, None
         if self.parameters:
@@ -137,7 +138,7 @@ class Engine:
         sums: dict[str, Tensor] = {}
         done = 0
         try:
-            with pyro.validation_enabled(False), torch.random.fork_rng(devices=self._cuda()):
+            with flushed(), pyro.validation_enabled(False), torch.random.fork_rng(devices=self._cuda()):
                 self._set_rng()
                 for item, rate, beta in zip(items, lr, weights, strict=True):
                     if stop():
@@ -148,6 +149,11 @@ class Engine:
                 self._get_rng()
         finally:
             self.bound.autocast = None  # bounds are computed in single precision
+        if len(self.bound.trainable()) > self._made:
+            raise ProgramError(
+                f"{self.bound.program.name} made a parameter after its first batch, which no optimizer knows: "
+                "make every parameter whenever model or guide runs"
+            )
         return Advance(done, _means(sums, done))
 
     def _step(self, batch: dict[str, Tensor], lr: float, beta: Tensor) -> dict[str, Tensor]:
