@@ -13,7 +13,7 @@ Networks keep every leading axis as it is, so that the same network serves one s
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -95,6 +95,20 @@ class Program:
     def filled(self, **makers: Callable[[], Any]) -> "Program":
         """Return the program with each named field that is None set to what its maker returns."""
         return replace(self, **{name: make() for name, make in makers.items() if getattr(self, name) is None})
+
+
+def refuse_missing(program: Program, batch: Mapping[str, Any], latents: Sequence[str]) -> None:
+    """Refuse a batch that lacks a field which the guide needs, where the guide is to draw global latents.
+
+    Raises
+    ------
+    DataError
+    """
+    for name, parameter in inspect.signature(program.guide).parameters.items():
+        if name not in _SKIPPED and parameter.default is parameter.empty and name not in batch:
+            raise DataError(
+                f"{', '.join(latents)} come from the guide, which needs {name!r}: give it as a covariate"
+            )
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ppl_vae import ELBO, bind, data, fit, load
+from ppl_vae.errors import DataError
 
 GENES, BATCHES, ROWS = 6, 2, 1500
 
@@ -68,3 +69,25 @@ def test_draws_have_the_mean_of_their_size_and_batch(likelihood):
     np.testing.assert_allclose(large["x_mean"], 5 * small["x_mean"], rtol=1e-4)
     assert small["x"].mean() == pytest.approx(small["x_mean"].mean(), rel=0.2)
     assert set(np.unique(large["x"] % 1)) == {0.0}
+
+
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_draws_and_means_follow_what_the_guide_learned_of_the_global_latents(backend):
+    rows = {"x": np.ones((20, 4), int), "batch": np.arange(20) % 2}
+    made = load("counts", x_shape=(4,), num_batches=2)
+    run = fit(made, rows, max_steps=1, batch_size=5, backend=backend)
+    weights = run.bound.weights()
+    weights["effect.loc"] = np.stack([np.zeros(4), np.full(4, 3.0)]).astype("f")
+    weights |= {f"{name}.raw": np.full_like(weights[f"{name}.raw"], -20) for name in ("effect", "dispersion")}
+    run.bound.load_weights(weights)
+    latents = run.encode(rows)
+    drawn, decoded = (
+        [verb(given, covariates={"batch": np.full(20, batch)}) for batch in (0, 1)]
+        for verb, given in ((run.sample, 20), (run.decode, latents))
+    )
+    # The prior's effects have a scale of 1; the guide's are all but certain (1e-4): a factor e^3 between
+    # the batches, for the same latents.
+    np.testing.assert_allclose(decoded[1]["x"] / decoded[0]["x"], np.exp(3.0), rtol=2e-3)
+    np.testing.assert_allclose(drawn[1]["x_mean"] / drawn[0]["x_mean"], np.exp(3.0), rtol=2e-3)
+    with pytest.raises(DataError, match="effect, dispersion come from the guide, which needs 'batch'"):
+        run.sample(3)

@@ -129,7 +129,7 @@ class Run:
         self, n: int, *, covariates: Mapping[str, Any] | None = None, seed: int = 0
     ) -> dict[str, np.ndarray]:
         """Draw n rows from the prior: every local site by name, and `<field>_mean`, the centre of its
-        likelihood. Global latents are drawn from their prior too, once for all rows.
+        likelihood. Global latents are drawn from the guide, once for all rows.
         """
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise UsageError(f"n={n!r}: give a number of samples of at least 1")

@@ -13,6 +13,7 @@ from numpyro.distributions import CategoricalLogits, CategoricalProbs
 from ppl_vae.backends.numpyro.evaluate import BUDGET, Arrays, chunk_rows, compiled, on_device, resting
 from ppl_vae.backends.numpyro.terms import Trace, base, is_latent_or_observed, is_local
 from ppl_vae.errors import DataError, ProgramError
+from ppl_vae.program import refuse_missing
 
 
 def centre(distribution: Any) -> Array:
@@ -99,7 +100,7 @@ def _over_chunks(bound: Any, name: Any, run: Any, rows: Arrays, seed: int) -> di
 
 
 def sample(bound: Any, n: int, *, covariates: Arrays | None = None, seed: int = 0) -> dict[str, np.ndarray]:
-    """Draw `n` rows from the prior.
+    """Draw `n` rows from the prior; global latents from the guide, once for all rows.
 
     Returns
     -------
@@ -107,7 +108,7 @@ def sample(bound: Any, n: int, *, covariates: Arrays | None = None, seed: int = 
         By site: draws of every local site, and for each observed field also the centre of its likelihood as
         `<field>_mean`; [n, *event].
     """
-    return _generate(bound, n, {}, covariates or {}, seed)
+    return _generate(bound, n, {}, covariates or {}, seed, draw=True)
 
 
 def decode(
@@ -115,7 +116,7 @@ def decode(
 ) -> dict[str, np.ndarray]:
     """Return the centre of the likelihood for given latents, by observed field, [N, *event].
 
-    A latent that is not given is drawn from its prior.
+    A local latent that is not given is drawn from its prior, a global one is the guide's centre.
 
     Raises
     ------
@@ -125,11 +126,13 @@ def decode(
     n = min((len(value) for value in latents.values()), default=0)
     if not n:
         raise DataError("there are no latents: give at least one row")
-    drawn = _generate(bound, n, latents, covariates or {}, seed)
+    drawn = _generate(bound, n, latents, covariates or {}, seed, draw=False)
     return {name.removesuffix("_mean"): value for name, value in drawn.items() if name.endswith("_mean")}
 
 
-def _generate(bound: Any, n: int, latents: Arrays, covariates: Arrays, seed: int) -> dict[str, np.ndarray]:
+def _generate(
+    bound: Any, n: int, latents: Arrays, covariates: Arrays, seed: int, *, draw: bool
+) -> dict[str, np.ndarray]:
     if not hasattr(bound.program, "networks"):
         raise ProgramError(
             f"{bound.program.name} is plain NumPyro: its model needs data, "
@@ -138,10 +141,9 @@ def _generate(bound: Any, n: int, latents: Arrays, covariates: Arrays, seed: int
     shared_key, key = random.split(random.key(seed))
     with resting(bound):
         first = on_device(bound, covariates, slice(0, 1))
-        one_row = compiled(bound, "prior", _prior_values(bound))
+        one_row = compiled(bound, ("one row", draw), _one_row(bound, draw))
         local, shared = one_row(bound.params, bound.state, shared_key, first)
         _check_latents(local, latents, bound.fields)
-        # The global latents are drawn once: every row of one call lives in the same world.
         size = max((value.size for value in (local | shared).values()), default=1)
         most, found = max(1, BUDGET // max(size, 1)), []
         for index, start in enumerate(range(0, n, most)):
@@ -170,13 +172,24 @@ def _generator(bound: Any, n: int) -> Any:
     return run
 
 
-def _prior_values(bound: Any) -> Any:
+def _one_row(bound: Any, draw: bool) -> Any:
+    """Return a function whose result is a row of the prior by local site, and the global latents as the guide
+    has learned them: once, since every row of one call lives in the same world.
+    """
+
     def run(params: Any, state: Any, key: Array, batch: Any) -> tuple[dict[str, Array], dict[str, Array]]:
-        trace = _prior_trace(bound, params, state, key, 1, batch, {})
+        prior_key, guide_key = random.split(key)
+        trace = _prior_trace(bound, params, state, prior_key, 1, batch, {})
         sites = {name: site for name, site in trace.items() if is_latent_or_observed(site)}
-        return tuple(
-            {n: s["value"] for n, s in sites.items() if is_local(s) is local} for local in (True, False)
-        )
+        local = {name: site["value"] for name, site in sites.items() if is_local(site)}
+        shared = [name for name in sites if name not in local]
+        if not shared:
+            return local, {}
+        # A guide needs a row, but its global sites do not depend on which: the prior's own will do.
+        row = {name: local[name] for name in bound.fields if name in local} | dict(batch)
+        refuse_missing(bound.program, row, shared)
+        guide = _guide_trace(bound, params, state, guide_key, row, draw)
+        return local, {name: guide[name]["value"] for name in shared}
 
     return run
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ppl_vae.backends.pyro.evaluate import BUDGET, chunk_rows, on_device
 from ppl_vae.backends.pyro.terms import base, is_latent_or_observed, is_local
 from ppl_vae.errors import DataError, ProgramError
+from ppl_vae.program import refuse_missing
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -119,7 +120,7 @@ def reconstruct(
 def sample(
     bound: nn.Module, n: int, *, covariates: Arrays | None = None, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Draw `n` rows from the prior.
+    """Draw `n` rows from the prior; global latents from the guide, once for all rows.
 
     Returns
     -------
@@ -127,14 +128,15 @@ def sample(
         By site: draws of every local site, and for each observed field also the centre of its likelihood as
         `<field>_mean`; [n, *event].
     """
-    return _generate(bound, n, {}, covariates or {}, seed)
+    return _generate(bound, n, {}, covariates or {}, seed, draw=True)
 
 
 def decode(
     bound: nn.Module, latents: Arrays, *, covariates: Arrays | None = None, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Return the centre of the likelihood for given latents, by observed field, [N, *event]; a latent that is
-    not given is drawn from its prior.
+    """Return the centre of the likelihood for given latents, by observed field, [N, *event].
+
+    A local latent that is not given is drawn from its prior, a global one is the guide's centre.
 
     Raises
     ------
@@ -144,12 +146,12 @@ def decode(
     n = min((len(value) for value in latents.values()), default=0)
     if not n:
         raise DataError("there are no latents: give at least one row")
-    drawn = _generate(bound, n, latents, covariates or {}, seed)
+    drawn = _generate(bound, n, latents, covariates or {}, seed, draw=False)
     return {name.removesuffix("_mean"): value for name, value in drawn.items() if name.endswith("_mean")}
 
 
 def _generate(
-    bound: nn.Module, n: int, latents: Arrays, covariates: Arrays, seed: int
+    bound: nn.Module, n: int, latents: Arrays, covariates: Arrays, seed: int, *, draw: bool
 ) -> dict[str, np.ndarray]:
     if not hasattr(bound.program, "networks"):
         raise ProgramError(
@@ -161,12 +163,7 @@ def _generate(
         probe = poutine.trace(bound.model).get_trace(n=1, **_first(bound, covariates))
         _check_latents(probe, latents, bound.fields)
         torch.manual_seed(seed)
-        # The global latents are drawn once: every row of one call lives in the same world.
-        shared = {
-            name: site["value"]
-            for name, site in probe.nodes.items()
-            if is_latent_or_observed(site) and not is_local(site)
-        }
+        shared = _shared(bound, probe, _first(bound, covariates), draw)
         size = max(
             (site["value"].numel() for site in probe.nodes.values() if is_latent_or_observed(site)), default=1
         )
@@ -183,6 +180,21 @@ def _generate(
                 _drawn(poutine.trace(model).get_trace(n=part.stop - part.start, **batch), bound.fields)
             )
     return _joined(found)
+
+
+def _shared(bound: nn.Module, probe: poutine.Trace, batch: Arrays, draw: bool) -> dict[str, Tensor]:
+    """Return the global latents as the guide has learned them: once, since every row of one call lives in the
+    same world.
+    """
+    sites = {name: site for name, site in probe.nodes.items() if is_latent_or_observed(site)}
+    shared = [name for name, site in sites.items() if not is_local(site)]
+    if not shared:
+        return {}
+    # A guide needs a row, but its global sites do not depend on which: the prior's own will do.
+    row = {name: sites[name]["value"] for name in bound.fields if name in sites} | batch
+    refuse_missing(bound.program, row, shared)
+    trace = _guide_trace(bound, row, draw)
+    return {name: trace.nodes[name]["value"] for name in shared}
 
 
 def _first(bound: nn.Module, covariates: Arrays) -> dict[str, Tensor]:

@@ -151,8 +151,8 @@ class Engine:
             self.bound.autocast = None  # bounds are computed in single precision
         if len(self.bound.trainable()) > self._made:
             raise ProgramError(
-                f"{self.bound.program.name} made a parameter after its first batch, which no optimizer knows: "
-                "make every parameter whenever model or guide runs"
+                f"{self.bound.program.name} made a parameter after its first batch, too late for the optimizer: "
+                "make each one whenever model or guide runs"
             )
         return Advance(done, _means(sums, done))
 
