@@ -133,12 +133,15 @@ def resume(
     config = read_config(folder.read(CONFIG))
     program = recorded.program_of(config, folder.path, model_file)
     options = recorded.training_of(config, _known(changes))
-    found = recorded.data_of(config) if data is None else recorded.same_data(config, data_sets.of(data))
+    loader = Loader(data) if is_loader(data) else None
+    given = described(loader) if loader else data
+    found = recorded.data_of(config) if given is None else recorded.same_data(config, data_sets.of(given))
     chosen = config["objective"] if objective is None else objective
     objective = recorded.make_objective(chosen, config["backend"])
     config["training"] |= changes
     run = Run(make_bound(program, config), found, config, folder=folder)
-    loop = _loop(run, Rows(found.num_rows("train"), options.batch_size, options.seed), objective, options)
+    source = loader or Rows(found.num_rows("train"), options.batch_size, options.seed)
+    loop = _loop(run, source, objective, options)
     return _trained(run, loop, True, list(callbacks), progress, tensorboard)
 
 

@@ -41,8 +41,8 @@ class Loader:
         return len(self.loader)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Any]:
-        """Yield the loader's batches; a resumed epoch starts anew, since a loader cannot be entered in the
-        middle.
+        """Yield the loader's batches. A resumed epoch leaves out as many as were used, which are the same
+        only where the loader's order is.
         """
         for index, item in enumerate(self.loader):
             if index >= start:
@@ -50,14 +50,22 @@ class Loader:
 
     def shapes(self, program: Program) -> Any:
         """Return fields and shapes of the first batch, as a declared program adapts to them."""
-        item = next(iter(self.loader))
-        if not isinstance(item, Mapping):
-            parts = item if isinstance(item, (tuple, list)) else (item,)
-            item = dict(zip(data_fields(program), parts, strict=False))
-        arrays = {name: np.asarray(value) for name, value in item.items()}
+        arrays = _arrays(next(iter(self.loader)), data_fields(program))
         return SimpleNamespace(
             fields=tuple(arrays), shape=lambda name: arrays[name].shape[1:], raw=lambda split: arrays
         )
+
+    def gathered(self, fields: tuple[str, ...]) -> dict[str, np.ndarray]:
+        """Return the rows of all batches by field."""
+        parts = [_arrays(item, fields) for item in self.loader]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _arrays(item: Any, fields: tuple[str, ...]) -> dict[str, np.ndarray]:
+    if not isinstance(item, Mapping):
+        parts = item if isinstance(item, (tuple, list)) else (item,)
+        item = dict(zip(fields, parts, strict=False))
+    return {name: np.asarray(value) for name, value in item.items()}
 
 
 def described(loader: Loader) -> Data:

@@ -1,8 +1,8 @@
 """What a run folder records of a run, and how the same objects are made from it again."""
 
 import platform
-from collections.abc import Mapping
-from dataclasses import asdict, fields, is_dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields, is_dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,23 @@ def same_data(config: Mapping[str, Any], data: Data) -> Data:
             "name the right data with --data"
         )
     return with_binarize(data, described["binarize"])
+
+
+def other_data(config: Mapping[str, Any], make: Callable[..., Data]) -> Data:
+    """Return data beside a run's own, as it was binarized: without splits of its own, all of its rows, in
+    order, as one test split.
+
+    Parameters
+    ----------
+    config : dict
+    make : callable
+        Returns the data; takes `valid` and `test`, the rows to hold out.
+    """
+    found = make()
+    if found.sha256 != config["data"]["sha256"] and found.split_rule.startswith("random"):
+        found = make(valid=0, test=0)
+        found = replace(found, splits={"test": found.splits["train"]}, split_rule="all rows")
+    return with_binarize(found, config["data"]["binarize"])
 
 
 def with_binarize(data: Data, binarize: str) -> Data:

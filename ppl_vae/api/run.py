@@ -12,7 +12,7 @@ from safetensors.numpy import load as load_tensors
 
 from ppl_vae import data as data_sets
 from ppl_vae.api import recorded
-from ppl_vae.api.loaders import LOADER
+from ppl_vae.api.loaders import LOADER, Loader, is_loader
 from ppl_vae.api.rows import checked_rows
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.data import Data
@@ -140,8 +140,11 @@ class Run:
         return self._verbs.reconstruct(self.bound, self._rows(x), draw=draw, seed=seed)
 
     def score(self, x: Any, importance_samples: int | None = None, *, seed: int = 0) -> Scores:
-        """Return the terms of the plain bound of every row, in nats."""
-        return self._verbs.score(self.bound, self._rows(x), importance_samples, seed=seed)
+        """Return the terms of the plain bound of every row, in nats. After training two plain functions on a
+        loader, `x` is a loader too.
+        """
+        rows = x if is_loader(x) and not self.bound.fields else self._rows(x)
+        return self._verbs.score(self.bound, rows, importance_samples, seed=seed)
 
     def draws(
         self,
@@ -184,8 +187,8 @@ def evaluate(
         train, valid or test.
     importance_samples : int, optional
         k of the importance weighted bound; none: only the ELBO.
-    data : Data or arrays, optional
-        Other data than the run's own.
+    data : Data, arrays or DataLoader, optional
+        Other data than the run's own. Arrays that name no splits, and a loader, are evaluated whole.
     seed : int
         Of the guide's draws; the bits of binarized data belong to the protocol and never change.
 
@@ -195,33 +198,39 @@ def evaluate(
         In nats a datum. `per_row` holds the arrays `elbo` and `iw`, [N], so that two runs compare with paired
         errors.
     """
-    chosen = (
-        run.data
-        if data is None
-        else recorded.with_binarize(data_sets.of(data), run.config["data"]["binarize"])
-    )
-    if chosen is None:
-        raise UsageError("the run's data is not at hand: give it as data=... (on the command line --data)")
-    if not chosen.num_rows(split):
-        raise UsageError(
-            f"{chosen.name} has no rows in the split {split!r}: it has {', '.join(chosen.splits)}"
-        )
     whole = isinstance(importance_samples, int) and importance_samples >= 1
     if importance_samples is not None and not whole:
         raise UsageError(f"importance_samples={importance_samples}: give at least 1")
+    if is_loader(data) and not run.bound.fields:
+        rows, facts, levels = data, {"split": "all", "data": LOADER, "binarize": "none"}, None
+    else:
+        chosen = _chosen(run, data)
+        if not chosen.num_rows(split):
+            raise UsageError(
+                f"{chosen.name} has no rows in the split {split!r}: it has {', '.join(chosen.splits)}"
+            )
+        rows, levels = chosen.rows(split), chosen.levels
+        facts = {"split": split, "data": chosen.name, "binarize": chosen.binarize}
     # A row may not depend on the seed of the draws through its bits: these belong to the protocol.
-    scores = run.score(chosen.rows(split), importance_samples, seed=seed)
-    result = summary(scores, chosen.levels) | {
-        "split": split,
-        "data": chosen.name,
-        "binarize": chosen.binarize,
-    }
-    result |= _reconstructed(run, chosen.rows(split))
+    scores = run.score(rows, importance_samples, seed=seed)
+    result = summary(scores, levels) | facts | _reconstructed(run, rows)
     result |= {"program": run.name, "backend": run.backend, "steps": run.steps}
     return result | {
         "per_row": {"elbo": scores.elbo, "rate": scores.rate}
         | ({} if scores.iw is None else {"iw": scores.iw})
     }
+
+
+def _chosen(run: Run, data: Any) -> Data:
+    """Return the data to evaluate on, binarized as the run was trained."""
+    if data is None and (run.data is None or run.data.name == LOADER):
+        raise UsageError("the run's data is not at hand: give it as data=... (on the command line --data)")
+    if data is None:
+        return run.data
+    if isinstance(data, Data):
+        return recorded.with_binarize(data, run.config["data"]["binarize"])
+    given = Loader(data).gathered(run.bound.fields) if is_loader(data) else data
+    return recorded.other_data(run.config, partial(data_sets.of, given))
 
 
 def _reconstructed(run: Run, rows: Mapping[str, np.ndarray]) -> dict[str, Any]:

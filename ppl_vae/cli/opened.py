@@ -1,6 +1,5 @@
 """The run and the rows that a verb works on."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,24 +30,23 @@ def at_least(option: str, value: int | None, least: int = 1) -> None:
 def other_data(run: Run, options: Any) -> Data | None:
     """Return the data of --data, None where it was not given.
 
-    The run's own data from another place keep their splits. Of other data, a file without splits of its own
-    is one test split: all of its rows, in order.
+    The run's own data from another place keep their splits; of other data, see `recorded.other_data`.
     """
     if options.data is None:
         return None
     before = run.config["data"]
     made = {name: value for name, value in (before.get("options") or {}).items() if name != "name_or_path"}
-    try:
-        found = data_sets.load(options.data, offline=options.offline, **made)
-    except UsageError:  # it brings splits of its own, so that none can be made as for the run
-        found = data_sets.load(options.data, offline=options.offline)
-    if found.sha256 == before["sha256"]:
-        return found
-    say(f"{options.data} is other data than the run was trained on")
-    if not found.split_rule.startswith("random"):
-        return found
-    whole = data_sets.load(options.data, offline=options.offline, **made | {"valid": 0, "test": 0})
-    return replace(whole, splits={"test": whole.splits["train"]}, split_rule="all rows")
+
+    def make(**held: int) -> Data:
+        try:
+            return data_sets.load(options.data, offline=options.offline, **made | held)
+        except UsageError:  # it brings splits of its own, so that none can be made as for the run
+            return data_sets.load(options.data, offline=options.offline)
+
+    found = recorded.other_data(run.config, make)
+    if found.sha256 != before["sha256"]:
+        say(f"{options.data} is other data than the run was trained on")
+    return found
 
 
 def data(run: Run, options: Any) -> Data:
@@ -58,7 +56,6 @@ def data(run: Run, options: Any) -> Data:
         raise UsageError("the run's data was made in memory: name the rows with --data FILE")
     if other is None:
         return recorded.data_of(run.config, offline=True) if options.offline else run.data
-    other = recorded.with_binarize(other, run.config["data"]["binarize"])
     if other.sha256 == run.config["data"]["sha256"]:
         run.given = other
     return other

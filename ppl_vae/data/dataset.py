@@ -147,7 +147,7 @@ class Data:
         }
 
     def _split(self, split):
-        if split not in self.splits:
+        if not isinstance(split, str) or split not in self.splits:
             raise UsageError(f"{self.name} has no split {split!r}: it has {', '.join(self.splits)}")
         return self.splits[split]
 

@@ -1,6 +1,7 @@
 """The plain bound of every row, and what is reported of it: nats, bits a dimension, standard errors."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,6 +51,17 @@ class Scores:
     def elbo(self) -> np.ndarray:
         """The plain evidence lower bound of every row, [N]."""
         return self.log_likelihood - self.rate
+
+
+def joined(parts: Sequence[Mapping[str, np.ndarray]], lengths: Sequence[int]) -> dict[str, np.ndarray]:
+    """Return terms by site over all batches, [..., N]; a site that a batch does not have is 0 there, as the later
+    ones of a batch of short sequences.
+    """
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {
+        name: np.concatenate([part.get(name, np.zeros(n)) for part, n in zip(parts, lengths, strict=True)], -1)
+        for name in names
+    }
 
 
 def stderr(values: np.ndarray) -> float | None:

@@ -1,7 +1,7 @@
 """The plain bound and the importance weighted bound of every row, in chunks."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,12 +14,15 @@ from jax.scipy.special import logsumexp
 from numpyro.distributions import Unit
 
 from ppl_vae.backends.numpyro.terms import Trace, base, elbo_terms, is_local, log_weights, traces
-from ppl_vae.diagnostics.evidence import Scores
+from ppl_vae.diagnostics.evidence import Scores, joined
 from ppl_vae.errors import DataError, ProgramError
 
 # Numbers of one observation that are worked on at once, over rows and samples: tens of megabytes a layer.
 BUDGET = 2**22
+# Samples to draw at once for a loader's batch, whose size is the user's choice.
+LOADED = 16
 Arrays = Mapping[str, np.ndarray]
+Rows = Arrays | Iterable[Any]
 
 
 def chunk_rows(rows: Arrays, most: int) -> Iterator[slice]:
@@ -58,15 +61,39 @@ def compiled(bound: Any, name: Any, function: Callable[..., Any]) -> Callable[..
     return bound.compiled.setdefault((name, bound.autocast), jax.jit(function))
 
 
+def _first(bound: Any, rows: Rows) -> dict[str, Array]:
+    """Return one row, or the first of a loader's batches."""
+    if isinstance(rows, Mapping):
+        return on_device(bound, rows, slice(0, 1))
+    for item in rows:
+        return jax.device_put(bound.as_batch(item), bound.device)
+    raise DataError("there are no rows: give at least one batch")
+
+
+def _batches(bound: Any, rows: Rows, most: int) -> Iterator[tuple[dict[str, Array], int | None]]:
+    """Yield batches and their numbers of rows (None: all): chunks of `most` rows, or a loader's as they are."""
+    if not isinstance(rows, Mapping):
+        yield from ((jax.device_put(bound.as_batch(item), bound.device), None) for item in rows)
+        return
+    count = count_rows(rows)
+    for part in chunk_rows(rows, most):
+        batch, size = on_device(bound, rows, part), part.stop - part.start
+        if size < most < count:
+            # The last chunk is filled up, so that it needs no compilation of its own.
+            batch = {n: jnp.concatenate([a, jnp.repeat(a[:1], most - size, 0)]) for n, a in batch.items()}
+        yield batch, size
+
+
 def score(
-    bound: Any, rows: Arrays, importance_samples: int | None = None, seed: int = 0, budget: int = BUDGET
+    bound: Any, rows: Rows, importance_samples: int | None = None, seed: int = 0, budget: int = BUDGET
 ) -> Scores:
     """Return the terms of the plain bound, and the importance weighted bound where samples are asked for.
 
     Parameters
     ----------
     bound : Bound or PlainBound
-    rows : dict of str to array
+    rows : dict of str to array, or iterable of batches
+        Batches are passed on as the program's arguments, each time in the same order.
     importance_samples : int or None
         k of the importance weighted bound.
     seed : int
@@ -75,15 +102,21 @@ def score(
         Numbers of an observation to work on at once.
     """
     plain_key, weights_key = random.split(random.key(seed))
-    dims = max(int(np.prod(array.shape[1:], dtype=np.int64)) for array in rows.values())
+    most = max(1, budget // _dims(rows))
     with resting(bound), numpyro.validation_enabled(False):
-        scores = _plain(bound, rows, plain_key, max(1, budget // dims // 4))
+        scores = _plain(bound, rows, plain_key, max(1, most // 4))
         if importance_samples:
-            _importance(bound, rows, weights_key, scores, importance_samples, max(1, budget // dims))
+            _importance(bound, rows, weights_key, scores, importance_samples, most)
     return scores
 
 
-def _plain(bound: Any, rows: Arrays, key: Array, most: int) -> Scores:
+def _dims(rows: Rows) -> int:
+    if not isinstance(rows, Mapping):
+        return 1
+    return max(int(np.prod(array.shape[1:], dtype=np.int64)) for array in rows.values())
+
+
+def _plain(bound: Any, rows: Rows, key: Array, most: int) -> Scores:
     def run(params: Any, state: Any, key: Array, batch: Mapping[str, Array]) -> Any:
         guide, model, _ = traces(bound, batch, key, 1, params, state)
         terms = elbo_terms(guide, model)
@@ -91,42 +124,40 @@ def _plain(bound: Any, rows: Arrays, key: Array, most: int) -> Scores:
             f"kl {name}": kl for name, kl in terms.kl.items()
         }, terms.kl_global
 
-    bound.ensure_parameters(on_device(bound, rows, slice(0, 1)))
+    first = _first(bound, rows)
+    bound.ensure_parameters(first)
     found, shared = _over_chunks(bound, compiled(bound, "plain", run), rows, key, most)
     _check_terms(found)
-    info = _facts(bound, on_device(bound, rows, slice(0, 1)))
+    info = _facts(bound, first)
     note = (
         "the guide is deterministic: the importance weighted bound is the ELBO" if info.pop("exact") else None
     )
     kl = {name.removeprefix("kl "): value for name, value in found.items() if name}
     shared = {name: float(value) for name, value in shared.items()}
-    return Scores(found[""], kl, shared, bound.num_data or count_rows(rows), iw_note=note, **info)
+    return Scores(found[""], kl, shared, bound.num_data or len(found[""]), iw_note=note, **info)
 
 
 def _over_chunks(
-    bound: Any, function: Any, rows: Arrays, key: Array, most: int
+    bound: Any, function: Any, rows: Rows, key: Array, most: int
 ) -> tuple[dict[str, np.ndarray], Any]:
     """Run a function of (params, state, key, batch) over equal chunks and join what it returns by row."""
-    found, shared, count = [], None, count_rows(rows)
-    for index, part in enumerate(chunk_rows(rows, most)):
-        batch, size = on_device(bound, rows, part), part.stop - part.start
-        if size < most < count:
-            # The last chunk is filled up, so that it needs no compilation of its own.
-            batch = {n: jnp.concatenate([a, jnp.repeat(a[:1], most - size, 0)]) for n, a in batch.items()}
+    found, shared = [], None
+    for index, (batch, size) in enumerate(_batches(bound, rows, most)):
         values, other = function(bound.params, bound.state, random.fold_in(key, index), batch)
         shared = other if shared is None else shared
         found.append({name: np.asarray(value, np.float64)[..., :size] for name, value in values.items()})
-    return {name: np.concatenate([part[name] for part in found], -1) for name in found[0]}, shared
+    return joined(found, [next(iter(part.values())).shape[-1] for part in found]), shared
 
 
-def _importance(bound: Any, rows: Arrays, key: Array, scores: Scores, samples: int, most: int) -> None:
+def _importance(bound: Any, rows: Rows, key: Array, scores: Scores, samples: int, most: int) -> None:
     if scores.iw_note:
         return
     if scores.kl_global:
         name = next(iter(scores.kl_global))
         scores.iw_note = f"site {name!r} is global: importance weights a datum are wrong for it"
         return
-    at_once = min(samples, max(1, most // 64), 256)
+    loaded = not isinstance(rows, Mapping)
+    at_once = min(samples, LOADED) if loaded else min(samples, max(1, most // 64), 256)
     passes = -(-samples // at_once)
 
     def run(params: Any, state: Any, key: Array, batch: Mapping[str, Array]) -> Any:

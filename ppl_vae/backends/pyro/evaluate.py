@@ -1,7 +1,7 @@
 """The plain bound and the importance weighted bound of every row, in chunks."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,16 @@ from torch import Tensor, nn
 
 from ppl_vae.backends.pyro.denormals import flushed
 from ppl_vae.backends.pyro.terms import base, elbo_terms, is_latent_or_observed, is_local, log_weights, traces
-from ppl_vae.diagnostics.evidence import Scores
+from ppl_vae.diagnostics.evidence import Scores, joined
 from ppl_vae.errors import DataError, ProgramError
 from ppl_vae.options import stream
 
 # Numbers of one observation that are worked on at once, over rows and samples: a few tens of megabytes a
 # layer.
 BUDGET = 2**22
+# Samples to draw at once for a loader's batch, whose size is the user's choice.
+LOADED = 16
+Rows = Mapping[str, np.ndarray] | Iterable[Any]
 
 
 def chunk_rows(rows: Mapping[str, np.ndarray], most: int) -> Iterator[slice]:
@@ -43,9 +46,16 @@ def on_device(bound: nn.Module, rows: Mapping[str, np.ndarray], part: slice) -> 
     }
 
 
+def _batches(bound: nn.Module, rows: Rows, most: int) -> Iterator[dict[str, Tensor]]:
+    """Return batches on the program's device: chunks of at most `most` rows, or a loader's as they are."""
+    if isinstance(rows, Mapping):
+        return (on_device(bound, rows, part) for part in chunk_rows(rows, most))
+    return (bound.as_batch(item, bound.device) for item in rows)
+
+
 def score(
     bound: nn.Module,
-    rows: Mapping[str, np.ndarray],
+    rows: Rows,
     importance_samples: int | None = None,
     seed: int = 0,
     budget: int = BUDGET,
@@ -55,7 +65,8 @@ def score(
     Parameters
     ----------
     bound : Bound or PlainBound
-    rows : dict of str to array
+    rows : dict of str to array, or iterable of batches
+        Batches are passed on as the program's arguments, each time in the same order.
     importance_samples : int or None
         k of the importance weighted bound.
     seed : int
@@ -68,38 +79,42 @@ def score(
     try:
         with flushed(), torch.no_grad(), torch.random.fork_rng(), pyro.validation_enabled(False):
             torch.manual_seed(stream(seed, "score"))
-            dims = max(int(np.prod(array.shape[1:], dtype=np.int64)) for array in rows.values())
-            scores = _plain(bound, rows, max(1, budget // dims // 4))
+            most = max(1, budget // _dims(rows))
+            scores = _plain(bound, rows, max(1, most // 4))
             if importance_samples:
-                _importance(bound, rows, scores, importance_samples, max(1, budget // dims))
+                _importance(bound, rows, scores, importance_samples, most)
     finally:
         bound.train(mode)
     return scores
 
 
-def _plain(bound: nn.Module, rows: Mapping[str, np.ndarray], most: int) -> Scores:
+def _dims(rows: Rows) -> int:
+    if not isinstance(rows, Mapping):
+        return 1
+    return max(int(np.prod(array.shape[1:], dtype=np.int64)) for array in rows.values())
+
+
+def _plain(bound: nn.Module, rows: Rows, most: int) -> Scores:
     likelihood, kls, info = [], [], {}
     terms = None
-    for part in chunk_rows(rows, most):
-        batch = on_device(bound, rows, part)
+    for batch in _batches(bound, rows, most):
         guide, model = traces(bound, batch)
         terms = elbo_terms(guide, model)
         likelihood.append(_host(terms.log_likelihood))
         kls.append({name: _host(kl) for name, kl in terms.kl.items()})
         info = info or _observation(model) | {"exact": _is_deterministic(guide)}
+    if terms is None:
+        raise DataError("there are no rows: give at least one batch")
     shared = {name: float(kl) for name, kl in terms.kl_global.items()}
-    kl = {name: np.concatenate([chunk[name] for chunk in kls]) for name in kls[0]}
     note = (
         "the guide is deterministic: the importance weighted bound is the ELBO" if info.pop("exact") else None
     )
-    return Scores(
-        np.concatenate(likelihood), kl, shared, bound.num_data or count_rows(rows), iw_note=note, **info
-    )
+    found = np.concatenate(likelihood)
+    kl = joined(kls, [len(part) for part in likelihood])
+    return Scores(found, kl, shared, bound.num_data or len(found), iw_note=note, **info)
 
 
-def _importance(
-    bound: nn.Module, rows: Mapping[str, np.ndarray], scores: Scores, samples: int, most: int
-) -> None:
+def _importance(bound: nn.Module, rows: Rows, scores: Scores, samples: int, most: int) -> None:
     if scores.iw_note:
         return
     if scores.kl_global:
@@ -107,10 +122,11 @@ def _importance(
             f"site {next(iter(scores.kl_global))!r} is global: importance weights a datum are wrong for it"
         )
         return
-    at_once = min(samples, max(1, most // 64), 256)
+    loaded = not isinstance(rows, Mapping)
+    at_once = min(samples, LOADED) if loaded else min(samples, max(1, most // 64), 256)
     found = []
-    for part in chunk_rows(rows, max(1, most // at_once)):
-        batch, total = on_device(bound, rows, part), None
+    for batch in _batches(bound, rows, max(1, most // at_once)):
+        total = None
         for start in range(0, samples, at_once):
             particles = min(at_once, samples - start)
             weights = log_weights(*traces(bound, batch, particles)).double()

@@ -1,0 +1,91 @@
+"""A user's own loader of batches: training, going on, and evaluation, declared and plain."""
+
+import math
+
+import numpy as np
+import pyro
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from ppl_vae import evaluate, fit, load
+from ppl_vae.api import resume
+from ppl_vae.errors import DataError, UsageError
+from ppl_vae.program import PlainProgram
+
+X = (np.random.default_rng(0).random((30, 1, 4, 4)) < 0.4).astype(np.float32)
+SMALL = {"hidden": (8,), "z_dim": 2}
+
+
+def loader(rows=X, size=8):
+    return DataLoader(list(torch.from_numpy(rows)), batch_size=size)
+
+
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_a_declared_program_is_evaluated_on_all_rows_of_a_loader_or_of_arrays(backend):
+    run = fit(load("vae", **SMALL), loader(), epochs=1, backend=backend)
+    whole, loaded = evaluate(run, data=X, importance_samples=3), evaluate(run, data=loader(), importance_samples=3)
+    assert whole["n"] == loaded["n"] == 30
+    np.testing.assert_array_equal(loaded["per_row"]["iw"], whole["per_row"]["iw"])
+    np.testing.assert_array_equal(whole["per_row"]["elbo"], run.score(X).elbo)
+    with pytest.raises(UsageError, match="give it as data="):
+        evaluate(run)
+
+
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_a_run_on_a_loader_goes_on_bit_by_bit(tmp_path, backend):
+    options = {"backend": backend, "log_every": 2}
+    once = fit(load("vae", **SMALL), loader(), max_steps=7, out=tmp_path / "once", **options)
+    fit(load("vae", **SMALL), loader(), max_steps=5, out=tmp_path / "twice", **options)
+    twice = resume(tmp_path / "twice", data=loader(), max_steps=7)
+    for name, value in once.bound.weights().items():
+        np.testing.assert_array_equal(twice.bound.weights()[name], value)
+
+
+def chain(library):
+    """A random walk of as many latents as the batch is wide; q = p, so that both bounds are exact."""
+    dist = library.distributions
+
+    def walk(x):
+        z = x[:, 0] * 0
+        for t in range(x.shape[1]):
+            z = library.sample(f"z_{t}", dist.Normal(z, 1.0))
+
+    def guide(x):
+        with library.plate("rows", len(x)):
+            walk(x)
+
+    def model(x):
+        with library.plate("rows", len(x)):
+            walk(x)
+            library.sample("x", dist.Normal(x * 0, 1.0).to_event(1), obs=x)
+
+    return PlainProgram(model, guide, backend=library.__name__)
+
+
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_a_plain_program_is_evaluated_on_batches_of_different_lengths(backend):
+    library = pyro if backend == "pyro" else pytest.importorskip("numpyro")
+    batches = [torch.from_numpy(X[:size, 0, 0, :width]) for size, width in ((8, 3), (5, 4), (1, 2))]
+    run = fit(chain(library), loader(X[:, 0, 0]), max_steps=2)
+    result = evaluate(run, data=batches_of(batches), importance_samples=20)
+    exact = [-(0.5 * (x**2).sum(1) + 0.5 * x.shape[1] * math.log(2 * math.pi)) for x in batches]
+    exact = torch.cat(exact).numpy()
+    np.testing.assert_allclose(result["per_row"]["elbo"], exact, atol=1e-5)
+    np.testing.assert_allclose(result["per_row"]["iw"], exact, atol=1e-5)
+    assert result["n"] == 14 and result["rate_nats_by_site"].keys() == {"z_0", "z_1", "z_2", "z_3"}
+    with pytest.raises(DataError, match="no rows"):
+        run.score(batches_of([]))
+
+
+def batches_of(items):
+    """A loader without a dataset: something with a length that yields batches."""
+
+    class Batches:
+        def __len__(self):
+            return len(items)
+
+        def __iter__(self):
+            return iter(items)
+
+    return Batches()
