@@ -4,8 +4,8 @@ site, in nats.
 Evaluation never uses these weights: it always reports the plain bound.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ppl_vae.errors import ProgramError, UsageError
@@ -119,20 +119,35 @@ OBJECTIVES = {"elbo": ELBO, "iwae": IWAE}
 
 def parse(text: str) -> ELBO | IWAE:
     """Return the objective that a text names: `elbo`, `elbo(beta=4,warm_up=1000)`, `iwae(k=50)`."""
-    name, _, rest = text.strip().partition("(")
-    kind = OBJECTIVES.get(name.strip().lower())
-    if kind is None or (rest and not rest.endswith(")")):
+    name, options = parts(text)
+    kind = OBJECTIVES.get(name.lower())
+    if kind is None:
         raise UsageError(f"unknown objective {text!r}: write elbo, elbo(beta=4,warm_up=1000) or iwae(k=50)")
-    objective = kind()
-    for item in filter(None, (part.strip() for part in rest.removesuffix(")").split(","))):
-        key, _, value = (part.strip() for part in item.partition("="))
+    for key, value in options.items():
         if key not in kind.__dataclass_fields__:
             raise UsageError(f"{name} has no option {key!r}: it takes {', '.join(kind.__dataclass_fields__)}")
-        objective = replace(objective, **{key: _value(key, value)})
-    return objective
+        if isinstance(value, str) and key != "beta":
+            raise UsageError(f"{key}={value!r} is not a number")
+    return kind(**options)
 
 
-def _value(key: str, text: str) -> Any:
+def parts(text: str) -> tuple[str, dict[str, Any]]:
+    """Return the name and the options of `name(option=value,...)`; a value is a number, a truth value or
+    text.
+    """
+    name, _, rest = text.strip().partition("(")
+    if rest and not rest.endswith(")"):
+        raise UsageError(f"objective {text!r} is not closed: write name(option=value,...)")
+    items = [item.partition("=") for item in rest.removesuffix(")").split(",") if item.strip()]
+    return name.strip(), {key.strip(): _value(value.strip()) for key, _, value in items}
+
+
+def text_of(name: str, options: Mapping[str, Any]) -> str:
+    """Return what `parts` reads."""
+    return f"{name}({','.join(f'{key}={value}' for key, value in options.items())})" if options else name
+
+
+def _value(text: str) -> Any:
     words = {"true": True, "false": False}
     if text.lower() in words:
         return words[text.lower()]
@@ -141,6 +156,4 @@ def _value(key: str, text: str) -> Any:
             return convert(text)
         except ValueError:
             continue
-    if key == "beta":
-        return text
-    raise UsageError(f"{key}={text!r} is not a number")
+    return text

@@ -24,7 +24,10 @@ def loader(rows=X, size=8):
 @pytest.mark.parametrize("backend", ["pyro", "numpyro"])
 def test_a_declared_program_is_evaluated_on_all_rows_of_a_loader_or_of_arrays(backend):
     run = fit(load("vae", **SMALL), loader(), epochs=1, backend=backend)
-    whole, loaded = evaluate(run, data=X, importance_samples=3), evaluate(run, data=loader(), importance_samples=3)
+    whole, loaded = (
+        evaluate(run, data=X, importance_samples=3),
+        evaluate(run, data=loader(), importance_samples=3),
+    )
     assert whole["n"] == loaded["n"] == 30
     np.testing.assert_array_equal(loaded["per_row"]["iw"], whole["per_row"]["iw"])
     np.testing.assert_array_equal(whole["per_row"]["elbo"], run.score(X).elbo)

@@ -29,7 +29,7 @@ def test_our_bound_and_its_gradient_are_those_of_the_stock_elbo(case, stock, bac
     # The same seed gives the same draws. The batch is a part of the data, so that scales are tested too.
     rows = batch(case)
     theirs = bound(case, backend).train()
-    value, metrics, grads = loss_and_gradients(theirs, backend_named(backend).stock_objective(stock), rows)
+    value, metrics, grads = loss_and_gradients(theirs, backend_named(backend).stock_objective(stock)(), rows)
     ours = bound(case, backend).train()
     own_value, own_metrics, own_grads = loss_and_gradients(ours, PAIRS[stock], rows)
     assert own_value == pytest.approx(value, rel=2e-6)

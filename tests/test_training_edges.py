@@ -8,6 +8,9 @@ import torch
 
 from ppl_vae import ELBO, Program, data, evaluate, fit, load, open_run
 from ppl_vae.api import resume
+from ppl_vae.backends import backend as backend_named
+from ppl_vae.backends.pyro.objectives import Objective
+from ppl_vae.backends.pyro.plain import PlainBound
 from ppl_vae.errors import DataError, ProgramError, UsageError
 from ppl_vae.program import PlainProgram
 
@@ -74,6 +77,50 @@ def test_a_callable_objective_is_given_again_on_resuming(tmp_path):
     assert all(
         np.array_equal(value, whole.bound.weights()[name]) for name, value in run.bound.weights().items()
     )
+
+
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_the_settings_of_a_stock_objective_are_recorded(tmp_path, backend):
+    stock = backend_named(backend).stock_objective("TraceMeanField_ELBO")(num_particles=3)
+    options = {"batch_size": 16, "backend": backend}
+    fit(load("vae", **SMALL), small_data(), stock, epochs=1, out=tmp_path / "run", **options)
+    text = open_run(tmp_path / "run", data=small_data()).config["objective"]
+    assert text == f"{backend}.infer.TraceMeanField_ELBO(num_particles=3)"
+    run = resume(tmp_path / "run", data=small_data(), epochs=2)
+    whole = fit(load("vae", **SMALL), small_data(), text, epochs=2, **options)
+    assert all(
+        np.array_equal(value, whole.bound.weights()[name]) for name, value in run.bound.weights().items()
+    )
+    with pytest.raises(UsageError, match="unexpected keyword"):
+        fit(load("vae", **SMALL), small_data(), text.replace("num_", "number_of_"), epochs=1, **options)
+
+
+def test_patience_without_validation_rows_is_refused():
+    with pytest.raises(UsageError, match="patience needs validation rows"):
+        fit(load("vae", **SMALL), small_data(0), epochs=1, batch_size=16, patience=2)
+
+
+def test_a_plain_program_runs_where_it_is_moved():
+    encoder = torch.nn.Linear(2, 2)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            scale = pyro.param("scale", torch.ones(2), constraint=dist.constraints.positive)
+            pyro.sample("x", dist.Normal(z, scale).to_event(1), obs=x)
+
+    def guide(x):
+        pyro.module("encoder", encoder)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(encoder(x), 1.0).to_event(1))
+
+    bound = PlainBound(PlainProgram(model, guide), ("x",)).to("meta")
+    batch = {"x": torch.zeros(5, 2, device="meta")}
+    with pyro.validation_enabled(False):
+        loss = Objective(bound, ELBO(), 5)(batch, torch.ones((), device="meta")).value
+    loss.backward()
+    assert loss.device.type == "meta" and len(bound.trainable()) == 3
+    assert all(parameter.device.type == "meta" for parameter in bound.trainable())
 
 
 def test_a_loader_that_falls_short_of_its_length_is_refused():

@@ -184,6 +184,8 @@ def _fitted(program: Any, found: Data, loader: Loader | None) -> tuple[Data, Any
 
 def _loop(run: Run, source: Any, objective: Any, options: Training) -> Loop:
     found, in_memory = run.data, isinstance(source, Rows)
+    if options.patience is not None and not (in_memory and found.num_rows("valid")):
+        raise UsageError("patience needs validation rows: hold some out with valid=..., or leave it away")
     engine = backend_named(run.config["backend"]).Engine(
         run.bound,
         objective,

@@ -1,5 +1,6 @@
 """What a run folder records of a run, and how the same objects are made from it again."""
 
+import inspect
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
@@ -61,16 +62,24 @@ def objective_text(objective: Any) -> str:
     """Return an objective in the text form that `make_objective` reads (for a callable, its name)."""
     for name, kind in objectives.OBJECTIVES.items():
         if type(objective) is kind:
-            changed = [f for f in fields(objective) if getattr(objective, f.name) != f.default]
-            return (
-                f"{name}({','.join(f'{f.name}={_text(getattr(objective, f.name))}' for f in changed)})"
-                if changed
-                else name
-            )
+            given = {f.name: getattr(objective, f.name) for f in fields(kind)}
+            changed = {f.name: _text(given[f.name]) for f in fields(kind) if given[f.name] != f.default}
+            return objectives.text_of(name, changed)
     module = type(objective).__module__.split(".")[0]
     if module in ("pyro", "numpyro"):
-        return f"{module}.infer.{type(objective).__name__}"
+        return objectives.text_of(f"{module}.infer.{type(objective).__name__}", _settings(objective))
     return getattr(objective, "__qualname__", type(objective).__qualname__)
+
+
+def _settings(objective: Any) -> dict[str, Any]:
+    """Return the numbers and truth values of a stock ELBO that are not its defaults."""
+    taken = inspect.signature(type(objective).__init__).parameters.values()
+    given = {p.name: (getattr(objective, p.name, p.default), p.default) for p in taken}
+    return {
+        name: value
+        for name, (value, default) in given.items()
+        if isinstance(value, (bool, int, float)) and value != default
+    }
 
 
 def make_objective(value: Any, backend: str) -> Any:
@@ -85,9 +94,13 @@ def make_objective(value: Any, backend: str) -> Any:
         return value()
     if not isinstance(value, str):
         return value
-    if value.startswith(f"{backend}.infer.") or value.endswith("_ELBO"):
-        return backend_named(backend).stock_objective(value)
-    return objectives.parse(value)
+    name, options = objectives.parts(value)
+    if not (name.startswith(f"{backend}.infer.") or name.endswith("ELBO")) or name.lower() == "elbo":
+        return objectives.parse(value)
+    try:
+        return backend_named(backend).stock_objective(name)(**options)
+    except TypeError as error:
+        raise UsageError(f"objective {value!r}: {error}") from None
 
 
 def training_of(config: Mapping[str, Any], changes: Mapping[str, Any] | None = None) -> Training:

@@ -297,4 +297,4 @@ def make_bound(program: Any, config: Mapping[str, Any], device: str = "cpu") -> 
         return verbs.bind(program, num_data=rows, seed=seed, device=device)
     # A loader's batches are passed on whole, whatever the parameters are called.
     fields = None if config["data"]["name"] == LOADER else tuple(config["data"]["shapes"])
-    return verbs.PlainBound(program, fields, rows, seed)
+    return verbs.PlainBound(program, fields, rows, seed, device)

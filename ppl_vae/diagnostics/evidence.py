@@ -54,12 +54,14 @@ class Scores:
 
 
 def joined(parts: Sequence[Mapping[str, np.ndarray]], lengths: Sequence[int]) -> dict[str, np.ndarray]:
-    """Return terms by site over all batches, [..., N]; a site that a batch does not have is 0 there, as the later
-    ones of a batch of short sequences.
+    """Return terms by site over all batches, [..., N]; a site that a batch does not have is 0 there, as the
+    later ones of a batch of short sequences.
     """
     names = dict.fromkeys(name for part in parts for name in part)
     return {
-        name: np.concatenate([part.get(name, np.zeros(n)) for part, n in zip(parts, lengths, strict=True)], -1)
+        name: np.concatenate(
+            [part.get(name, np.zeros(n)) for part, n in zip(parts, lengths, strict=True)], -1
+        )
         for name in names
     }
 

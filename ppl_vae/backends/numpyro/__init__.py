@@ -1,7 +1,5 @@
 """The NumPyro backend: programs as pure functions of parameters and state, trained by compiled loops."""
 
-from typing import Any
-
 import numpyro.infer
 
 from ppl_vae.backends.numpyro.bound import Bound, bind
@@ -29,10 +27,10 @@ __all__ = [
 ]
 
 
-def stock_objective(name: str) -> Any:
-    """Return an ELBO of numpyro.infer by its name, with its defaults."""
+def stock_objective(name: str) -> type[numpyro.infer.ELBO]:
+    """Return a kind of ELBO of numpyro.infer by its name."""
     found = getattr(numpyro.infer, name.removeprefix("numpyro.infer."), None)
     if not (isinstance(found, type) and issubclass(found, numpyro.infer.ELBO)):
         known = "Trace_ELBO, TraceMeanField_ELBO, TraceGraph_ELBO and TraceEnum_ELBO are some"
         raise UsageError(f"numpyro.infer has no ELBO {name!r}: {known}")
-    return found()
+    return found

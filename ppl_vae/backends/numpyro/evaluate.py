@@ -71,7 +71,7 @@ def _first(bound: Any, rows: Rows) -> dict[str, Array]:
 
 
 def _batches(bound: Any, rows: Rows, most: int) -> Iterator[tuple[dict[str, Array], int | None]]:
-    """Yield batches and their numbers of rows (None: all): chunks of `most` rows, or a loader's as they are."""
+    """Yield chunks of `most` rows, or a loader's batches as they are, and how many rows count (None: all)."""
     if not isinstance(rows, Mapping):
         yield from ((jax.device_put(bound.as_batch(item), bound.device), None) for item in rows)
         return

@@ -12,7 +12,7 @@ from jax.tree_util import keystr, tree_flatten_with_path
 from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
 
-from ppl_vae.backends.numpyro.bound import as_array
+from ppl_vae.backends.numpyro.bound import as_array, find_device
 from ppl_vae.errors import RunError
 from ppl_vae.program import Arguments, PlainProgram, arguments
 
@@ -40,6 +40,7 @@ class PlainBound:
         fields: tuple[str, ...] | None = None,
         num_data: int | None = None,
         seed: int = 0,
+        device: str = "cpu",
     ):
         self.program, self.num_data, self._seed = program, num_data, seed
         self.arguments = arguments(program, fields) if fields else Arguments()
@@ -49,7 +50,7 @@ class PlainBound:
         self.state: dict[str, Any] = {}
         self._transforms: dict[str, Any] = {}
         self._loaded: Mapping[str, np.ndarray] | None = None
-        self._device = jax.devices()[0]
+        self._device = find_device(device)
 
     @property
     def device(self) -> Any:

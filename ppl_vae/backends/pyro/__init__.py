@@ -1,7 +1,5 @@
 """The Pyro backend: programs as torch modules, trained by SVI through Lightning Fabric."""
 
-from typing import Any
-
 import pyro.infer
 
 from ppl_vae.backends.pyro.bound import Bound, bind
@@ -29,12 +27,12 @@ __all__ = [
 ]
 
 
-def stock_objective(name: str) -> Any:
-    """Return an ELBO of pyro.infer by its name, with its defaults."""
+def stock_objective(name: str) -> type[pyro.infer.ELBO]:
+    """Return a kind of ELBO of pyro.infer by its name."""
     found = getattr(pyro.infer, name.removeprefix("pyro.infer."), None)
     if not (isinstance(found, type) and issubclass(found, pyro.infer.ELBO)):
         raise UsageError(
             f"pyro.infer has no ELBO {name!r}: "
             "Trace_ELBO, TraceMeanField_ELBO, TraceGraph_ELBO and TraceEnum_ELBO are some"
         )
-    return found()
+    return found

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.backends.pyro.bound import to_device
+from ppl_vae.backends.pyro.bound import find_device, to_device
 from ppl_vae.errors import RunError
 from ppl_vae.program import Arguments, PlainProgram, arguments
 
@@ -44,6 +44,11 @@ class PlainBound(nn.Module):
     program : PlainProgram
     fields : tuple of str, or None
         The data's fields; None where a loader's batches are passed on whole.
+
+    Attributes
+    ----------
+    device : torch.device
+        Where the parameters lie.
     """
 
     backend = "pyro"
@@ -54,6 +59,7 @@ class PlainBound(nn.Module):
         fields: tuple[str, ...] | None = None,
         num_data: int | None = None,
         seed: int = 0,
+        device: str = "cpu",
     ):
         super().__init__()
         self.program, self.num_data, self._seed = program, num_data, seed
@@ -63,11 +69,16 @@ class PlainBound(nn.Module):
         self._store: dict[str, Any] = {"params": {}, "constraints": {}}
         self._loaded: dict[str, Tensor] | None = None
         self._owners = modules_of(program)
+        self.to(find_device(device))
 
-    @property
-    def device(self) -> torch.device:
-        """Where the parameters lie."""
-        return next((p.device for p in self._store["params"].values()), torch.device("cpu"))
+    def _apply(self, function: Any, recurse: bool = True) -> "PlainBound":
+        # What `to` moves: the user's modules and parameters lie beside this module, not in it.
+        for owner in self._owners:
+            owner._apply(function, recurse)
+        for parameter in self._store["params"].values():
+            parameter.data = function(parameter.data)
+        self.device = function(torch.empty(0)).device
+        return super()._apply(function, recurse)
 
     def model(self, *args: Tensor, **batch: Tensor) -> Any:
         """Run the user's model in the program's own parameter store."""
@@ -84,8 +95,12 @@ class PlainBound(nn.Module):
             self._make_parameters(args, batch)
         named = {name: value for name, value in batch.items() if name in self.arguments.named}
         positional = (value for name, value in batch.items() if name not in named)
-        with pyro.get_param_store().scope(self._store):
+        with pyro.get_param_store().scope(self._store), self._on_device():
             return function(*args, *positional, **named)
+
+    def _on_device(self) -> AbstractContextManager:
+        """Let the user's `torch.zeros(3)` lie where the program does; on the CPU it does anyway."""
+        return nullcontext() if self.device.type == "cpu" else self.device
 
     @contextmanager
     def unscaled(self) -> Iterator[None]:

@@ -151,7 +151,7 @@ class Engine:
             self.bound.autocast = None  # bounds are computed in single precision
         if len(self.bound.trainable()) > self._made:
             raise ProgramError(
-                f"{self.bound.program.name} made a parameter after its first batch, too late for the optimizer: "
+                f"{self.bound.program.name} made a parameter after its first batch, too late to train it: "
                 "make each one whenever model or guide runs"
             )
         return Advance(done, _means(sums, done))
