@@ -4,9 +4,9 @@ site, in nats.
 Evaluation never uses these weights: it always reports the plain bound.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ppl_vae.errors import ProgramError, UsageError
 from ppl_vae.schedules import as_schedule
@@ -111,6 +111,51 @@ def check_plates(site: str, plates: Sequence[tuple[str, int, int]], rows: int) -
             raise ProgramError(
                 f"site {site!r} lies in the plate {name!r}, which is not the one over the rows of the batch: "
                 "make its axis part of the event with .to_event, or use a stock ELBO as the objective"
+            )
+
+
+class Latent(NamedTuple):
+    """What the objectives need to know of a latent site of a guide."""
+
+    enumerated: bool
+    reparametrised: bool
+
+
+def check_sites(guide: Mapping[str, Latent], model: Collection[str], library: str) -> None:
+    """Refuse what these objectives cannot estimate, by the name of the site.
+
+    Parameters
+    ----------
+    guide : dict of str to Latent
+        The guide's latent sites.
+    model : collection of str
+        Names of the model's latent sites.
+    library : str
+        Whose stock objective is the remedy.
+
+    Raises
+    ------
+    ProgramError
+        For an enumerated site, a guide site without a reparametrised draw, or latent sites that guide and
+        model do not share.
+    """
+    for name in sorted(set(model) - set(guide)):
+        raise ProgramError(
+            f"site {name!r} of the model has no site in the guide: sample it there, or observe it"
+        )
+    for name in sorted(set(guide) - set(model)):
+        raise ProgramError(
+            f"site {name!r} of the guide is not in the model: remove it, or sample it in the model too"
+        )
+    for name, site in sorted(guide.items()):
+        if site.enumerated:
+            raise ProgramError(
+                f"site {name!r} is enumerated: use {library}.infer.TraceEnum_ELBO as the objective"
+            )
+        if not site.reparametrised:
+            raise ProgramError(
+                f"site {name!r} has no reparametrised draw: "
+                f"use {library}.infer.TraceGraph_ELBO as the objective"
             )
 
 

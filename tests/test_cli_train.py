@@ -34,10 +34,12 @@ WORDS = (
 )
 
 
-def test_killed_at_random_steps_and_resumed_the_weights_are_the_same_bytes(tmp_path):
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_killed_at_random_steps_and_resumed_the_weights_are_the_same_bytes(tmp_path, backend):
     whole, part = tmp_path / "whole", tmp_path / "part"
-    ok("train", *WORDS, "--out", whole)
-    words = ("train", *WORDS, "--out", part)
+    options = (*WORDS, "--backend", backend)
+    ok("train", *options, "--out", whole)
+    words = ("train", *options, "--out", part)
     for kill_at in sorted(random.Random(0).sample(range(1, STEPS - 5), 2)):
         process = start(*words)
         wait_for_steps(process, part, kill_at)
@@ -47,7 +49,7 @@ def test_killed_at_random_steps_and_resumed_the_weights_are_the_same_bytes(tmp_p
         words = ("train", "--resume", "--out", part, "--progress", "false")
     assert open_run(part).steps < STEPS  # killed, not ended
     before = contents(part)
-    assert "already holds a run" in refused(2, "train", *WORDS, "--out", part)
+    assert "already holds a run" in refused(2, "train", *options, "--out", part)
     assert {name: content for name, content in contents(part).items() if name in before} == before
     result = ok(*words)
     assert result["steps"] == STEPS and result["stopped_by"] is None

@@ -1,13 +1,14 @@
 """The library's verbs, over either backend."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ppl_vae.api.fitting import data_of, fit, program_of, resume
 from ppl_vae.api.recorded import check_backend, settle_binarize
 from ppl_vae.api.run import Run, evaluate, open_run
 from ppl_vae.backends import backend as backend_named
-from ppl_vae.errors import UsageError
+from ppl_vae.errors import PplVaeError, UsageError
 from ppl_vae.gallery import load
 from ppl_vae.program import Program
 
@@ -128,5 +129,7 @@ def posterior(
     from ppl_vae.diagnostics.posterior import to_tree
 
     draws = run.draws(x, num_samples, method=method, seed=seed, predictive=predictive)
-    columns = run.data.coords if run.data is not None else {}
+    columns = {}
+    with suppress(PplVaeError):  # a posterior needs no training data: these only lend the names of columns
+        columns = run.data.coords if run.data is not None else {}
     return to_tree(draws, coords=coords, dims=dims, columns=columns)

@@ -1,10 +1,12 @@
-"""Order and batches of the rows: a function of (seed, epoch), so that a run can be resumed at any step."""
+"""Order and batches of the rows: a function of (seed, epoch), so that a run can be resumed at any step; and
+rows in chunks.
+"""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from ppl_vae.errors import UsageError
+from ppl_vae.errors import DataError, UsageError
 
 
 def order(seed: int, epoch: int, n: int) -> np.ndarray:
@@ -46,3 +48,22 @@ def batches(order: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
     """
     count = num_batches(len(order), batch_size)
     return (order[i * batch_size : (i + 1) * batch_size] for i in range(count))
+
+
+def count_rows(rows: Mapping[str, np.ndarray]) -> int:
+    """Return the number of rows of arrays by field; refuses an empty set."""
+    count = min((len(array) for array in rows.values()), default=0)
+    if not count:
+        raise DataError("there are no rows: give at least one")
+    return count
+
+
+def chunk_rows(rows: Mapping[str, np.ndarray], most: int) -> Iterator[slice]:
+    """Return slices over the rows, at most `most` at a time."""
+    count = count_rows(rows)
+    return (slice(start, min(start + most, count)) for start in range(0, count, most))
+
+
+def dims_of(rows: Mapping[str, np.ndarray]) -> int:
+    """Return the numbers that a row has in its largest field, at least 1."""
+    return max((int(np.prod(array.shape[1:], dtype=np.int64)) for array in rows.values()), default=1) or 1

@@ -25,6 +25,7 @@ from ppl_vae.backends.numpyro.terms import (
     elbo_terms,
     is_latent_or_observed,
     is_local,
+    latent_sites,
     traces,
 )
 from ppl_vae.contract.generators import foreign_generators
@@ -86,7 +87,7 @@ class Probe:
             guide_key, model_key = random.split(key)
             guide = self._run("guide", batch, guide_key, state | values, particles)
             state = state | {name: site["value"] for name, site in guide.items() if site["type"] == "mutable"}
-            drawn = {name: site["value"] for name, site in _latent(guide).items()}
+            drawn = {name: site["value"] for name, site in latent_sites(guide).items()}
             return {
                 "guide": guide,
                 "model": self._run("model", batch, model_key, state | drawn, particles, guide),
@@ -187,7 +188,7 @@ class Probe:
         def both(params: Any, state: Any, key: Array, batch: Any) -> tuple[dict[str, Array], ...]:
             guide, model, _ = traces(self.bound, batch, key, 1, params, state)
             terms = (elbo_terms(guide, model, analytic_kl=analytic) for analytic in (True, False))
-            latent = _latent(guide)
+            latent = latent_sites(guide)
             return tuple({n: v for n, v in (t.kl | t.kl_global).items() if n in latent} for t in terms)
 
         arguments = self.bound.params, self.bound.state, random.key(seed), self._batch(rows)
@@ -229,7 +230,7 @@ class Probe:
                 return self._called(role, lambda: tracer.get_trace(**batch))
             except ProgramFailure:
                 # A draw of a wrong shape, more often than not, is what a network stumbles over.
-                _refuse_other_events(_latent(guide or {}), tracer.trace)
+                _refuse_other_events(latent_sites(guide or {}), tracer.trace)
                 raise
 
     def _called(self, role: str, call: Callable[[], Any]) -> Any:
@@ -253,12 +254,6 @@ def probe(program: Program | PlainProgram, fields: tuple[str, ...], num_data: in
             return Probe(bind(program, num_data=num_data, seed=seed))
         except Exception as error:
             raise ProgramFailure("networks", error) from error
-
-
-def _latent(trace: Trace) -> Trace:
-    return {
-        name: site for name, site in trace.items() if is_latent_or_observed(site) and not site["is_observed"]
-    }
 
 
 def _refuse_other_events(guide: Trace, model: Trace) -> None:

@@ -11,9 +11,10 @@ import numpy as np
 from jax import Array, random
 from numpyro import handlers
 
-from ppl_vae.backends.numpyro.evaluate import compiled, count_rows, on_device
+from ppl_vae.backends.numpyro.evaluate import compiled, on_device
 from ppl_vae.backends.numpyro.layout import Layout, Site
-from ppl_vae.backends.numpyro.terms import Trace, is_latent_or_observed, traces
+from ppl_vae.backends.numpyro.terms import Trace, is_latent_or_observed, latent_sites, traces
+from ppl_vae.data.batches import count_rows
 from ppl_vae.diagnostics.drawn import GUIDE, Found, Store
 
 Arrays = Mapping[str, np.ndarray]
@@ -110,7 +111,7 @@ def _proposal(bound: Any, layout: Layout) -> Callable[..., dict[str, Values]]:
         with handlers.substitute(substitute_fn=fill):
             guide, model, _ = traces(bound, batch, key, 1, params, state)
         # A factor of the guide is a penalty, no density of a draw.
-        drawn = {n: s for n, s in guide.items() if is_latent_or_observed(s) and not s["is_observed"]}
+        drawn = latent_sites(guide)
         scored = {name: site for name, site in model.items() if is_latent_or_observed(site)}
         return {
             "latent": _values(layout, layout.latent, model),

@@ -13,7 +13,16 @@ from jax import Array, lax, random
 from jax.scipy.special import logsumexp
 from numpyro.distributions import Unit
 
-from ppl_vae.backends.numpyro.terms import Trace, base, elbo_terms, is_local, log_weights, traces
+from ppl_vae.backends.numpyro.terms import (
+    Trace,
+    base,
+    elbo_terms,
+    is_local,
+    latent_sites,
+    log_weights,
+    traces,
+)
+from ppl_vae.data.batches import chunk_rows, count_rows, dims_of
 from ppl_vae.diagnostics.evidence import Scores, joined
 from ppl_vae.errors import DataError, ProgramError
 
@@ -23,20 +32,6 @@ BUDGET = 2**22
 LOADED = 16
 Arrays = Mapping[str, np.ndarray]
 Rows = Arrays | Iterable[Any]
-
-
-def chunk_rows(rows: Arrays, most: int) -> Iterator[slice]:
-    """Yield slices over the rows, at most `most` at a time."""
-    count = count_rows(rows)
-    return (slice(start, min(start + most, count)) for start in range(0, count, most))
-
-
-def count_rows(rows: Arrays) -> int:
-    """Return the number of rows of a batch; refuses an empty one."""
-    count = min((len(array) for array in rows.values()), default=0)
-    if not count:
-        raise DataError("there are no rows: give at least one")
-    return count
 
 
 def on_device(bound: Any, rows: Arrays, part: slice) -> dict[str, Array]:
@@ -102,18 +97,12 @@ def score(
         Numbers of an observation to work on at once.
     """
     plain_key, weights_key = random.split(random.key(seed))
-    most = max(1, budget // _dims(rows))
+    most = max(1, budget // (dims_of(rows) if isinstance(rows, Mapping) else 1))
     with resting(bound), numpyro.validation_enabled(False):
         scores = _plain(bound, rows, plain_key, max(1, most // 4))
         if importance_samples:
             _importance(bound, rows, weights_key, scores, importance_samples, most)
     return scores
-
-
-def _dims(rows: Rows) -> int:
-    if not isinstance(rows, Mapping):
-        return 1
-    return max(int(np.prod(array.shape[1:], dtype=np.int64)) for array in rows.values())
 
 
 def _plain(bound: Any, rows: Rows, key: Array, most: int) -> Scores:
@@ -208,5 +197,5 @@ def _observation(model: Trace) -> dict[str, Any]:
 
 
 def _is_deterministic(guide: Trace) -> bool:
-    latent = [site["fn"] for site in guide.values() if site["type"] == "sample" and not site["is_observed"]]
+    latent = [site["fn"] for site in latent_sites(guide).values()]
     return bool(latent) and all(getattr(base(fn), "deterministic", False) for fn in latent)

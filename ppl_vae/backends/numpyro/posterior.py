@@ -12,9 +12,10 @@ from jax import random
 
 from ppl_vae.backends.numpyro import layout as layouts
 from ppl_vae.backends.numpyro.drawing import Job, propose, simulate
-from ppl_vae.backends.numpyro.evaluate import BUDGET, chunk_rows, count_rows, on_device, resting
+from ppl_vae.backends.numpyro.evaluate import BUDGET, on_device, resting
 from ppl_vae.backends.numpyro.layout import Layout
 from ppl_vae.backends.numpyro.terms import traces
+from ppl_vae.data.batches import chunk_rows, count_rows
 from ppl_vae.diagnostics.drawn import OVERSAMPLING, Found, check_options, predictions, resampled, result
 from ppl_vae.diagnostics.importance import statistics
 from ppl_vae.diagnostics.posterior import PosteriorDraws

@@ -10,8 +10,9 @@ from jax import Array, random
 from numpyro import handlers
 from numpyro.distributions import CategoricalLogits, CategoricalProbs
 
-from ppl_vae.backends.numpyro.evaluate import BUDGET, Arrays, chunk_rows, compiled, on_device, resting
-from ppl_vae.backends.numpyro.terms import Trace, base, is_latent_or_observed, is_local
+from ppl_vae.backends.numpyro.evaluate import BUDGET, Arrays, compiled, on_device, resting
+from ppl_vae.backends.numpyro.terms import Trace, base, is_latent_or_observed, is_local, latent_sites
+from ppl_vae.data.batches import chunk_rows, dims_of
 from ppl_vae.errors import DataError, ProgramError
 from ppl_vae.program import refuse_missing
 
@@ -61,8 +62,8 @@ def _guide_trace(
 
 def _latents(trace: Trace) -> dict[str, Array]:
     values = {}
-    for name, site in trace.items():
-        if is_latent_or_observed(site) and not site["is_observed"] and is_local(site):
+    for name, site in latent_sites(trace).items():
+        if is_local(site):
             values[name] = site["value"]
             if hasattr(base(site["fn"]), "codes"):
                 values[f"{name}_codes"] = base(site["fn"]).codes
@@ -89,10 +90,9 @@ def reconstruct(bound: Any, rows: Arrays, *, draw: bool = False, seed: int = 0) 
 
 
 def _over_chunks(bound: Any, name: Any, run: Any, rows: Arrays, seed: int) -> dict[str, np.ndarray]:
-    dims = max((int(np.prod(array.shape[1:], dtype=np.int64)) for array in rows.values()), default=1)
     function, found = compiled(bound, name, run), []
     with resting(bound):
-        for index, part in enumerate(chunk_rows(rows, max(1, BUDGET // max(dims, 1) // 4))):
+        for index, part in enumerate(chunk_rows(rows, max(1, BUDGET // dims_of(rows) // 4))):
             batch = on_device(bound, rows, part)
             bound.ensure_parameters(batch)
             found.append(function(bound.params, bound.state, random.fold_in(random.key(seed), index), batch))

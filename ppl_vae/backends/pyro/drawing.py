@@ -11,10 +11,11 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from ppl_vae.backends.pyro.evaluate import chunk_rows, count_rows, on_device
+from ppl_vae.backends.pyro.evaluate import on_device
 from ppl_vae.backends.pyro.layout import Layout, Site
 from ppl_vae.backends.pyro.plain import PlainBound
 from ppl_vae.backends.pyro.terms import PARTICLES, is_latent_or_observed
+from ppl_vae.data.batches import chunk_rows, count_rows
 from ppl_vae.diagnostics.drawn import GUIDE, Found, Store
 
 Arrays = Mapping[str, np.ndarray]

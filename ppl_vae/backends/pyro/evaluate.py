@@ -10,7 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.backends.pyro.denormals import flushed
-from ppl_vae.backends.pyro.terms import base, elbo_terms, is_latent_or_observed, is_local, log_weights, traces
+from ppl_vae.backends.pyro.terms import (
+    base,
+    elbo_terms,
+    is_latent_or_observed,
+    is_local,
+    latent_sites,
+    log_weights,
+    traces,
+)
+from ppl_vae.data.batches import chunk_rows, dims_of
 from ppl_vae.diagnostics.evidence import Scores, joined
 from ppl_vae.errors import DataError, ProgramError
 from ppl_vae.options import stream
@@ -21,20 +30,6 @@ BUDGET = 2**22
 # Samples to draw at once for a loader's batch, whose size is the user's choice.
 LOADED = 16
 Rows = Mapping[str, np.ndarray] | Iterable[Any]
-
-
-def chunk_rows(rows: Mapping[str, np.ndarray], most: int) -> Iterator[slice]:
-    """Yield slices over the rows, at most `most` at a time."""
-    count = count_rows(rows)
-    return (slice(start, min(start + most, count)) for start in range(0, count, most))
-
-
-def count_rows(rows: Mapping[str, np.ndarray]) -> int:
-    """Return the number of rows of a batch; refuses an empty one."""
-    count = min((len(array) for array in rows.values()), default=0)
-    if not count:
-        raise DataError("there are no rows: give at least one")
-    return count
 
 
 def on_device(bound: nn.Module, rows: Mapping[str, np.ndarray], part: slice) -> dict[str, Tensor]:
@@ -79,19 +74,13 @@ def score(
     try:
         with flushed(), torch.no_grad(), torch.random.fork_rng(), pyro.validation_enabled(False):
             torch.manual_seed(stream(seed, "score"))
-            most = max(1, budget // _dims(rows))
+            most = max(1, budget // (dims_of(rows) if isinstance(rows, Mapping) else 1))
             scores = _plain(bound, rows, max(1, most // 4))
             if importance_samples:
                 _importance(bound, rows, scores, importance_samples, most)
     finally:
         bound.train(mode)
     return scores
-
-
-def _dims(rows: Rows) -> int:
-    if not isinstance(rows, Mapping):
-        return 1
-    return max(int(np.prod(array.shape[1:], dtype=np.int64)) for array in rows.values())
 
 
 def _plain(bound: nn.Module, rows: Rows, most: int) -> Scores:
@@ -165,7 +154,5 @@ def _is_discrete(distribution: Any) -> bool:
 
 
 def _is_deterministic(guide: Any) -> bool:
-    latent = [
-        site["fn"] for site in guide.nodes.values() if is_latent_or_observed(site) and not site["is_observed"]
-    ]
+    latent = [site["fn"] for site in latent_sites(guide).values()]
     return bool(latent) and all(getattr(base(fn), "deterministic", False) for fn in latent)

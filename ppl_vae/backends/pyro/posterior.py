@@ -10,9 +10,10 @@ from torch import nn
 
 from ppl_vae.backends.pyro import layout as layouts
 from ppl_vae.backends.pyro.drawing import Job, propose, simulate
-from ppl_vae.backends.pyro.evaluate import BUDGET, chunk_rows, count_rows, on_device
+from ppl_vae.backends.pyro.evaluate import BUDGET, on_device
 from ppl_vae.backends.pyro.layout import Layout
 from ppl_vae.backends.pyro.predictive import at_rest
+from ppl_vae.data.batches import chunk_rows, count_rows
 from ppl_vae.diagnostics.drawn import OVERSAMPLING, Found, check_options, predictions, resampled, result
 from ppl_vae.diagnostics.importance import statistics
 from ppl_vae.diagnostics.posterior import PosteriorDraws

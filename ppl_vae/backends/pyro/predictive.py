@@ -10,8 +10,9 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from ppl_vae.backends.pyro.evaluate import BUDGET, chunk_rows, on_device
-from ppl_vae.backends.pyro.terms import base, is_latent_or_observed, is_local
+from ppl_vae.backends.pyro.evaluate import BUDGET, on_device
+from ppl_vae.backends.pyro.terms import base, is_latent_or_observed, is_local, latent_sites
+from ppl_vae.data.batches import chunk_rows, dims_of
 from ppl_vae.errors import DataError, ProgramError
 from ppl_vae.program import refuse_missing
 
@@ -84,8 +85,8 @@ def _guide_trace(bound: nn.Module, batch: dict[str, Tensor], draw: bool) -> pout
 
 def _latents(trace: poutine.Trace) -> dict[str, np.ndarray]:
     values = {}
-    for name, site in trace.nodes.items():
-        if is_latent_or_observed(site) and not site["is_observed"] and is_local(site):
+    for name, site in latent_sites(trace).items():
+        if is_local(site):
             values[name] = site["value"]
             if hasattr(base(site["fn"]), "codes"):
                 values[f"{name}_codes"] = base(site["fn"]).codes
@@ -228,8 +229,7 @@ def _drawn(trace: poutine.Trace, fields: tuple[str, ...]) -> dict[str, np.ndarra
 
 
 def _rows_at_once(rows: Arrays) -> int:
-    dims = max((int(np.prod(array.shape[1:], dtype=np.int64)) for array in rows.values()), default=1)
-    return max(1, BUDGET // max(dims, 1) // 4)
+    return max(1, BUDGET // dims_of(rows) // 4)
 
 
 def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

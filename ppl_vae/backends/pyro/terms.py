@@ -102,34 +102,18 @@ def check_plates(traces: Iterable[poutine.Trace], rows: int) -> None:
 
 
 def check_sites(guide: poutine.Trace, model: poutine.Trace) -> None:
-    """Refuse what the project's own objectives cannot estimate, by the name of the site.
-
-    Raises
-    ------
-    ProgramError
-        For an enumerated site, a guide site without a reparametrised draw, or latent sites that guide and
-        model do not share.
-    """
-    latent_in = {
-        role: {n for n, s in trace.nodes.items() if is_latent_or_observed(s) and not s["is_observed"]}
-        for role, trace in (("guide", guide), ("model", model))
+    """Refuse what the project's own objectives cannot estimate; see `ppl_vae.objectives.check_sites`."""
+    found = {
+        name: objectives.Latent(bool(site["infer"].get("enumerate")), site["fn"].has_rsample)
+        for name, site in latent_sites(guide).items()
     }
-    for name in sorted(latent_in["model"] - latent_in["guide"]):
-        raise ProgramError(
-            f"site {name!r} of the model has no site in the guide: sample it there, or observe it"
-        )
-    for name in sorted(latent_in["guide"] - latent_in["model"]):
-        raise ProgramError(
-            f"site {name!r} of the guide is not in the model: remove it, or sample it in the model too"
-        )
-    for name in sorted(latent_in["guide"]):
-        site = guide.nodes[name]
-        if site["infer"].get("enumerate"):
-            raise ProgramError(f"site {name!r} is enumerated: use pyro.infer.TraceEnum_ELBO as the objective")
-        if not site["fn"].has_rsample:
-            raise ProgramError(
-                f"site {name!r} has no reparametrised draw: use pyro.infer.TraceGraph_ELBO as the objective"
-            )
+    objectives.check_sites(found, latent_sites(model), "pyro")
+
+
+def latent_sites(trace: poutine.Trace) -> dict[str, Any]:
+    """Return the latent sites of a trace by name."""
+    sites = trace.nodes.items()
+    return {n: site for n, site in sites if is_latent_or_observed(site) and not site["is_observed"]}
 
 
 def check_support(model: poutine.Trace) -> None:
