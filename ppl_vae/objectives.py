@@ -187,6 +187,12 @@ def parts(text: str) -> tuple[str, dict[str, Any]]:
     return name.strip(), {key.strip(): _value(value.strip()) for key, _, value in items}
 
 
+def names_stock(text: str) -> bool:
+    """Tell whether a text names an ELBO of Pyro or NumPyro: `Trace_ELBO`, `pyro.infer.RenyiELBO(alpha=2)`."""
+    name, _ = parts(text)
+    return name.endswith("ELBO") and name.lower() not in OBJECTIVES
+
+
 def text_of(name: str, options: Mapping[str, Any]) -> str:
     """Return what `parts` reads."""
     return f"{name}({','.join(f'{key}={value}' for key, value in options.items())})" if options else name

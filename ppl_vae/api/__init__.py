@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from ppl_vae.api.evaluation import evaluate
 from ppl_vae.api.fitting import data_of, fit, program_of, resume
 from ppl_vae.api.recorded import check_backend, settle_binarize
-from ppl_vae.api.run import Run, evaluate, open_run
+from ppl_vae.api.run import Run, open_run
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.errors import PplVaeError, UsageError
 from ppl_vae.gallery import load

@@ -94,9 +94,9 @@ def make_objective(value: Any, backend: str) -> Any:
         return value()
     if not isinstance(value, str):
         return value
-    name, options = objectives.parts(value)
-    if not (name.startswith(f"{backend}.infer.") or name.endswith("ELBO")) or name.lower() == "elbo":
+    if not objectives.names_stock(value):
         return objectives.parse(value)
+    name, options = objectives.parts(value)
     try:
         return backend_named(backend).stock_objective(name)(**options)
     except TypeError as error:

@@ -12,14 +12,13 @@ from safetensors.numpy import load as load_tensors
 
 from ppl_vae import data as data_sets
 from ppl_vae.api import recorded
-from ppl_vae.api.loaders import LOADER, Loader, is_loader
+from ppl_vae.api.loaders import LOADER, is_loader
 from ppl_vae.api.rows import checked_rows
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.data import Data
-from ppl_vae.diagnostics.evidence import Scores, summary
+from ppl_vae.diagnostics.evidence import Scores
 from ppl_vae.diagnostics.posterior import PosteriorDraws
-from ppl_vae.diagnostics.reconstruction import codebook_use, squared_error
-from ppl_vae.errors import ProgramError, RunError, UsageError
+from ppl_vae.errors import RunError, UsageError
 from ppl_vae.program import Program
 from ppl_vae.store import RunFolder, read_config
 
@@ -172,80 +171,6 @@ class Run:
 
 def _arrays(covariates: Mapping[str, Any] | None) -> dict[str, np.ndarray]:
     return {name: np.asarray(value) for name, value in (covariates or {}).items()}
-
-
-def evaluate(
-    run: Run, split: str = "test", importance_samples: int | None = None, *, data: Any = None, seed: int = 0
-) -> dict[str, Any]:
-    """Report the plain bound on a split: ELBO, rate, distortion, importance weighted bound, bits a dimension,
-    standard errors.
-
-    Parameters
-    ----------
-    run : Run
-    split : str
-        train, valid or test.
-    importance_samples : int, optional
-        k of the importance weighted bound; none: only the ELBO.
-    data : Data, arrays or DataLoader, optional
-        Other data than the run's own. Arrays that name no splits, and a loader, are evaluated whole.
-    seed : int
-        Of the guide's draws; the bits of binarized data belong to the protocol and never change.
-
-    Returns
-    -------
-    dict
-        In nats a datum. `per_row` holds the arrays `elbo` and `iw`, [N], so that two runs compare with paired
-        errors.
-    """
-    whole = isinstance(importance_samples, int) and importance_samples >= 1
-    if importance_samples is not None and not whole:
-        raise UsageError(f"importance_samples={importance_samples}: give at least 1")
-    if is_loader(data) and not run.bound.fields:
-        rows, facts, levels = data, {"split": "all", "data": LOADER, "binarize": "none"}, None
-    else:
-        chosen = _chosen(run, data)
-        if not chosen.num_rows(split):
-            raise UsageError(
-                f"{chosen.name} has no rows in the split {split!r}: it has {', '.join(chosen.splits)}"
-            )
-        rows, levels = chosen.rows(split), chosen.levels
-        facts = {"split": split, "data": chosen.name, "binarize": chosen.binarize}
-    # A row may not depend on the seed of the draws through its bits: these belong to the protocol.
-    scores = run.score(rows, importance_samples, seed=seed)
-    result = summary(scores, levels) | facts | _reconstructed(run, rows)
-    result |= {"program": run.name, "backend": run.backend, "steps": run.steps}
-    return result | {
-        "per_row": {"elbo": scores.elbo, "rate": scores.rate}
-        | ({} if scores.iw is None else {"iw": scores.iw})
-    }
-
-
-def _chosen(run: Run, data: Any) -> Data:
-    """Return the data to evaluate on, binarized as the run was trained."""
-    if data is None and (run.data is None or run.data.name == LOADER):
-        raise UsageError("the run's data is not at hand: give it as data=... (on the command line --data)")
-    if data is None:
-        return run.data
-    if isinstance(data, Data):
-        return recorded.with_binarize(data, run.config["data"]["binarize"])
-    given = Loader(data).gathered(run.bound.fields) if is_loader(data) else data
-    return recorded.other_data(run.config, partial(data_sets.of, given))
-
-
-def _reconstructed(run: Run, rows: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Return the error of the reconstructions of `x`, and the use of the codebook of a program of codes."""
-    if not isinstance(run.program, Program) or "x" not in rows:
-        return {}
-    try:
-        found = run.reconstruct(rows).get("x")
-    except ProgramError:  # a likelihood without a mean
-        found = None
-    result = {} if found is None or found.shape != rows["x"].shape else squared_error(rows["x"], found)
-    codes = {name: value for name, value in run.encode(rows).items() if name.endswith("_codes")}
-    for value in codes.values():
-        result |= codebook_use(value, run.program.codes, run.config["training"]["batch_size"])
-    return result
 
 
 def open_run(

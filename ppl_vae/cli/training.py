@@ -53,8 +53,7 @@ def objective(options: Any) -> Any:
     """Return the objective: its text, or our own one with --beta and --warm-up."""
     changes = {name: options[name] for name in ("beta", "warm_up") if options[name] is not None}
     text = options.objective
-    ours = not (text.endswith("_ELBO") or ".infer." in text)
-    chosen = objectives.parse(text) if ours else text
+    chosen = text if objectives.names_stock(text) else objectives.parse(text)
     if changes and not isinstance(chosen, objectives.ELBO):
         raise UsageError(
             f"--{next(iter(changes)).replace('_', '-')} belongs to the objective elbo, not to {text}"
