@@ -34,12 +34,15 @@ def main(options):
     output.refuse(options.per_row, options.overwrite)
     run = opened.run(options)
     data = opened.data(run, options)
-    result = evaluate(run, options.split, options.importance_samples, data=data, seed=options.seed)
+    opened.at_least("--rows", options.rows)
+    result = evaluate(
+        run, options.split, options.importance_samples, data=data, rows=options.rows, seed=options.seed
+    )
     per_row = result.pop("per_row")
     result |= {"seed": options.seed, "data_sha256": data.sha256, "seconds": time.perf_counter() - started}
     if options.per_row is not None:
         output.write_npz(options.per_row, per_row)
-    return output.write_evaluation(run, result, per_row)
+    return output.write_evaluation(run, result, per_row, options.rows)
 
 
 if __name__ == "__main__":

@@ -177,6 +177,7 @@ RUNS = {
     "no samples": (2, "evaluate run --importance-samples 0", "importance_samples=0: give at least 1"),
     "no draws": (2, "sample run -n 0", "n=0: give a number of samples of at least 1"),
     "no rows": (2, "encode run --rows 0", "--rows 0: give a whole number of at least 1"),
+    "no rows to score": (2, "evaluate run --rows 0", "--rows 0: give a whole number of at least 1"),
     "negative seed": (2, "sample run --seed -1", "--seed -1: give a whole number of at least 0"),
     "unknown device": (2, "sample run --device tpu", "unknown device 'tpu'"),
     "unknown option": (2, "encode run --spilt test", "unknown option --spilt: did you mean --split?"),

@@ -8,7 +8,7 @@ import pytest
 from command_line import SMALL, cli, contents, ok, refused
 from PIL import Image
 
-from ppl_vae import open_run
+from ppl_vae import evaluate, open_run
 from ppl_vae.cli import tool_doctor
 
 PLAIN = '''
@@ -55,6 +55,13 @@ def equal(found, expected):
     assert set(found) == set(expected)
     for name in found:
         np.testing.assert_array_equal(found[name], expected[name])
+
+
+def test_evaluation_of_the_first_rows_is_that_of_the_split_cut_off(run):
+    whole, few = (ok("evaluate", run, *words) for words in ((), ("--rows", 7)))
+    assert (whole["n"], few["n"]) == (180, 7)
+    assert whole["out"] != few["out"]
+    np.testing.assert_allclose(few["elbo_nats"], evaluate(open_run(run), rows=7)["elbo_nats"], rtol=1e-6)
 
 
 def test_encode_and_decode_are_those_of_the_run(run, tmp_path):

@@ -18,7 +18,13 @@ from ppl_vae.program import Program
 
 
 def evaluate(
-    run: Run, split: str = "test", importance_samples: int | None = None, *, data: Any = None, seed: int = 0
+    run: Run,
+    split: str = "test",
+    importance_samples: int | None = None,
+    *,
+    data: Any = None,
+    rows: int | None = None,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Report the plain bound on a split: ELBO, rate, distortion, importance weighted bound, bits a dimension,
     standard errors.
@@ -32,6 +38,8 @@ def evaluate(
         k of the importance weighted bound; none: only the ELBO.
     data : Data, arrays or DataLoader, optional
         Other data than the run's own. Arrays that name no splits, and a loader, are evaluated whole.
+    rows : int, optional
+        Only the first rows of the split; a loader is not cut.
     seed : int
         Of the guide's draws; the bits of binarized data belong to the protocol and never change.
 
@@ -41,22 +49,23 @@ def evaluate(
         In nats a datum. `per_row` holds the arrays `elbo` and `iw`, [N], so that two runs compare with paired
         errors.
     """
-    whole = isinstance(importance_samples, int) and importance_samples >= 1
-    if importance_samples is not None and not whole:
-        raise UsageError(f"importance_samples={importance_samples}: give at least 1")
+    for name, value in (("importance_samples", importance_samples), ("rows", rows)):
+        if value is not None and not (isinstance(value, int) and value >= 1):
+            raise UsageError(f"{name}={value}: give at least 1")
     if is_loader(data) and not run.bound.fields:
-        rows, facts, levels = data, {"split": "all", "data": LOADER, "binarize": "none"}, None
+        taken, facts, levels = data, {"split": "all", "data": LOADER, "binarize": "none"}, None
     else:
         chosen = _chosen(run, data)
         if not chosen.num_rows(split):
             raise UsageError(
                 f"{chosen.name} has no rows in the split {split!r}: it has {', '.join(chosen.splits)}"
             )
-        rows, levels = chosen.rows(split), chosen.levels
+        taken = {name: values[:rows] for name, values in chosen.rows(split).items()}
+        levels = chosen.levels
         facts = {"split": split, "data": chosen.name, "binarize": chosen.binarize}
     # A row may not depend on the seed of the draws through its bits: these belong to the protocol.
-    scores = run.score(rows, importance_samples, seed=seed)
-    result = summary(scores, levels) | facts | _reconstructed(run, rows)
+    scores = run.score(taken, importance_samples, seed=seed)
+    result = summary(scores, levels) | facts | _reconstructed(run, taken)
     result |= {"program": run.name, "backend": run.backend, "steps": run.steps}
     return result | {
         "per_row": {"elbo": scores.elbo, "rate": scores.rate}

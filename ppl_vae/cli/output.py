@@ -144,9 +144,14 @@ def _umask() -> int:
     return mask
 
 
-def write_evaluation(run: Run, result: dict[str, Any], per_row: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Keep an evaluation and its bounds of every row in the run's folder, and write its report anew."""
+def write_evaluation(
+    run: Run, result: dict[str, Any], per_row: Mapping[str, np.ndarray], rows: int | None = None
+) -> dict[str, Any]:
+    """Keep an evaluation and its bounds of every row in the run's folder, and write its report anew; `rows`
+    is how many were asked for.
+    """
     name = f"{result['split']}-k{result['k']}" if result["k"] else result["split"]
+    name += f"-rows{rows}" if rows else ""
     if result["data_sha256"] != run.config["data"]["sha256"]:
         name = f"{Path(result['data']).stem}-{name}"
     name = f"evaluation-{name}"
