@@ -188,7 +188,7 @@ def parts(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def names_stock(text: str) -> bool:
-    """Tell whether a text names an ELBO of Pyro or NumPyro: `Trace_ELBO`, `pyro.infer.RenyiELBO(alpha=2)`."""
+    """Tell whether a text names an ELBO of the backend's library, such as `Trace_ELBO(num_particles=2)`."""
     name, _ = parts(text)
     return name.endswith("ELBO") and name.lower() not in OBJECTIVES
 

@@ -192,10 +192,12 @@ def arguments(program: PlainProgram, fields: tuple[str, ...]) -> Arguments:
         Where the model needs something else, or the guide cannot be called with the same.
     """
     positional, named, skipped = [], [], False
-    for position, parameter in enumerate(inspect.signature(program.model).parameters.values()):
+    parameters = inspect.signature(program.model).parameters
+    for position, parameter in enumerate(parameters.values()):
         optional = parameter.default is not parameter.empty
         optional |= parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        field = "x" if position == 0 and parameter.name not in fields else parameter.name
+        unnamed = position == 0 and parameter.name not in fields and "x" not in parameters
+        field = "x" if unnamed else parameter.name
         if field in fields:
             (named if skipped or parameter.kind is parameter.KEYWORD_ONLY else positional).append(field)
         elif optional:

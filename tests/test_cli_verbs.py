@@ -57,6 +57,14 @@ def equal(found, expected):
         np.testing.assert_array_equal(found[name], expected[name])
 
 
+def test_data_of_another_kind_than_the_run_was_made_with_is_still_taken_whole(run, tmp_path):
+    np.save(tmp_path / "mine.npy", np.random.default_rng(0).integers(0, 2, (40, 8, 8)).astype(np.uint8))
+    mine = tmp_path / "run"
+    ok("train", "vae", *SMALL[:0], "--data", tmp_path / "mine.npy", "--kind", "image", "--batch-size", 10,
+       "--max-steps", 2, "--out", mine)  # fmt: skip
+    assert ok("evaluate", mine, "--data", "digits")["n"] == 1797
+
+
 def test_evaluation_of_the_first_rows_is_that_of_the_split_cut_off(run):
     whole, few = (ok("evaluate", run, *words) for words in ((), ("--rows", 7)))
     assert (whole["n"], few["n"]) == (180, 7)

@@ -89,5 +89,7 @@ def test_draws_and_means_follow_what_the_guide_learned_of_the_global_latents(bac
     # the batches, for the same latents.
     np.testing.assert_allclose(decoded[1]["x"] / decoded[0]["x"], np.exp(3.0), rtol=2e-3)
     np.testing.assert_allclose(drawn[1]["x_mean"] / drawn[0]["x_mean"], np.exp(3.0), rtol=2e-3)
+    array = run.decode(latents["z"], covariates={"batch": rows["batch"]})["x"]
+    np.testing.assert_array_equal(array, run.decode(latents, covariates={"batch": rows["batch"]})["x"])
     with pytest.raises(DataError, match="effect, dispersion come from the guide, which needs 'batch'"):
         run.sample(3)

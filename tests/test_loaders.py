@@ -31,7 +31,7 @@ def test_a_declared_program_is_evaluated_on_all_rows_of_a_loader_or_of_arrays(ba
     assert whole["n"] == loaded["n"] == 30
     np.testing.assert_array_equal(loaded["per_row"]["iw"], whole["per_row"]["iw"])
     np.testing.assert_array_equal(whole["per_row"]["elbo"], run.score(X).elbo)
-    with pytest.raises(UsageError, match="give it as data="):
+    with pytest.raises(UsageError, match="trained on a loader: give what to evaluate on"):
         evaluate(run)
 
 
@@ -43,6 +43,26 @@ def test_a_run_on_a_loader_goes_on_bit_by_bit(tmp_path, backend):
     twice = resume(tmp_path / "twice", data=loader(), max_steps=7)
     for name, value in once.bound.weights().items():
         np.testing.assert_array_equal(twice.bound.weights()[name], value)
+
+
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_both_bounds_of_a_row_are_of_the_same_row_where_a_loader_shuffles(backend):
+    library = pyro if backend == "pyro" else pytest.importorskip("numpyro")
+    rows = torch.from_numpy(X[:, 0, 0, :3])
+    shuffled = DataLoader(list(rows), batch_size=7, shuffle=True)
+    run = fit(chain(library), shuffled, max_steps=2)
+    result = evaluate(run, data=shuffled, importance_samples=2)["per_row"]
+    np.testing.assert_allclose(result["iw"], result["elbo"], atol=1e-5)  # exact, both of them
+
+
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_rows_of_a_loader_are_taken_as_they_are_also_for_evaluation(backend):
+    items = [{"x": row, "id": float("nan")} for row in torch.from_numpy(X[:, 0])]
+    batches = DataLoader(items, batch_size=8)
+    run = fit(load("vae", **SMALL), batches, epochs=1, backend=backend)
+    assert run.program.x_shape == (4, 4)
+    loaded, given = evaluate(run, data=batches), evaluate(run, data=X[:, 0])
+    assert loaded["n"] == 30 and loaded["elbo_nats"] == given["elbo_nats"]
 
 
 def chain(library):
@@ -76,6 +96,8 @@ def test_a_plain_program_is_evaluated_on_batches_of_different_lengths(backend):
     exact = torch.cat(exact).numpy()
     np.testing.assert_allclose(result["per_row"]["elbo"], exact, atol=1e-5)
     np.testing.assert_allclose(result["per_row"]["iw"], exact, atol=1e-5)
+    dims = sum(x.numel() for x in batches)
+    assert result["bits_per_dim"] == pytest.approx(-exact.sum() / dims / math.log(2), rel=1e-5)
     assert result["n"] == 14 and result["rate_nats_by_site"].keys() == {"z_0", "z_1", "z_2", "z_3"}
     with pytest.raises(DataError, match="no rows"):
         run.score(batches_of([]))

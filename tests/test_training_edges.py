@@ -1,5 +1,7 @@
 """Corners of training: runs that have ended, loaders that fall short, plates that are no rows, precision."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -154,6 +156,7 @@ def test_noise_of_training_is_not_the_noise_that_made_the_weights():
     assert abs(np.corrcoef(weights, noise)[0, 1]) < 0.4  # 128 numbers: a standard error of 0.09
 
 
+@dataclass(frozen=True)
 class OtherPlate(Program):
     """A global latent in a plate of its own at dim -1, as if it were rows."""
 
@@ -171,10 +174,8 @@ class OtherPlate(Program):
 
 
 def test_a_site_in_another_plate_is_refused_by_name():
-    from dataclasses import dataclass
-
     with pytest.raises(ProgramError, match="'w' lies in the plate 'genes'"):
-        fit(dataclass(frozen=True)(OtherPlate)(), np.zeros((20, 2), "f"), max_steps=1, batch_size=5)
+        fit(OtherPlate(), np.zeros((20, 2), "f"), max_steps=1, batch_size=5)
 
 
 ROWS = np.random.default_rng(1).normal(size=(52, 2)).astype("f")
@@ -246,6 +247,99 @@ def test_a_plain_numpyro_bound_is_a_number_a_datum_however_the_plate_is_scaled(o
     run = fit(program, found, objective, max_steps=4, batch_size=13, log_every=4)
     assert evaluate(run)["elbo_nats"] == pytest.approx(exact, rel=1e-5)
     assert run.history[0]["elbo_nats"] == pytest.approx(exact, rel=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_a_stock_loss_is_a_number_a_datum_where_the_guide_has_no_plate(backend):
+    library = {"pyro": pyro, "numpyro": pytest.importorskip("numpyro")}[backend]
+    subsample = (
+        (lambda x: {"subsample": torch.arange(len(x))})
+        if backend == "pyro"
+        else (lambda x: {"subsample_size": len(x)})
+    )
+
+    def model(x):
+        with library.plate("data", 52, **subsample(x)):
+            twice = library.deterministic("twice", 2 * x)
+            library.sample("x", library.distributions.Normal(0 * twice, 1.0).to_event(1), obs=x)
+
+    found = data.of({"train": {"x": ROWS}, "test": {"x": ROWS}}, valid=0)
+    program = PlainProgram(model, lambda x: None, backend=backend)
+    exact = -(0.5 * (ROWS**2).sum(1) + np.log(2 * np.pi)).mean()
+    for objective in ("Trace_ELBO", ELBO()):
+        run = fit(program, found, objective, max_steps=4, batch_size=13, log_every=4)
+        assert run.history[0]["elbo_nats"] == pytest.approx(exact, rel=1e-5)
+        assert evaluate(run)["elbo_nats"] == pytest.approx(exact, rel=1e-5)
+
+
+@dataclass(frozen=True)
+class Penalised(Program):
+    """A global factor beside the plate: a part of the model that is no latent."""
+
+    x_shape: tuple[int, ...] | None = None
+
+    def model(self, ppl, net, x=None):
+        ppl.factor("penalty", ppl.array(-1.0))
+        with ppl.minibatch(x):
+            ppl.sample("x", ppl.dist.Normal(ppl.array([0.0, 0.0]), 1.0).to_event(1), obs=x)
+
+    def guide(self, ppl, net, x):
+        pass
+
+
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_a_program_with_a_global_factor_is_sampled(backend):
+    run = fit(Penalised(), ROWS, max_steps=1, batch_size=5, backend=backend)
+    assert run.sample(3)["x"].shape == (3, 2)
+
+
+def test_a_default_of_the_first_parameter_is_kept_where_another_is_called_x():
+    seen = []
+
+    def model(scale=1.5, x=None):
+        seen.append(scale)
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(0 * x, scale).to_event(1), obs=x)
+
+    fit((model, lambda scale=1.5, x=None: None), ROWS, max_steps=2, batch_size=5)
+    assert set(seen) == {1.5}
+
+
+def test_a_run_without_a_checkpoint_keeps_its_record_when_going_on_is_refused(tmp_path):
+    class Stop(Exception):
+        pass
+
+    def stop(event, state):
+        raise Stop
+
+    with pytest.raises(Stop):
+        fit(
+            load("vae", **SMALL),
+            small_data(),
+            max_steps=9,
+            batch_size=16,
+            log_every=1,
+            out=tmp_path / "run",
+            callbacks=[stop],
+        )
+    kept = {name: contents(tmp_path / "run")[name] for name in ("config.yaml", "model.py")}
+    assert "position.json" not in contents(tmp_path / "run")
+
+    def refuse(model, guide, **batch):
+        raise UsageError("not this one")
+
+    with pytest.raises(UsageError, match="not this one"):
+        resume(tmp_path / "run", data=small_data(), objective=refuse)
+    assert contents(tmp_path / "run").items() >= kept.items()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Trace_ELBO(num_particles=abc)", "Trace_ELBO(num_particles=0)", "RenyiELBO(alpha=1)", "RenyiELBO"],
+)
+def test_a_stock_objective_that_cannot_be_made_or_differentiated_is_refused(text):
+    with pytest.raises(UsageError, match="ELBO"):
+        fit(load("vae", **SMALL), small_data(), text, epochs=1, batch_size=16)
 
 
 def test_a_parameter_first_made_after_the_first_batch_is_refused():

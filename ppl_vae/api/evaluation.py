@@ -37,7 +37,9 @@ def evaluate(
     importance_samples : int, optional
         k of the importance weighted bound; none: only the ELBO.
     data : Data, arrays or DataLoader, optional
-        Other data than the run's own. Arrays that name no splits, and a loader, are evaluated whole.
+        Other data than the run's own. Arrays that name no splits (but for those that the run was trained on,
+        which keep theirs) and a loader are evaluated whole. After training on a loader, rows are taken as
+        they are.
     rows : int, optional
         Only the first rows of the split; a loader is not cut.
     seed : int
@@ -52,8 +54,12 @@ def evaluate(
     for name, value in (("importance_samples", importance_samples), ("rows", rows)):
         if value is not None and not (isinstance(value, int) and value >= 1):
             raise UsageError(f"{name}={value}: give at least 1")
-    if is_loader(data) and not run.bound.fields:
-        taken, facts, levels = data, {"split": "all", "data": LOADER, "binarize": "none"}, None
+    if run.config["data"]["name"] == LOADER and not isinstance(data, Data):
+        taken, facts, levels = (
+            _as_given(run, data),
+            {"split": "all", "data": LOADER, "binarize": "none"},
+            None,
+        )
     else:
         chosen = _chosen(run, data)
         if not chosen.num_rows(split):
@@ -73,9 +79,18 @@ def evaluate(
     }
 
 
+def _as_given(run: Run, data: Any) -> Any:
+    """Return rows by field, or a loader for a plain program, in the scale and layout that they have."""
+    if data is None:
+        raise UsageError("the run was trained on a loader: give what to evaluate on as data=...")
+    if not is_loader(data):
+        return data if isinstance(data, Mapping) else {"x": np.asarray(data)}
+    return Loader(data).gathered(run.bound.fields) if run.bound.fields else data
+
+
 def _chosen(run: Run, data: Any) -> Data:
     """Return the data to evaluate on, binarized as the run was trained."""
-    if data is None and (run.data is None or run.data.name == LOADER):
+    if data is None and run.data is None:
         raise UsageError("the run's data is not at hand: give it as data=... (on the command line --data)")
     if data is None:
         return run.data

@@ -18,7 +18,7 @@ from ppl_vae.api.run import CONFIG, WEIGHTS, Run, make_bound
 from ppl_vae.api.signals import stop_request
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.data import Data
-from ppl_vae.errors import PplVaeError, ProgramError, UsageError
+from ppl_vae.errors import ProgramError, UsageError
 from ppl_vae.objectives import ELBO
 from ppl_vae.options import Training
 from ppl_vae.program import PlainProgram, Program
@@ -94,11 +94,17 @@ def fit(
     config = recorded.configuration(program, found, objective, options, backend, compile)
     run = Run(make_bound(program, config), found, config)
     loop = _loop(run, source, objective, options)
+    made = False
     if out is not None:
-        run.folder = _folder(Path(out), config, program, resume)
+        run.folder, made = _folder(Path(out), config, program, resume)
     elif resume or tensorboard:
         raise UsageError("resume and tensorboard need a run folder: give out=...")
-    return _trained(run, loop, resume, list(callbacks), progress, tensorboard)
+    try:
+        return _trained(run, loop, resume, list(callbacks), progress, tensorboard)
+    except Exception:
+        if made and not loop.position.step:
+            run.folder.clear()
+        raise
 
 
 def resume(
@@ -112,7 +118,8 @@ def resume(
     objective: Any = None,
     **changes: Any,
 ) -> Run:
-    """Go on with an interrupted run, bit by bit as if it had not been interrupted.
+    """Go on with an interrupted run, bit by bit as if it had not been interrupted (on a loader: where its
+    order is the same again).
 
     Parameters
     ----------
@@ -121,8 +128,7 @@ def resume(
     model_file, data
         As for `open_run`.
     objective : objective, optional
-        The one that the run was started with, where its record is not enough: a callable, or a
-        stock ELBO with settings of its own.
+        The one that the run was started with, where its record is not enough: a callable.
     **changes
         epochs, max_steps, patience, checkpoint_every, device or log_every: what leaves the steps as they are.
     """
@@ -198,16 +204,17 @@ def _loop(run: Run, source: Any, objective: Any, options: Training) -> Loop:
     return Loop(engine, source, objective, options, emit=lambda *_: None)
 
 
-def _folder(out: Path, config: dict[str, Any], program: Any, resume: bool) -> RunFolder:
+def _folder(out: Path, config: dict[str, Any], program: Any, resume: bool) -> tuple[RunFolder, bool]:
+    """Return the run folder, and whether it was made just now."""
     if resume and (out / "manifest.json").exists():
         folder = RunFolder.open(out)
         if CONFIG in folder.names():  # else it was killed before its first write
             _same_run(out, read_config(folder.read(CONFIG)), read_config(write_config(config)))
-            return folder
+            return folder, False
     folder = RunFolder.create(out)
     source = gallery.source_of(program)
     folder.write({CONFIG: write_config(config), "model.py": source.text.encode()})
-    return folder
+    return folder, True
 
 
 def _same_run(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -241,12 +248,7 @@ def _trained(
             folder.write({CONFIG: write_config(run.config)})  # once the checkpoint is known to be whole
             folder.truncate_metrics(step)
         loop.save = lambda files: folder.write(dict(files) | {WEIGHTS: save_tensors(loop.engine.kept())})
-        try:
-            return _run_loop(run, loop, callbacks, progress)
-        except PplVaeError:
-            if not loop.position.step:
-                folder.clear()
-            raise
+        return _run_loop(run, loop, callbacks, progress)
 
 
 def _run_loop(run: Run, loop: Loop, callbacks: list[Callback], progress: bool | None) -> Run:

@@ -65,7 +65,7 @@ def _arrays(item: Any, fields: tuple[str, ...]) -> dict[str, np.ndarray]:
     if not isinstance(item, Mapping):
         parts = item if isinstance(item, (tuple, list)) else (item,)
         item = dict(zip(fields, parts, strict=False))
-    return {name: np.asarray(value) for name, value in item.items()}
+    return {name: np.asarray(item[name]) for name in fields if name in item}
 
 
 def described(loader: Loader) -> Data:

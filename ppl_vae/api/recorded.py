@@ -5,6 +5,7 @@ import platform
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ppl_vae.options import Training
 from ppl_vae.program import PlainProgram, Program
 
 FORMAT = 1
+GUESSED = ("max_plate_nesting",)  # by a stock ELBO at its first step, if it was not given
 LIBRARIES = ("ppl-vae", "torch", "pyro-ppl", "lightning-fabric", "jax", "numpyro", "flax", "optax", "numpy")
 
 
@@ -78,7 +80,7 @@ def _settings(objective: Any) -> dict[str, Any]:
     return {
         name: value
         for name, (value, default) in given.items()
-        if isinstance(value, (bool, int, float)) and value != default
+        if isinstance(value, Real) and value != default and name not in GUESSED
     }
 
 
@@ -97,9 +99,12 @@ def make_objective(value: Any, backend: str) -> Any:
     if not objectives.names_stock(value):
         return objectives.parse(value)
     name, options = objectives.parts(value)
+    for key, given in options.items():
+        if isinstance(given, str) or (key == "num_particles" and given < 1):
+            raise UsageError(f"objective {value!r}: {key}={given} is not a number that it can be made with")
     try:
         return backend_named(backend).stock_objective(name)(**options)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise UsageError(f"objective {value!r}: {error}") from None
 
 

@@ -109,7 +109,7 @@ class Run:
         observed field.
         """
         if not isinstance(latents, Mapping):
-            latents = {self._first_latent(): latents}
+            latents = {self._only_latent(covariates): latents}
         latents = {
             name: np.asarray(value, np.float32)
             for name, value in latents.items()
@@ -117,8 +117,9 @@ class Run:
         }
         return self._verbs.decode(self.bound, latents, covariates=_arrays(covariates), seed=seed)
 
-    def _first_latent(self) -> str:
-        drawn = self.sample(1)
+    def _only_latent(self, covariates: Mapping[str, Any] | None) -> str:
+        one = {name: value[:1] for name, value in _arrays(covariates).items()}
+        drawn = self.sample(1, covariates=one)
         names = [name for name in drawn if name not in self.bound.fields and not name.endswith("_mean")]
         if len(names) != 1:
             raise UsageError(f"the program has the latents {', '.join(names)}: give a dict of arrays by name")

@@ -40,8 +40,8 @@ def other_data(run: Run, options: Any) -> Data | None:
     def make(**held: int) -> Data:
         try:
             return data_sets.load(options.data, offline=options.offline, **made | held)
-        except UsageError:  # it brings splits of its own, so that none can be made as for the run
-            return data_sets.load(options.data, offline=options.offline)
+        except UsageError:  # what the run's data was made with does not fit other data
+            return data_sets.load(options.data, offline=options.offline, **held)
 
     found = recorded.other_data(run.config, make)
     if found.sha256 != before["sha256"]:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+DETERMINISTIC = "the guide is deterministic: the importance weighted bound is the ELBO"
+
 
 @dataclass
 class Scores:
@@ -25,8 +27,8 @@ class Scores:
         Importance weighted bound. None where it does not apply; `iw_note` says why.
     k : int or None
         Its number of samples.
-    dims : int
-        Numbers in one observation.
+    dims : int or float
+        Numbers in one observation; their mean where observations differ.
     discrete : bool
         The likelihood is a probability mass function; else a density.
     """
@@ -38,7 +40,7 @@ class Scores:
     iw: np.ndarray | None = None
     iw_note: str | None = None
     k: int | None = None
-    dims: int = 1
+    dims: float = 1
     discrete: bool = True
 
     @property
@@ -66,12 +68,22 @@ def joined(parts: Sequence[Mapping[str, np.ndarray]], lengths: Sequence[int]) ->
     }
 
 
+def over_batches(facts: Sequence[Mapping[str, Any]], lengths: Sequence[int]) -> dict[str, Any]:
+    """Return what holds of all batches: the mean numbers of a row, and whether every likelihood is a mass and
+    every guide certain.
+    """
+    sizes = [fact["dims"] for fact in facts]
+    mean = sum(size * n for size, n in zip(sizes, lengths, strict=True)) / sum(lengths)
+    dims = sizes[0] if len(set(sizes)) == 1 else mean
+    return {"dims": dims} | {name: all(fact[name] for fact in facts) for name in ("discrete", "exact")}
+
+
 def stderr(values: np.ndarray) -> float | None:
     """Return the standard error of a mean; None for a single row."""
     return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
 
 
-def bits_per_dim(nats: float, dims: int, discrete: bool, levels: int | None) -> float:
+def bits_per_dim(nats: float, dims: float, discrete: bool, levels: int | None) -> float:
     """Return a negative log-likelihood in bits for each dimension.
 
     A density over [0, 1] is compared with a mass over `levels` grey levels by adding the log of their number

@@ -23,7 +23,7 @@ from ppl_vae.backends.numpyro.terms import (
     traces,
 )
 from ppl_vae.data.batches import chunk_rows, count_rows, dims_of
-from ppl_vae.diagnostics.evidence import Scores, joined
+from ppl_vae.diagnostics.evidence import DETERMINISTIC, Scores, joined, over_batches
 from ppl_vae.errors import DataError, ProgramError
 
 # Numbers of one observation that are worked on at once, over rows and samples: tens of megabytes a layer.
@@ -88,7 +88,7 @@ def score(
     ----------
     bound : Bound or PlainBound
     rows : dict of str to array, or iterable of batches
-        Batches are passed on as the program's arguments, each time in the same order.
+        Batches are passed on as the program's arguments.
     importance_samples : int or None
         k of the importance weighted bound.
     seed : int
@@ -97,6 +97,8 @@ def score(
         Numbers of an observation to work on at once.
     """
     plain_key, weights_key = random.split(random.key(seed))
+    # A loader is asked once: shuffled, it would give the two bounds different rows.
+    rows = rows if isinstance(rows, Mapping) else list(rows)
     most = max(1, budget // (dims_of(rows) if isinstance(rows, Mapping) else 1))
     with resting(bound), numpyro.validation_enabled(False):
         scores = _plain(bound, rows, plain_key, max(1, most // 4))
@@ -117,10 +119,10 @@ def _plain(bound: Any, rows: Rows, key: Array, most: int) -> Scores:
     bound.ensure_parameters(first)
     found, shared = _over_chunks(bound, compiled(bound, "plain", run), rows, key, most)
     _check_terms(found)
-    info = _facts(bound, first)
-    note = (
-        "the guide is deterministic: the importance weighted bound is the ELBO" if info.pop("exact") else None
-    )
+    batches = [first] if isinstance(rows, Mapping) else [batch for batch, _ in _batches(bound, rows, most)]
+    facts = [_facts(bound, batch) for batch in batches]
+    info = over_batches(facts, [len(next(iter(batch.values()))) for batch in batches])
+    note = DETERMINISTIC if info.pop("exact") else None
     kl = {name.removeprefix("kl "): value for name, value in found.items() if name}
     shared = {name: float(value) for name, value in shared.items()}
     return Scores(found[""], kl, shared, bound.num_data or len(found[""]), iw_note=note, **info)

@@ -131,9 +131,13 @@ class Objective:
         """Return the rows that a stock loss sums over: the batch, where a plain plate is not scaled."""
         if not isinstance(self.bound, PlainBound):
             return self.num_data
-        seeded = handlers.seed(self.bound.guide, key)
-        guide = handlers.trace(handlers.substitute(seeded, data=params | state)).get_trace(**batch)
-        scaled = any(factor > 1 for factor in subsampled(guide).values())
+        values = dict(params) | dict(state)
+        guide, model = (handlers.seed(part, key) for part in (self.bound.guide, self.bound.model))
+        guide = handlers.trace(handlers.substitute(guide, data=values)).get_trace(**batch)
+        model = handlers.replay(handlers.substitute(model, data=values), trace=guide)
+        trace = handlers.trace(model).get_trace(**batch)
+        factors = subsampled(trace)
+        scaled = any(factor > 1 for name, factor in factors.items() if trace[name]["is_observed"])
         return self.num_data if scaled else rows_of(batch)
 
 

@@ -182,7 +182,7 @@ def _one_row(bound: Any, draw: bool) -> Any:
         trace = _prior_trace(bound, params, state, prior_key, 1, batch, {})
         sites = {name: site for name, site in trace.items() if is_latent_or_observed(site)}
         local = {name: site["value"] for name, site in sites.items() if is_local(site)}
-        shared = [name for name in sites if name not in local]
+        shared = [name for name in latent_sites(trace) if name not in local]
         if not shared:
             return local, {}
         # A guide needs a row, but its global sites do not depend on which: the prior's own will do.

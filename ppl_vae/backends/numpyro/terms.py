@@ -93,21 +93,20 @@ def _mutable(trace: Trace) -> dict[str, Any]:
 
 
 def subsampled(trace: Trace) -> dict[str, float]:
-    """Return by how much each plate scales its sites up from the rows at hand to all rows."""
-    sizes = {name: site["args"] for name, site in trace.items() if site["type"] == "plate"}
-    return {name: size / part for name, (size, part) in sizes.items() if part}
+    """Return by how much the plates of each site scale it up from the rows at hand to all rows."""
+    plates = {name: site["args"] for name, site in trace.items() if site["type"] == "plate"}
+    factors = {name: size / part for name, (size, part) in plates.items() if part and part < size}
+    return {
+        name: math.prod(factors.get(frame.name, 1) for frame in site["cond_indep_stack"])
+        for name, site in trace.items()
+        if is_latent_or_observed(site)
+    }
 
 
 def _of_the_rows_at_hand(trace: Trace) -> Trace:
     """Return the sites without the scale of their plates' subsampling: each term is that of its own row."""
-    plates = {name: factor for name, factor in subsampled(trace).items() if factor != 1}
-    if not plates:
-        return trace
-    found = {}
-    for name, site in trace.items():
-        factor = math.prod(plates.get(frame.name, 1) for frame in site.get("cond_indep_stack", ()))
-        found[name] = site if factor == 1 else site | {"scale": site["scale"] / factor}
-    return found
+    scales = {name: trace[name]["scale"] / by for name, by in subsampled(trace).items() if by != 1}
+    return trace | {name: trace[name] | {"scale": scale} for name, scale in scales.items()}
 
 
 def is_latent_or_observed(site: Mapping[str, Any]) -> bool:

@@ -20,7 +20,7 @@ from ppl_vae.backends.pyro.terms import (
     traces,
 )
 from ppl_vae.data.batches import chunk_rows, dims_of
-from ppl_vae.diagnostics.evidence import Scores, joined
+from ppl_vae.diagnostics.evidence import DETERMINISTIC, Scores, joined, over_batches
 from ppl_vae.errors import DataError, ProgramError
 from ppl_vae.options import stream
 
@@ -61,7 +61,7 @@ def score(
     ----------
     bound : Bound or PlainBound
     rows : dict of str to array, or iterable of batches
-        Batches are passed on as the program's arguments, each time in the same order.
+        Batches are passed on as the program's arguments.
     importance_samples : int or None
         k of the importance weighted bound.
     seed : int
@@ -74,6 +74,8 @@ def score(
     try:
         with flushed(), torch.no_grad(), torch.random.fork_rng(), pyro.validation_enabled(False):
             torch.manual_seed(stream(seed, "score"))
+            # A loader is asked once: shuffled, it would give the two bounds different rows.
+            rows = rows if isinstance(rows, Mapping) else list(rows)
             most = max(1, budget // (dims_of(rows) if isinstance(rows, Mapping) else 1))
             scores = _plain(bound, rows, max(1, most // 4))
             if importance_samples:
@@ -84,22 +86,20 @@ def score(
 
 
 def _plain(bound: nn.Module, rows: Rows, most: int) -> Scores:
-    likelihood, kls, info = [], [], {}
+    likelihood, kls, facts = [], [], []
     terms = None
     for batch in _batches(bound, rows, most):
         guide, model = traces(bound, batch)
         terms = elbo_terms(guide, model)
         likelihood.append(_host(terms.log_likelihood))
         kls.append({name: _host(kl) for name, kl in terms.kl.items()})
-        info = info or _observation(model) | {"exact": _is_deterministic(guide)}
+        facts.append(_observation(model) | {"exact": _is_deterministic(guide)})
     if terms is None:
         raise DataError("there are no rows: give at least one batch")
     shared = {name: float(kl) for name, kl in terms.kl_global.items()}
-    note = (
-        "the guide is deterministic: the importance weighted bound is the ELBO" if info.pop("exact") else None
-    )
-    found = np.concatenate(likelihood)
-    kl = joined(kls, [len(part) for part in likelihood])
+    found, rows_of_parts = np.concatenate(likelihood), [len(part) for part in likelihood]
+    kl, info = joined(kls, rows_of_parts), over_batches(facts, rows_of_parts)
+    note = DETERMINISTIC if info.pop("exact") else None
     return Scores(found, kl, shared, bound.num_data or len(found), iw_note=note, **info)
 
 

@@ -53,7 +53,8 @@ class Objective(nn.Module):
             _loss_function(objective)
         ):
             raise UsageError(
-                f"{objective!r} is no objective: use ELBO(), IWAE(k), a pyro.infer ELBO or a callable"
+                f"{objective!r} is no objective: use ELBO(), IWAE(k), a callable, "
+                "or a pyro.infer ELBO that has a differentiable_loss"
             )
 
     def forward(self, batch: dict[str, Tensor], weight: Tensor) -> Loss:
@@ -70,9 +71,10 @@ class Objective(nn.Module):
         if self._scaled is None:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 guide = pyro.poutine.trace(self.bound.guide).get_trace(**batch)
-            self._scaled = any(
-                subsampled(site) > 1 for site in guide.nodes.values() if is_latent_or_observed(site)
-            )
+                model = pyro.poutine.replay(self.bound.model, trace=guide)
+                sites = pyro.poutine.trace(model).get_trace(**batch).nodes.values()
+            seen = [site for site in sites if is_latent_or_observed(site) and site["is_observed"]]
+            self._scaled = any(subsampled(site) > 1 for site in seen)
         return self.num_data if self._scaled else rows_of(batch)
 
     def check(self, batch: dict[str, Tensor]) -> None:
@@ -113,7 +115,7 @@ def rows_of(batch: Mapping[str, Any]) -> int:
 
 def _loss_function(objective: Any) -> Any:
     if isinstance(objective, PyroELBO):
-        return objective.differentiable_loss
+        return getattr(objective, "differentiable_loss", None)
     return objective
 
 

@@ -188,7 +188,7 @@ def _shared(bound: nn.Module, probe: poutine.Trace, batch: Arrays, draw: bool) -
     same world.
     """
     sites = {name: site for name, site in probe.nodes.items() if is_latent_or_observed(site)}
-    shared = [name for name, site in sites.items() if not is_local(site)]
+    shared = [name for name, site in latent_sites(probe).items() if not is_local(site)]
     if not shared:
         return {}
     # A guide needs a row, but its global sites do not depend on which: the prior's own will do.

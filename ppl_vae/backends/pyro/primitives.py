@@ -40,10 +40,11 @@ class Primitives:
         """Return the plate "data" over the rows of the batch, or over the draws asked for where every array
         is None.
         """
-        sizes = {len(array) for array in arrays if array is not None}
-        if len(sizes) > 1:
-            raise ProgramError(f"the fields of a batch have different numbers of rows: {sorted(sizes)}")
-        rows = sizes.pop() if sizes else self._draws
+        # Compared in turn, not put into a set: the size of a captured graph's batch is a symbol.
+        sizes = [array.shape[0] for array in arrays if array is not None]
+        if any(size != sizes[0] for size in sizes):
+            raise ProgramError(f"the fields of a batch have different numbers of rows: {sorted(set(sizes))}")
+        rows = sizes[0] if sizes else self._draws
         if rows is None:
             raise UsageError("no data and no number of draws: call model(x) or model(n=64)")
         if self._num_data is None:
