@@ -10,7 +10,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = ROOT / "inference" / "recipes"
-COLUMNS = ("program", "data", "test result", "published", "protocol", "train, evaluate", "command")
+COLUMNS = ("program", "data", "test result", "published", "protocol", "train, evaluate", "commands")
 HEAD = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|\n"
 
 
@@ -38,8 +38,6 @@ def table() -> str:
         if not path.exists():
             continue
         result = json.loads(path.read_text())
-        command = " ".join(result["commands"][0].split()[:4])
-        backend = " --backend numpyro" if result["test"]["backend"] == "numpyro" else ""
         cells = (
             about["program"],
             about["data"],
@@ -47,7 +45,8 @@ def table() -> str:
             about["published"],
             about["protocol"],
         )
-        rows.append(f"| {' | '.join(cells)} | {minutes(result)} | `{command}{backend}` |\n")
+        commands = "; ".join(f"`{command}`" for command in result["commands"])
+        rows.append(f"| {' | '.join(cells)} | {minutes(result)} | {commands} |\n")
     return HEAD + "".join(rows)
 
 

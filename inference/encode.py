@@ -22,8 +22,10 @@ def main(options):
     from ppl_vae.cli import opened, output
 
     run, target = opened.run(options), output.target(options, "latents-{split}.npz")
-    latents = run.encode(opened.rows(run, options), draw=options.draw, seed=options.seed)
-    return output.arrays(run, target, latents) | {"split": options.split}
+    rows = opened.rows(run, options)
+    latents = run.encode(rows, draw=options.draw, seed=options.seed)
+    # What `decode` needs beside them: the rows' own covariates.
+    return output.arrays(run, target, latents | opened.beside(run, rows)) | {"split": options.split}
 
 
 if __name__ == "__main__":

@@ -21,17 +21,15 @@ def parser():
 def main(options):
     """Write a bound a row, and tell their mean."""
     from ppl_vae.cli import opened, output
-    from ppl_vae.diagnostics.evidence import stderr
+    from ppl_vae.diagnostics.evidence import summary
 
     run, target = opened.run(options), output.target(options, "log_prob-{split}.npz")
     opened.at_least("--importance-samples", options.importance_samples)
-    values = run.log_prob(opened.rows(run, options), options.importance_samples, seed=options.seed)
-    numbers = {
-        "log_prob_nats": values.mean(),
-        "log_prob_stderr": stderr(values),
-        "k": options.importance_samples,
-    }
-    return output.arrays(run, target, {"log_prob": values}) | numbers | {"split": options.split}
+    rows = opened.rows(run, options)
+    scores = run.score(rows, options.importance_samples, seed=options.seed)
+    values = scores.elbo if scores.iw is None else scores.iw
+    told = summary(scores, run.data.levels if run.data is not None else None)
+    return told | output.arrays(run, target, {"log_prob": values}) | {"split": options.split}
 
 
 if __name__ == "__main__":

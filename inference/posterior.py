@@ -29,12 +29,7 @@ def main(options):
     rows = opened.rows(run, options)
     tree = posterior(run, rows, method=options.method, num_samples=options.num_samples, seed=options.seed)
     path = to_netcdf(tree, target.path, overwrite=target.overwrite)
-    found = {
-        "program": run.name,
-        "backend": run.backend,
-        "method": options.method,
-        "num_samples": options.num_samples,
-    }
+    found = output.about(run) | {"method": options.method, "num_samples": options.num_samples}
     return found | {
         "n": output.count(rows),
         "groups": sorted(tree.children),

@@ -19,17 +19,21 @@ class Counts(Program):
     decoder_hidden: tuple[int, ...] = (64,)  # (): a linear decoder, whose weights can be read
     likelihood: str = "negative_binomial"  # or poisson
 
+    def __post_init__(self):
+        super().__post_init__()
+        names = ("negative_binomial", "poisson")
+        self.require(self.likelihood in names, f"likelihood={self.likelihood}: choose one of {names}")
+
     def adapted_to(self, data):
         program = super().adapted_to(data)
-        return program.filled(num_batches=lambda: int(data.raw("train")["batch"].max()) + 1)
+        return program.filled(num_batches=lambda: self.num_classes(data, "batch"))
 
     def networks(self, nn):
-        (genes,) = self.x_shape
         return {
-            "encoder": nn.CountEncoder(genes, self.num_batches, self.hidden, self.z_dim),
-            "mean": nn.CountMean(self.z_dim, self.decoder_hidden, genes),
-            "effect": nn.FreeNormal((self.num_batches, genes)),
-            "dispersion": nn.FreeNormal(genes),
+            "encoder": nn.CountEncoder(self.x_shape, self.num_batches, self.hidden, self.z_dim),
+            "mean": nn.CountMean(self.z_dim, self.decoder_hidden, self.x_shape),
+            "effect": nn.FreeNormal((self.num_batches, *self.x_shape)),
+            "dispersion": nn.FreeNormal(self.x_shape),
         }
 
     def model(self, ppl, net, x=None, batch=None, size=None):

@@ -20,8 +20,8 @@ class HVAE(Program):
 
     def __post_init__(self):
         super().__post_init__()
-        if len(self.z_dims) != len(self.hidden) or not self.z_dims:
-            raise ValueError(f"z_dims={self.z_dims} and hidden={self.hidden} need one number for each layer")
+        layers = len(self.z_dims) == len(self.hidden) > 0
+        self.require(layers, f"z_dims={self.z_dims} and hidden={self.hidden} need one number for each layer")
 
     def networks(self, nn):
         below = (self.x_shape, *self.hidden[:-1])

@@ -15,6 +15,10 @@ class LinearGaussian(Program):
     z_dim: int = 2
     sigma: float = 0.5
 
+    def __post_init__(self):
+        super().__post_init__()
+        self.require(self.sigma > 0, f"sigma={self.sigma}: a standard deviation is above 0")
+
     def networks(self, nn):
         return {
             "encoder": nn.MLP(self.x_shape, (), self.z_dim),

@@ -20,6 +20,11 @@ class VQVAE(Program):
     learning: str = "ema"  # of the codebook; or gradient: the paper's three-term loss
     learned_prior: bool = False
 
+    def __post_init__(self):
+        super().__post_init__()
+        self.require(self.sigma > 0, f"sigma={self.sigma}: a standard deviation is above 0")
+        self.require(self.commitment >= 0, f"commitment={self.commitment}: a penalty is not negative")
+
     def networks(self, nn):
         return {
             "encoder": nn.ConvGrid(self.x_shape, self.hidden, self.code_dim),

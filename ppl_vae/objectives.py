@@ -180,8 +180,8 @@ def parts(text: str) -> tuple[str, dict[str, Any]]:
     """Return the name and the options of `name(option=value,...)`; a value is a number, a truth value or
     text.
     """
-    name, _, rest = text.strip().partition("(")
-    if rest and not rest.endswith(")"):
+    name, bracket, rest = text.strip().partition("(")
+    if bracket and not rest.endswith(")"):
         raise UsageError(f"objective {text!r} is not closed: write name(option=value,...)")
     items = [item.partition("=") for item in rest.removesuffix(")").split(",") if item.strip()]
     return name.strip(), {key.strip(): _value(value.strip()) for key, _, value in items}

@@ -1,5 +1,6 @@
 """How a run trains: everything that `fit` and `ppl-vae train` take besides program, data and objective."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from ppl_vae.schedules import as_schedule
 
 OPTIMIZERS = ("adam", "adamw", "adamax")
 PRECISIONS = ("32", "bf16-mixed")
+SEEDS = 2**32  # NumPy, torch and JAX take these alike
 
 
 def stream(seed: int, name: str) -> int:
@@ -90,8 +92,10 @@ class Training:
         self._check_numbers()
 
     def _check_numbers(self) -> None:
-        if self.seed < 0:
-            raise UsageError(f"seed={self.seed}: a seed is not negative")
+        if not 0 <= self.seed < SEEDS:
+            raise UsageError(f"seed={self.seed}: a seed is not negative and below {SEEDS}")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise UsageError(f"unknown device {self.device!r}: choose auto, cpu, cuda or cuda:N")
         if not as_schedule(self.lr)(0) >= 0:
             raise UsageError(f"lr={self.lr!r}: a learning rate is not negative")
         for name in ("clip_norm", "eps"):

@@ -92,6 +92,46 @@ class Program:
                 )
         return replace(self, **changes)
 
+    def require(self, holds: bool, remedy: str) -> None:
+        """Refuse a value of a field, for `__post_init__`.
+
+        Raises
+        ------
+        UsageError
+        """
+        if not holds:
+            raise UsageError(f"{type(self).__name__}: {remedy}")
+
+    def refuse_open(self) -> None:
+        """Refuse to be bound while a shape is open.
+
+        Raises
+        ------
+        DataError
+        """
+        for field in fields(self):
+            if field.name.endswith("_shape") and getattr(self, field.name) is None:
+                name = field.name.removesuffix("_shape")
+                raise DataError(
+                    f"{type(self).__name__} needs data with a field {name!r}, or a given {field.name}"
+                )
+
+    @staticmethod
+    def num_classes(data: Any, name: str) -> int:
+        """Return how many classes an integer field of the data has, for `adapted_to`.
+
+        Raises
+        ------
+        DataError
+            Where it is missing, negative or not whole.
+        """
+        if name not in data.fields:
+            raise DataError(f"the data has no field {name!r}: it has {', '.join(data.fields)}")
+        values = data.raw("train")[name]
+        if values.dtype.kind not in "biu" or values.min() < 0:
+            raise DataError(f"the field {name!r} holds no classes: give whole numbers from 0 on")
+        return int(values.max()) + 1
+
     def filled(self, **makers: Callable[[], Any]) -> "Program":
         """Return the program with each named field that is None set to what its maker returns."""
         return replace(self, **{name: make() for name, make in makers.items() if getattr(self, name) is None})

@@ -13,9 +13,13 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ppl_vae.data.batches import batches, order
+from ppl_vae.diagnostics.evidence import Scores, summary
 from ppl_vae.errors import DataError, RunError
 from ppl_vae.options import Training
 from ppl_vae.schedules import as_schedule
+
+# What a row of the history tells of the validation rows.
+VALIDATED = ("elbo_nats", "elbo_stderr", "rate_nats", "distortion_nats", "bits_per_dim")
 
 
 class Advance(NamedTuple):
@@ -35,9 +39,9 @@ class Engine(Protocol):
         true.
         """
 
-    def bounds(self) -> np.ndarray | None:
-        """Return the plain bound of every validation row in nats, under the averaged weights where there are
-        any.
+    def scores(self) -> Scores | None:
+        """Return the plain bound's terms of every validation row, under the averaged weights where there are
+        any; None without validation rows.
         """
 
     def select(self) -> None:
@@ -107,6 +111,8 @@ class Loop:
         What runs, on what, for what, how.
     emit : callable
         Gets (event, position, row): "log", "valid", "checkpoint" or "end".
+    levels : int or None
+        Grey levels of the data, for bits a dimension.
     save : callable or None
         Writes a group of files at once.
     stop : callable
@@ -118,6 +124,7 @@ class Loop:
     objective: Any
     options: Training
     emit: Callable[[str, Position, dict[str, Any]], None]
+    levels: int | None = None
     save: Callable[[Mapping[str, Any]], None] | None = None
     stop: Callable[[], bool] = lambda: False
     position: Position = field(default_factory=Position)
@@ -205,12 +212,11 @@ class Loop:
         return step % every == 0 or step == self.total
 
     def _validate(self) -> None:
-        bounds = self.engine.bounds()
-        if bounds is None:
+        scores = self.engine.scores()
+        if scores is None:
             return
-        value = float(bounds.mean())
-        stderr = float(bounds.std(ddof=1) / math.sqrt(len(bounds))) if len(bounds) > 1 else None
-        position = self.position
+        found = summary(scores, self.levels)
+        value, position = found["elbo_nats"], self.position
         if position.best is None or value > position.best:
             position.best, position.best_step, position.waited = value, position.step, 0
             self.engine.select()
@@ -218,16 +224,8 @@ class Loop:
             position.waited += 1
             position.done = self.options.patience is not None and position.waited >= self.options.patience
         epoch = (position.step - 1) // len(self.source)
-        self._record(
-            "valid",
-            {
-                "step": position.step,
-                "epoch": epoch,
-                "split": "valid",
-                "elbo_nats": value,
-                "elbo_stderr": stderr,
-            },
-        )
+        row = {"step": position.step, "epoch": epoch, "split": "valid"}
+        self._record("valid", row | {name: found[name] for name in VALIDATED})
 
     def _record(self, event: str, row: dict[str, Any]) -> None:
         self.history.append(row)

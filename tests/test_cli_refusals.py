@@ -18,6 +18,11 @@ def made(tmp_path_factory):
     rows = np.random.default_rng(0).random((30, 4, 4)).astype(np.float32)
     np.save(folder / "good.npy", rows)
     np.save(folder / "flat.npy", rows.reshape(30, 16))
+    whole = np.arange(30) % 3
+    np.savez(folder / "groups.npz", x=np.ones((30, 4, 4), int), batch=whole)
+    np.savez(folder / "halves.npz", x=np.ones((30, 4), int), batch=whole / 2)
+    np.savez(folder / "nox.npz", a=rows)
+    np.save(folder / "odd.npy", np.zeros((30, 6, 6), np.uint8))
     rows[3, 2, 1] = np.nan
     np.save(folder / "nan.npy", rows)
     np.save(folder / "words.npy", np.array(["a", "b", "c"]))
@@ -54,6 +59,22 @@ USAGE = {
     "half an epoch": ("--epochs 1.5", "--epochs: 1.5 is not of the kind int, null"),
     "no epochs": ("--epochs 0", "epochs=0: give a whole number of at least 1"),
     "negative seed": ("--seed -1", "seed=-1: a seed is not negative"),
+    "enormous seed": ("--seed 99999999999999999999", "a seed is not negative and below 4294967296"),
+    "unknown activation": ("--model.activation foo", "unknown activation 'foo': choose one of relu,"),
+    "open bracket": ("--objective elbo(", "objective 'elbo(' is not closed"),
+    "no particles": (
+        "--objective Trace_ELBO(num_particles=0) --backend pyro",
+        "num_particles=0 is not a number that it can be made with",
+    ),
+    "unknown backend before the data": (
+        "--backend jax --data gone.npy",
+        "unknown backend 'jax': choose one of pyro, numpyro",
+    ),
+    "unknown device before the data": ("--device tpu --data gone.npy", "unknown device 'tpu'"),
+    "unknown objective before the data": (
+        "--objective Foo_ELBO --backend pyro --data gone.npy",
+        "pyro.infer has no ELBO 'Foo_ELBO'",
+    ),
     "negative rate": ("--lr -1", "lr=-1.0: a learning rate is not negative"),
     "unknown schedule": ("--lr fast", "cannot read the schedule 'fast'"),
     "unknown optimizer": ("--optimizer sgd", "unknown optimizer 'sgd': choose one of adam, adamw, adamax"),
@@ -128,6 +149,28 @@ CONTENT = {
         "fails.py, line 1: ModuleNotFoundError: No module named 'no_such_module'",
     ),
     "no data on this machine": ("vae --data mnist --offline", "mnist is not on this machine"),
+    "no classes": ("counts --data digits", "the data has no field 'batch': it has x"),
+    "images for a table": (
+        "counts --data groups.npz",
+        "rows of shape (1, 4, 4) are no vectors: give a table",
+    ),
+    "classes that are none": ("counts --data halves.npz", "the field 'batch' holds no classes"),
+    "a table for codes": (
+        "vqvae --data flat.npy --batch-size 8",
+        "rows of shape (16,) are no images [C, H, W]",
+    ),
+    "images that four does not divide": (
+        "vqvae --data odd.npy --batch-size 8",
+        "images of 6 x 6: crop or pad them to multiples of 4",
+    ),
+    "a table for convolutions": (
+        "vae --model.network conv --data flat.npy --batch-size 8",
+        "rows of shape (16,) are no images [C, H, W]",
+    ),
+    "no field x": (
+        "vae --data nox.npz --batch-size 8",
+        "VAE needs data with a field 'x', or a given x_shape",
+    ),
     "resume of no run": ("--resume --out gone", "gone does not exist"),
 }
 
@@ -157,6 +200,20 @@ PROGRAMS = {
         "--model is recorded in the run and cannot change on --resume",
     ),
 }
+
+
+FIELDS = {
+    "linear_gaussian --model.sigma -1": "sigma=-1.0: a standard deviation is above 0",
+    "vqvae --model.sigma 0": "sigma=0.0: a standard deviation is above 0",
+    "vqvae --model.commitment -1": "commitment=-1.0: a penalty is not negative",
+    "counts --model.likelihood bernoulli": "likelihood=bernoulli: choose one of",
+    "hvae --model.hidden 8": "need one number for each layer",
+}
+
+
+@pytest.mark.parametrize("words", FIELDS)
+def test_impossible_fields_of_a_program_are_refused(here, words):
+    assert FIELDS[words] in refused(2, "train", *words.split(), "--data", "digits", "--max-steps", 1)
 
 
 @pytest.mark.parametrize("case", PROGRAMS)

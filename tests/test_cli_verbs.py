@@ -1,5 +1,6 @@
 """encode, decode, sample, reconstruct, log_prob, posterior, check and the tools."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -124,8 +125,8 @@ def test_log_prob(run):
     result = ok("log-prob", run, "--importance-samples", 7, "--rows", 9)
     found = arrays(run / "log_prob-test.npz")["log_prob"]
     assert found.shape == (9,) and result["k"] == 7
-    assert result["log_prob_nats"] == pytest.approx(found.mean())
-    assert result["log_prob_stderr"] == pytest.approx(found.std(ddof=1) / 3)
+    assert result["iw_nats"] == pytest.approx(found.mean()) and result["k"] == 7
+    assert result["iw_stderr"] == pytest.approx(found.std(ddof=1) / 3)
 
 
 @pytest.mark.parametrize("verb", ["encode", "decode", "sample", "reconstruct", "log_prob", "posterior"])
@@ -192,12 +193,17 @@ def test_a_program_with_covariates(folder):
         == "none"
     )
     assert "Not shown" not in Path("run/report.html").read_text()
-    assert ok("sample", "run", "-n", 100)["arrays"] == {"z": [100, 2], "x": [100, 5], "x_mean": [100, 5]}
+    drawn = {"z": [100, 2], "x": [100, 5], "x_mean": [100, 5], "batch": [100], "size": [100]}
+    assert ok("sample", "run", "-n", 100)["arrays"] == drawn
     np.savez("more.npz", batch=np.zeros(3, np.int64), size=np.ones(3, np.float32))
     given = ok("sample", "run", "-n", 3, "--covariates", "more.npz", "--out", "s.npz")
     assert given["picture"] is None and not Path("s.png").exists()
     assert ok("decode", "run", "--latents", "s.npz", "--covariates", "more.npz")["arrays"] == {"x": [3, 5]}
-    assert ok("reconstruct", "run")["arrays"] == {"x": [6, 5], "x_mean": [6, 5]}
+    assert ok("reconstruct", "run", "--out", "r.npz")["arrays"] == {"x": [6, 5], "x_mean": [6, 5]}
+    # Latents that were encoded decode with the covariates of their own rows.
+    assert ok("encode", "run", "--out", "z.npz")["binarize"] == "none"
+    ok("decode", "run", "--latents", "z.npz", "--out", "d.npz")
+    np.testing.assert_allclose(arrays("d.npz")["x"], arrays("r.npz")["x_mean"], rtol=1e-5)
 
 
 def test_plain_pyro(folder):
@@ -220,7 +226,7 @@ def test_plain_pyro(folder):
         == "plain"
     )
     assert ok("evaluate", "run", "--importance-samples", 3)["n"] == 180
-    assert ok("encode", "run")["arrays"] == {"z": [180, 2]}
+    assert ok("encode", "run")["arrays"] == {"z": [180, 2], "y": [180]}
     Path("plain.py").rename("elsewhere.py")
     assert "plain.py is gone: name the file with --model-file" in refused(1, "evaluate", "run")
     assert ok("evaluate", "run", "--model-file", "elsewhere.py")["n"] == 180
@@ -247,6 +253,48 @@ def test_copy_edit_check_train(folder):
     Path("my.py").write_text(text)
     assert ok("check", "my.py", "--data", "digits", "--model.z_dim", 2, "--model.hidden", 8)["ok"] is True
     assert ok("train", "my.py", *SMALL, "--max-steps", 1)["out"] == "runs/my-digits"
+
+
+MIXTURE = """z = ppl.sample("z", two_bumps(ppl, self.z_dim))"""
+TWO_BUMPS = """
+
+def two_bumps(ppl, dims):
+    means = ppl.array([[-1.0] * dims, [1.0] * dims])
+    parts = ppl.dist.Normal(means, 0.5).to_event(1)
+    return ppl.dist.MixtureSameFamily(ppl.dist.Categorical(logits=ppl.array([0.0, 0.0])), parts)
+"""
+
+
+def test_a_copy_with_a_mixture_as_prior_is_a_program_and_a_decoder_that_averages_is_caught(folder):
+    ok("copy", "vae", "my.py")
+    text, prior = Path("my.py").read_text(), 'z = ppl.sample("z", ppl.standard_normal(self.z_dim))'
+    assert prior in text
+    Path("my.py").write_text(text.replace(prior, MIXTURE) + TWO_BUMPS)
+    small = ("--model.z_dim", 2, "--model.hidden", 8)
+    assert ok("check", "my.py", "--data", "digits", *small)["ok"] is True
+    for backend in ("pyro", "numpyro"):
+        words = (*SMALL, "--max-steps", 30, "--backend", backend, "--out", backend)
+        assert ok("train", "my.py", "--data", "digits", *words)["steps"] == 30
+        assert ok("evaluate", backend, "--importance-samples", 5)["n"] == 180
+    Path("averaging.py").write_text(text.replace("net.decoder(z)", "net.decoder(z + z.mean(0))"))
+    found = cli("check", "averaging.py", "--data", "digits", *small)
+    assert found.code == 1
+    assert "rows" in [one["name"] for one in found.result["findings"] if one["status"] == "failed"]
+
+
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_five_thousand_samples_a_row_fit_in_two_gigabytes(folder, backend):
+    np.save("x.npy", np.random.default_rng(0).integers(0, 2, (60, 28, 28), dtype=np.uint8))
+    words = (*SMALL, "--data", "x.npy", "--max-steps", 1, "--batch-size", 8)
+    ok("train", "vae", *words, "--backend", backend, "--out", "run")
+    # All at once, the logits of six rows would take 19 KB x 5,000 x 6 x 4 passes = 380 MB a tensor.
+    script = (
+        "import resource, sys; from ppl_vae.cli import main; "
+        "main(['evaluate', 'run', '--split', 'train', '--importance-samples', '5000']); "
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(done.stdout.split()[-1]) < 2 * 2**20  # KiB
 
 
 def test_list_and_data():

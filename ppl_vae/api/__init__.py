@@ -53,6 +53,7 @@ def bind(
     if not isinstance(program, Program):
         raise UsageError(f"{program!r} is no declared Program: plain functions need no binding")
     check_backend(program, backend)
+    program.refuse_open()
     return backend_named(backend).bind(program, num_data=num_data, seed=seed, device=device)
 
 
@@ -133,4 +134,6 @@ def posterior(
     columns = {}
     with suppress(PplVaeError):  # a posterior needs no training data: these only lend the names of columns
         columns = run.data.coords if run.data is not None else {}
-    return to_tree(draws, coords=coords, dims=dims, columns=columns)
+    tree = to_tree(draws, coords=coords, dims=dims, columns=columns)
+    tree.attrs["binarize"] = run.config["data"]["binarize"]
+    return tree

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ppl_vae import data as data_sets
 from ppl_vae import gallery
-from ppl_vae.api import recorded
+from ppl_vae.api import board, recorded
 from ppl_vae.api.loaders import Loader, described, is_loader
 from ppl_vae.api.run import CONFIG, WEIGHTS, Run, make_bound
 from ppl_vae.api.signals import stop_request
@@ -184,8 +184,11 @@ def _fitted(program: Any, found: Data, loader: Loader | None) -> tuple[Data, Any
         return recorded.settle_binarize(program, found), program
     if loader is not None:
         # Shapes come from a first batch; the loader's own order is not touched by looking at it.
-        return replace(found, binarize="none"), program.adapted_to(loader.shapes(program))
-    return recorded.settle_binarize(program, found), program.adapted_to(found)
+        found, adapted = replace(found, binarize="none"), program.adapted_to(loader.shapes(program))
+    else:
+        found, adapted = recorded.settle_binarize(program, found), program.adapted_to(found)
+    adapted.refuse_open()
+    return found, adapted
 
 
 def _loop(run: Run, source: Any, objective: Any, options: Training) -> Loop:
@@ -201,7 +204,7 @@ def _loop(run: Run, source: Any, objective: Any, options: Training) -> Loop:
         num_data=found.num_rows("train") if in_memory else source.rows,
         dynamic=found.binarize == "dynamic",
     )
-    return Loop(engine, source, objective, options, emit=lambda *_: None)
+    return Loop(engine, source, objective, options, emit=lambda *_: None, levels=found.levels)
 
 
 def _folder(out: Path, config: dict[str, Any], program: Any, resume: bool) -> tuple[RunFolder, bool]:
@@ -242,7 +245,7 @@ def _trained(
         return _run_loop(run, loop, callbacks, progress)
     with folder.lock():
         if tensorboard:
-            callbacks.append(_tensorboard(folder.path / "tensorboard"))
+            callbacks.append(board.writer_to(folder.path / "tensorboard"))
         if resume:
             step = loop.resume(folder.read, folder.metrics()) if "position.json" in folder.names() else 0
             folder.write({CONFIG: write_config(run.config)})  # once the checkpoint is known to be whole
@@ -277,21 +280,3 @@ def _run_loop(run: Run, loop: Loop, callbacks: list[Callback], progress: bool | 
     run.history = loop.history
     run.stopped_by = stop.signal.name if stop.signal is not None and not loop.position.done else None
     return run
-
-
-def _tensorboard(path: Path) -> Callback:
-    try:
-        from tensorboard.summary import Writer
-    except ImportError:
-        raise UsageError("TensorBoard is not installed: pip install 'ppl-vae[tensorboard]'") from None
-    writer = Writer(str(path))
-
-    def write(event: str, state: Mapping[str, Any]) -> None:
-        row = state["row"]
-        for name, value in row.items():
-            if isinstance(value, float):
-                writer.add_scalar(f"{row['split']}/{name}", value, row["step"])
-        if event == "end":
-            writer.close()
-
-    return write

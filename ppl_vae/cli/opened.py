@@ -1,5 +1,6 @@
 """The run and the rows that a verb works on."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ppl_vae.cli.running import say
 from ppl_vae.data import Data
 from ppl_vae.data.files import read
 from ppl_vae.errors import UsageError
+from ppl_vae.options import SEEDS
 
 
 def run(options: Any) -> Run:
@@ -18,6 +20,8 @@ def run(options: Any) -> Run:
     if options.get("run") is None:
         raise UsageError("name the folder of a run, such as runs/first")
     at_least("--seed", options.seed, 0)
+    if options.seed >= SEEDS:
+        raise UsageError(f"--seed {options.seed}: give a number below {SEEDS}")
     return open_run(options.run, model_file=options.model_file, device=options.device)
 
 
@@ -86,13 +90,29 @@ def latents(run: Run, options: Any) -> dict[str, np.ndarray] | np.ndarray:
     }
 
 
+def beside(run: Run, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the fields of rows that the program takes beside its observations."""
+    if len(run.bound.fields) <= 1:
+        return {}
+    observed = run.reconstruct({name: values[:1] for name, values in rows.items()})
+    return {name: rows[name] for name in run.bound.fields if name in rows and name not in observed}
+
+
 def covariates(run: Run, options: Any, n: int) -> dict[str, np.ndarray]:
-    """Return n rows of the fields that the program takes beside its observations."""
+    """Return n rows of the fields that the program takes beside its observations: of --covariates, of the
+    file of latents, else of the training rows in turn.
+    """
     if options.covariates is not None:
         return read(Path(options.covariates))[0]
-    if len(run.bound.fields) <= 1 or run.data is None:
+    if len(run.bound.fields) <= 1:
         return {}
-    rows = run.data.rows("train")
-    observed = run.reconstruct({name: values[:1] for name, values in rows.items()})
-    names = [name for name in run.bound.fields if name in rows and name not in observed]
-    return {name: rows[name][np.arange(n) % len(rows[name])] for name in names}
+    if options.get("latents") is not None:
+        found = read(Path(options.latents))[0]
+        given = {name: values for name, values in found.items() if name in run.bound.fields}
+        given = {name: values for name, values in given.items() if f"{name}_mean" not in found}
+        if given:
+            return given
+    if run.data is None:
+        return {}
+    found = beside(run, run.data.rows("train"))
+    return {name: values[np.arange(n) % len(values)] for name, values in found.items()}

@@ -68,9 +68,7 @@ def arrays(
     originals: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Write a verb's arrays, and a PNG grid where they are images; return what to print."""
-    result = {
-        "program": run.name,
-        "backend": run.backend,
+    result = about(run) | {
         "n": count(found),
         "arrays": {name: list(values.shape) for name, values in found.items()},
     }
@@ -81,6 +79,11 @@ def arrays(
         image_grid(shown, COLUMNS).save(png, format="PNG")
         result["picture"] = write(where.picture, lambda file: file.write(png.getvalue()))
     return result
+
+
+def about(run: Run) -> dict[str, Any]:
+    """Return what every result tells of its run."""
+    return {"program": run.name, "backend": run.backend, "binarize": run.config["data"]["binarize"]}
 
 
 def count(rows: Mapping[str, np.ndarray] | np.ndarray) -> int:

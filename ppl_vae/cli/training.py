@@ -10,12 +10,14 @@ from typing import Any
 from ppl_vae import data as data_sets
 from ppl_vae import objectives
 from ppl_vae.api import Run, recorded, resume
-from ppl_vae.api.fitting import CHANGES
+from ppl_vae.api.fitting import CHANGES, COMPILE
+from ppl_vae.backends import NAMES
 from ppl_vae.cli.running import say
 from ppl_vae.data import Data
 from ppl_vae.errors import UsageError
 from ppl_vae.options import Training
 from ppl_vae.store import RunFolder
+from ppl_vae.training import VALIDATED
 
 _ASIDE = ("out", "resume", "model_file", "tensorboard", "progress", "data", "offline")
 
@@ -34,7 +36,13 @@ def check(options: Any) -> None:
     if not options.resume:
         program(options)
     Training(**settings(options))
-    objective(options)
+    chosen = objective(options)
+    if options.backend not in (None, *NAMES):
+        raise UsageError(f"unknown backend {options.backend!r}: choose one of {', '.join(NAMES)}")
+    if options.backend is not None:
+        recorded.make_objective(chosen, options.backend)
+    if options.compile not in COMPILE:
+        raise UsageError(f"compile={options.compile!r}: choose one of {', '.join(COMPILE)}")
 
 
 def program(options: Any) -> str:
@@ -127,11 +135,7 @@ def summary(run: Run) -> dict[str, Any]:
         "steps": run.steps,
     }
     row = validation(run)
-    found |= {
-        "elbo_nats": row.get("elbo_nats"),
-        "elbo_stderr": row.get("elbo_stderr"),
-        "elbo_split": "valid" if row else None,
-    }
+    found |= {name: row.get(name) for name in VALIDATED} | {"elbo_split": "valid" if row else None}
     found |= {"best_step": row.get("step"), "n": data["rows"].get("valid", 0)}
     return found | {"stopped_by": run.stopped_by, "out": None if path is None else str(path)}
 

@@ -6,6 +6,8 @@ import logging
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +48,15 @@ class Folder:
         if check:
             self.check(name, content)
         return content
+
+    @contextmanager
+    def damage_named(self, name: str) -> Iterator[None]:
+        """Say which file a reader stumbled over, and what to do about it."""
+        try:
+            yield
+        except DataError as error:
+            remedy = f"remove {self.path / name} and fetch {self.source.name} again"
+            raise DataError(f"{error}: it is damaged; {remedy}") from error
 
     def check(self, key: str, content: bytes):
         """Refuse content whose md5 is not the registered one."""

@@ -76,7 +76,8 @@ def read_cifar(folder, source):
 
 def read_frey(folder, source):
     """Frey faces: `all` with x uint8 `[1965, 1, 28, 20]`; the hash is that of the pixels."""
-    faces = readers.mat(folder.payload(source.files[0], check=False), "ff", source.files[0])
+    with folder.damage_named(source.files[0]):
+        faces = readers.mat(folder.payload(source.files[0], check=False), "ff", source.files[0])
     faces = np.ascontiguousarray(faces.T)
     folder.check("ff", faces.tobytes())
     return {"all": {"x": faces.reshape(-1, 1, 28, 20)}}
@@ -84,7 +85,9 @@ def read_frey(folder, source):
 
 def read_static(folder, source):
     """Larochelle's binarized MNIST: x of bits; the hash is that of the text form that he published."""
-    arrays, found = readers.npz(folder.payload(source.files[0], check=False), source.files[0]), {}
+    with folder.damage_named(source.files[0]):
+        arrays = readers.npz(folder.payload(source.files[0], check=False), source.files[0])
+    found = {}
     for split in ("train", "valid", "test"):
         bits = folder.array(arrays, f"{split}_data")
         folder.check(f"{split}_data", readers.bits_to_text(bits))

@@ -15,6 +15,7 @@ from safetensors.numpy import save as save_tensors
 from ppl_vae.backends.numpyro.bound import find_device
 from ppl_vae.backends.numpyro.evaluate import score
 from ppl_vae.backends.numpyro.objectives import Objective
+from ppl_vae.diagnostics.evidence import Scores
 from ppl_vae.errors import RunError
 from ppl_vae.options import Training
 from ppl_vae.training import Advance
@@ -211,12 +212,12 @@ class Engine:
         carry = self.carry
         return Kept(carry.params if carry.average is None else carry.average, carry.state)
 
-    def bounds(self) -> np.ndarray | None:
+    def scores(self) -> Scores | None:
         if self.valid is None:
             return None
         self._show(self._present())
         try:
-            return score(self.bound, self.valid, seed=self.options.seed).elbo
+            return score(self.bound, self.valid, seed=self.options.seed)
         finally:
             self._show(Kept(self.carry.params, self.carry.state))
 

@@ -16,6 +16,7 @@ from ppl_vae.backends.pyro.bound import find_device
 from ppl_vae.backends.pyro.denormals import flushed
 from ppl_vae.backends.pyro.evaluate import score
 from ppl_vae.backends.pyro.objectives import Objective
+from ppl_vae.diagnostics.evidence import Scores
 from ppl_vae.errors import ProgramError, RunError
 from ppl_vae.options import Training, stream
 from ppl_vae.training import Advance
@@ -191,12 +192,12 @@ class Engine:
             torch.manual_seed(stream(seed, "training"))
             self._get_rng()
 
-    def bounds(self) -> np.ndarray | None:
+    def scores(self) -> Scores | None:
         if self.valid is None:
             return None
         before = self._swap_in(self._averages())
         try:
-            return score(self.bound, self.valid, seed=self.options.seed).elbo
+            return score(self.bound, self.valid, seed=self.options.seed)
         finally:
             self._swap_in(before)
 

@@ -15,6 +15,9 @@ import numpy as np
 from flax import nnx
 from jax import Array, lax, random
 
+from ppl_vae.errors import UsageError
+from ppl_vae.shapes import as_shape
+
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,
     "tanh": jnp.tanh,
@@ -41,12 +44,12 @@ class Activation(nnx.Module):
 
 def activation(name: str) -> Activation:
     """Return the activation of a name."""
-    return Activation({name: name for name in ACTIVATIONS}[name])
+    if name not in ACTIVATIONS:
+        raise UsageError(f"unknown activation {name!r}: choose one of {', '.join(ACTIVATIONS)}")
+    return Activation(name)
 
 
-def as_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
-    """Return a size or a shape as a shape."""
-    return (shape,) if isinstance(shape, int) else tuple(shape)
+named_activation = activation  # layers have a parameter called `activation`
 
 
 def drawn(key: Array, shape: Sequence[int], draw: Callable[[Any, Sequence[int]], np.ndarray]) -> Array:
@@ -222,7 +225,7 @@ class MLP(nnx.Module):
         self.in_shape, self.out_shape = as_shape(in_shape), as_shape(out_shape)
         widths = (math.prod(self.in_shape), *as_shape(hidden), math.prod(self.out_shape))
         self.layers = nnx.List(Linear(a, b, rngs=rngs) for a, b in pairwise(widths))
-        self.act = ACTIVATIONS[activation]
+        self.act = named_activation(activation)
 
     def __call__(self, x: Array) -> Array:
         lead = x.shape[: x.ndim - len(self.in_shape)]

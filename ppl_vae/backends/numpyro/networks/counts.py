@@ -7,13 +7,14 @@ from jax import Array
 
 from ppl_vae.backends.numpyro.networks.basic import MLP
 from ppl_vae.backends.numpyro.networks.heads import NormalHead, NormalParameters
+from ppl_vae.shapes import vector_shape
 
 
 class CountEncoder(nnx.Module):
     """log(1 + counts) [..., x_dim] and the batch [...] to a diagonal normal over [..., z_dim]."""
 
-    def __init__(self, x_dim: int, num_batches: int, hidden, z_dim: int, *, rngs: nnx.Rngs):
-        self.num_batches = num_batches
+    def __init__(self, x_shape, num_batches: int, hidden, z_dim: int, *, rngs: nnx.Rngs):
+        (x_dim,), self.num_batches = vector_shape(x_shape), num_batches
         self.head = NormalHead(x_dim + num_batches, hidden, z_dim, rngs=rngs)
 
     def __call__(self, x: Array, batch: Array) -> NormalParameters:
@@ -27,8 +28,8 @@ class CountMean(nnx.Module):
     The effect has shape [..., num_batches, x_dim]. Without a batch the first is meant, without a size 1.
     """
 
-    def __init__(self, z_dim: int, hidden, x_dim: int, *, rngs: nnx.Rngs):
-        self.body = MLP(z_dim, hidden, x_dim, rngs=rngs)
+    def __init__(self, z_dim: int, hidden, x_shape, *, rngs: nnx.Rngs):
+        self.body = MLP(z_dim, hidden, x_shape, rngs=rngs)
 
     def __call__(self, z: Array, effect: Array, batch: Array | None = None, size: Array | None = None):
         if batch is None:

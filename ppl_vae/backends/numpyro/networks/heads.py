@@ -9,9 +9,10 @@ from flax import nnx
 from jax import Array
 
 from ppl_vae import likelihoods
-from ppl_vae.backends.numpyro.networks.basic import MLP, Linear, as_shape, constant
+from ppl_vae.backends.numpyro.networks.basic import MLP, Linear, constant
 from ppl_vae.backends.numpyro.networks.convolutional import ConvDown, ConvUp
 from ppl_vae.errors import UsageError
+from ppl_vae.shapes import as_shape
 
 SCALE_FLOOR = 1e-4
 DOWN = {"mlp": MLP, "conv": ConvDown}

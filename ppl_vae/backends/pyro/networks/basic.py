@@ -7,6 +7,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from ppl_vae.errors import UsageError
+from ppl_vae.shapes import as_shape
+
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "tanh": nn.Tanh,
@@ -23,12 +26,12 @@ Embedding = nn.Embedding
 
 def activation(name: str) -> nn.Module:
     """Return the activation of a name."""
+    if name not in ACTIVATIONS:
+        raise UsageError(f"unknown activation {name!r}: choose one of {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]()
 
 
-def as_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
-    """Return a size or a shape as a shape."""
-    return (shape,) if isinstance(shape, int) else tuple(shape)
+named_activation = activation  # layers have a parameter called `activation`
 
 
 class _LeadingAxes(nn.Module):
@@ -143,7 +146,7 @@ class MLP(nn.Module):
         self.in_shape, self.out_shape = as_shape(in_shape), as_shape(out_shape)
         widths = (math.prod(self.in_shape), *as_shape(hidden), math.prod(self.out_shape))
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
-        self.act = ACTIVATIONS[activation]()
+        self.act = named_activation(activation)
 
     def forward(self, x: Tensor) -> Tensor:
         lead = x.shape[: x.ndim - len(self.in_shape)]

@@ -7,14 +7,8 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ppl_vae.backends.pyro.networks.basic import ACTIVATIONS, Conv2d, ConvTranspose2d, Linear, as_shape
-
-
-def halved(size: int, times: int) -> int:
-    """Return a size after `times` convolutions of stride 2 (rounded up)."""
-    for _ in range(times):
-        size = (size + 1) // 2
-    return size
+from ppl_vae.backends.pyro.networks.basic import Conv2d, ConvTranspose2d, Linear, named_activation
+from ppl_vae.shapes import as_shape, halved, image_shape
 
 
 class ResidualBlock(nn.Module):
@@ -22,7 +16,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, hidden: int, activation: str = "relu"):
         super().__init__()
-        self.act = ACTIVATIONS[activation]()
+        self.act = named_activation(activation)
         self.conv3, self.conv1 = Conv2d(channels, hidden, 3, padding=1), Conv2d(hidden, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -34,14 +28,14 @@ class ConvDown(nn.Module):
 
     def __init__(self, in_shape, hidden, out_shape, activation: str = "relu"):
         super().__init__()
-        channels, height, width = in_shape
+        channels, height, width = image_shape(in_shape)
         first, last = as_shape(hidden)[0], as_shape(hidden)[-1]
         self.out_shape = as_shape(out_shape)
         self.conv1 = Conv2d(channels, max(1, first // 8), 3, stride=2, padding=1)
         self.conv2 = Conv2d(max(1, first // 8), max(1, first // 4), 3, stride=2, padding=1)
         self.dense = Linear(max(1, first // 4) * halved(height, 2) * halved(width, 2), last)
         self.out = Linear(last, math.prod(self.out_shape))
-        self.act = ACTIVATIONS[activation]()
+        self.act = named_activation(activation)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.act(self.conv2(self.act(self.conv1(x))))
@@ -57,14 +51,14 @@ class ConvUp(nn.Module):
     def __init__(self, in_shape, hidden, out_shape, activation: str = "relu"):
         super().__init__()
         (self.inputs,) = as_shape(in_shape)
-        channels, self.height, self.width = out_shape
+        channels, self.height, self.width = image_shape(out_shape)
         first, last = as_shape(hidden)[0], as_shape(hidden)[-1]
         self.start = (max(1, first // 4), halved(self.height, 2), halved(self.width, 2))
         self.dense = Linear(self.inputs, last)
         self.spread = Linear(last, self.start[0] * self.start[1] * self.start[2])
         self.up1 = ConvTranspose2d(self.start[0], max(1, first // 8), 4, stride=2, padding=1)
         self.up2 = ConvTranspose2d(max(1, first // 8), channels, 4, stride=2, padding=1)
-        self.act = ACTIVATIONS[activation]()
+        self.act = named_activation(activation)
 
     def forward(self, z: Tensor) -> Tensor:
         h = self.act(self.spread(self.act(self.dense(z)))).reshape(*z.shape[:-1], *self.start)
@@ -79,7 +73,7 @@ class ConvGrid(nn.Module):
 
     def __init__(self, in_shape, hidden: int, code_dim: int, residual_hidden: int = 32, blocks: int = 2):
         super().__init__()
-        channels = in_shape[0]
+        channels, _, _ = image_shape(in_shape)
         self.down1 = Conv2d(channels, hidden // 2, 4, stride=2, padding=1)
         self.down2 = Conv2d(hidden // 2, hidden, 4, stride=2, padding=1)
         self.conv = Conv2d(hidden, hidden, 3, padding=1)
@@ -98,10 +92,11 @@ class GridConv(nn.Module):
 
     def __init__(self, code_dim: int, hidden: int, out_shape, residual_hidden: int = 32, blocks: int = 2):
         super().__init__()
+        channels, _, _ = image_shape(out_shape, multiple=4)
         self.conv = Conv2d(code_dim, hidden, 3, padding=1)
         self.blocks = nn.ModuleList(ResidualBlock(hidden, residual_hidden) for _ in range(blocks))
         self.up1 = ConvTranspose2d(hidden, hidden // 2, 4, stride=2, padding=1)
-        self.up2 = ConvTranspose2d(hidden // 2, out_shape[0], 4, stride=2, padding=1)
+        self.up2 = ConvTranspose2d(hidden // 2, channels, 4, stride=2, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
         h = self.conv(z.movedim(-1, -3))

@@ -6,14 +6,15 @@ from torch import Tensor, nn
 
 from ppl_vae.backends.pyro.networks.basic import MLP
 from ppl_vae.backends.pyro.networks.heads import NormalHead, NormalParameters
+from ppl_vae.shapes import vector_shape
 
 
 class CountEncoder(nn.Module):
     """log(1 + counts) [..., x_dim] and the batch [...] to a diagonal normal over [..., z_dim]."""
 
-    def __init__(self, x_dim: int, num_batches: int, hidden, z_dim: int):
+    def __init__(self, x_shape, num_batches: int, hidden, z_dim: int):
         super().__init__()
-        self.num_batches = num_batches
+        (x_dim,), self.num_batches = vector_shape(x_shape), num_batches
         self.head = NormalHead(x_dim + num_batches, hidden, z_dim)
 
     def forward(self, x: Tensor, batch: Tensor) -> NormalParameters:
@@ -28,9 +29,9 @@ class CountMean(nn.Module):
     factor 1.
     """
 
-    def __init__(self, z_dim: int, hidden, x_dim: int):
+    def __init__(self, z_dim: int, hidden, x_shape):
         super().__init__()
-        self.body = MLP(z_dim, hidden, x_dim)
+        self.body = MLP(z_dim, hidden, x_shape)
 
     def forward(
         self, z: Tensor, effect: Tensor, batch: Tensor | None = None, size: Tensor | None = None

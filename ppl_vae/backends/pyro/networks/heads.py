@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ppl_vae import likelihoods
-from ppl_vae.backends.pyro.networks.basic import MLP, as_shape
+from ppl_vae.backends.pyro.networks.basic import MLP
 from ppl_vae.backends.pyro.networks.convolutional import ConvDown, ConvUp
 from ppl_vae.errors import UsageError
+from ppl_vae.shapes import as_shape
 
 SCALE_FLOOR = 1e-4
 DOWN = {"mlp": MLP, "conv": ConvDown}

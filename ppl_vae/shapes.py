@@ -1,0 +1,54 @@
+"""Shapes of the arrays that networks are made for, the same on every backend."""
+
+from collections.abc import Sequence
+
+from ppl_vae.errors import DataError
+
+
+def as_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
+    """Return a size or a shape as a shape."""
+    return (shape,) if isinstance(shape, int) else tuple(shape)
+
+
+def vector_shape(shape: int | Sequence[int]) -> tuple[int]:
+    """Return (D,); refuses rows that are no vectors.
+
+    Raises
+    ------
+    DataError
+    """
+    found = as_shape(shape)
+    if len(found) != 1:
+        raise DataError(f"rows of shape {found} are no vectors: give a table")
+    return found
+
+
+def image_shape(shape: int | Sequence[int], multiple: int = 1) -> tuple[int, int, int]:
+    """Return (C, H, W); refuses what a convolutional network cannot take.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of one row of the data.
+    multiple : int
+        What height and width must be divisible by.
+
+    Raises
+    ------
+    DataError
+    """
+    found = as_shape(shape)
+    if len(found) != 3:
+        raise DataError(
+            f"rows of shape {found} are no images [C, H, W]: give images, or choose other networks"
+        )
+    if any(size % multiple for size in found[1:]):
+        raise DataError(f"images of {found[1]} x {found[2]}: crop or pad them to multiples of {multiple}")
+    return found
+
+
+def halved(size: int, times: int) -> int:
+    """Return a size after `times` convolutions of stride 2 (rounded up)."""
+    for _ in range(times):
+        size = (size + 1) // 2
+    return size
