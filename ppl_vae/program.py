@@ -243,8 +243,9 @@ def arguments(program: PlainProgram, fields: tuple[str, ...]) -> Arguments:
         elif optional:
             skipped = True
         else:
+            listed = ", ".join(fields)
             raise ProgramError(
-                f"{program.name}: the model needs {parameter.name!r}: the data has {', '.join(fields)}"
+                f"{program.name}: the model needs {parameter.name!r}: the data has the fields {listed}"
             )
     try:
         inspect.signature(program.guide).bind(*positional, **dict.fromkeys(named))

@@ -151,7 +151,7 @@ CONTENT = {
     "no data on this machine": ("vae --data mnist --offline", "mnist is not on this machine"),
     "no classes": ("counts --data digits", "the data has no field 'batch': it has x"),
     "images for a table": (
-        "counts --data groups.npz",
+        "counts --data groups.npz --batch-size 8",
         "rows of shape (1, 4, 4) are no vectors: give a table",
     ),
     "classes that are none": ("counts --data halves.npz", "the field 'batch' holds no classes"),

@@ -135,5 +135,5 @@ def posterior(
     with suppress(PplVaeError):  # a posterior needs no training data: these only lend the names of columns
         columns = run.data.coords if run.data is not None else {}
     tree = to_tree(draws, coords=coords, dims=dims, columns=columns)
-    tree.attrs["binarize"] = run.config["data"]["binarize"]
+    tree.attrs["binarize"] = run.config.get("data", {}).get("binarize", "none")
     return tree
