@@ -89,8 +89,7 @@ USAGE = {
     ),
     "negative weight": ("--beta -1", "beta=-1.0: the weight of the KL cannot be negative"),
     "long warm-up": ("--warm-up 1000", "the warm-up of 1000 steps is longer than the run of 1 steps"),
-    "compile": ("--compile on", "--compile on is not there yet: choose auto or off"),
-    "unknown compile": ("--compile yes", "compile='yes': choose one of auto, off"),
+    "unknown compile": ("--compile yes", "compile='yes': choose one of auto, on, off"),
     "large batch": ("--batch-size 5000", "batch size 5000 is larger than the data (1437 rows)"),
     "unknown data": ("--data mnits", "unknown data 'mnits'"),
     "unknown binarization": (

@@ -26,7 +26,7 @@ from ppl_vae.store import RunFolder, read_config, write_config
 from ppl_vae.training import Loop, Position, Rows
 
 Callback = Callable[[str, Mapping[str, Any]], None]
-COMPILE = ("auto", "off")
+COMPILE = ("auto", "on", "off")
 # What may change when a run goes on: how long it takes and where it runs, not what it computes.
 CHANGES = ("epochs", "max_steps", "patience", "checkpoint_every", "device")
 
@@ -68,7 +68,7 @@ def fit(
     tensorboard : bool
         Also write TensorBoard logs into the run folder.
     compile : str
-        auto or off.
+        on: Pyro's step becomes one compiled graph, which takes seconds to minutes to make; off or auto: not.
     **training
         The fields of `ppl_vae.options.Training`: epochs, max_steps, batch_size, lr, seed, device, precision
         ...
@@ -203,6 +203,7 @@ def _loop(run: Run, source: Any, objective: Any, options: Training) -> Loop:
         valid=found.rows("valid") if in_memory and found.num_rows("valid") else None,
         num_data=found.num_rows("train") if in_memory else source.rows,
         dynamic=found.binarize == "dynamic",
+        compile=run.config["compile"] == "on",
     )
     return Loop(engine, source, objective, options, emit=lambda *_: None, levels=found.levels)
 

@@ -124,7 +124,12 @@ def objective(parser: ArgumentParser) -> None:
     group.add_argument(
         "--backend", type=str | None, default=None, help="pyro or numpyro; by default the program's first"
     )
-    group.add_argument("--compile", type=str, default="auto", help="auto or off")
+    group.add_argument(
+        "--compile",
+        type=str,
+        default="auto",
+        help="on: Pyro's step as one compiled graph, made before the first step; off or auto: not",
+    )
 
 
 def run_folder(parser: ArgumentParser) -> None:

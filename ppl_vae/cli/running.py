@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import json
+import logging
 import math
 import os
 import signal
@@ -46,6 +47,7 @@ def run(
         from ppl_vae.cli import parsing
 
         options = parsing.parse(parser, words)
+        _log()
         # Whatever a library or a model file prints must not end up behind the result.
         with contextlib.redirect_stdout(sys.stderr):
             result = main(options)
@@ -106,6 +108,20 @@ def _sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+class _Log(logging.Handler):
+    """What the library logs, told as everything else."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage())
+
+
+def _log() -> None:
+    logger = logging.getLogger("ppl_vae")
+    if not any(isinstance(handler, _Log) for handler in logger.handlers):
+        logger.addHandler(_Log())
+        logger.setLevel(logging.INFO)
 
 
 def say(text: str) -> None:

@@ -29,8 +29,6 @@ def check(options: Any) -> None:
     ------
     UsageError
     """
-    if options.compile == "on":
-        raise UsageError("--compile on is not there yet: choose auto or off")
     if options.resume and options.out is None:
         raise UsageError("--resume needs the run folder: --out DIR")
     if not options.resume:

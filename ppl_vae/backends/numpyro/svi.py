@@ -71,6 +71,8 @@ class Engine:
         Rows of the training set.
     dynamic : bool
         Draw new bits of `x` at every step.
+    compile : bool
+        For Pyro: here every step is compiled.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Engine:
         valid: Mapping[str, np.ndarray] | None = None,
         num_data: int,
         dynamic: bool = False,
+        compile: bool = True,
     ):
         self.options, self.valid, self.dynamic = options, valid, dynamic
         self.device = find_device(options.device)

@@ -13,9 +13,10 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from ppl_vae.backends.pyro.bound import find_device
+from ppl_vae.backends.pyro.capture import compiled
 from ppl_vae.backends.pyro.denormals import flushed
 from ppl_vae.backends.pyro.evaluate import score
-from ppl_vae.backends.pyro.objectives import Objective
+from ppl_vae.backends.pyro.objectives import Objective, rows_of
 from ppl_vae.diagnostics.evidence import Scores
 from ppl_vae.errors import ProgramError, RunError
 from ppl_vae.options import Training, stream
@@ -56,6 +57,8 @@ class Engine:
         Rows of the training set.
     dynamic : bool
         Draw new bits of `x` at every step.
+    compile : bool
+        Capture and compile the step.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Engine:
         valid=None,
         num_data: int,
         dynamic: bool = False,
+        compile: bool = False,
     ):
         self.fabric, self.options, self.bound, self.valid, self.dynamic = (
             make_fabric(options.device),
@@ -76,8 +80,8 @@ class Engine:
             valid,
             dynamic,
         )
-        self.device = self.fabric.device
-        bound.num_data = num_data
+        self.device, self.compile = self.fabric.device, compile
+        bound.num_data = self.num_data = num_data
         self.autocast = torch.bfloat16 if options.precision == "bf16-mixed" else None
         self.loss = Objective(bound, objective, num_data).to(self.device)
         self.data = (
@@ -114,9 +118,17 @@ class Engine:
         if self.parameters:
             optimizer = make_optimizer(self.parameters, self.options)
             self.module, self.optimizer = self.fabric.setup(self.loss, optimizer, move_to_device=False)
+        if self.compile:
+            self.module = self._compiled(batch)
         self._ready = True
         if self._pending is not None:
             self._apply(self._pending)
+
+    def _compiled(self, batch: dict[str, Tensor]) -> nn.Module:
+        rows = rows_of(batch) if self.data is None else min(self.options.batch_size, self.num_data)
+        self.bound.train()
+        self.bound.autocast = self.autocast
+        return compiled(self.loss, batch, torch.ones((), device=self.device), rows)
 
     def _cuda(self) -> list[torch.device]:
         return [self.device] if self.device.type == "cuda" else []

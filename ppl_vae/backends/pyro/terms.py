@@ -84,7 +84,8 @@ def log_prob(site: Mapping[str, Any]) -> Tensor:
 def subsampled(site: Mapping[str, Any]) -> float:
     """Return by how much the plates of a site scale it up from the rows at hand to all rows."""
     frames = [frame for frame in site["cond_indep_stack"] if frame.vectorized and frame.full_size]
-    return math.prod(frame.full_size / frame.size for frame in frames)
+    # Equal sizes are left out, not divided: in a captured graph they are one symbol.
+    return math.prod(frame.full_size / frame.size for frame in frames if frame.full_size != frame.size)
 
 
 def _scale(site: Mapping[str, Any]) -> Any:
