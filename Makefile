@@ -1,5 +1,6 @@
 # make demo   train a VAE on real images and look at its report        make test   run all tests
 # make lint   ruff, as the pre-commit hooks run it                     make clean  remove .venv and runs/demo
+# make bench  time training steps beside those of peers
 #
 # PYTHON=python3.12 make test   takes another interpreter
 # PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"   takes torch's CPU build from PyTorch's own index
@@ -12,7 +13,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS) -c constraints/cpu.txt
 DEMO := runs/demo
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test lint bench clean
 
 install: $(STAMP)
 
@@ -39,6 +40,10 @@ test: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# On an idle machine: two busy processes on two cores slow each other down many times.
+bench: $(STAMP)
+	$(BIN)/python benchmarks/steps.py --out benchmarks/results/steps.json
 
 clean:
 	rm -rf $(VENV) $(DEMO)
