@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ppl_vae import Run, bind, load, posterior
+from ppl_vae import Run, bind, evaluate, fit, load, posterior
 from ppl_vae.errors import DataError
 from ppl_vae.program import PlainProgram
 
@@ -78,3 +78,43 @@ def test_predictions_are_left_out_on_request(counts):
         "sample_stats",
     }
     assert "prior_predictive" in posterior(counts, rows, num_samples=2).children
+
+
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_columns_of_a_table_are_taken_by_name(backend):
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame(np.random.default_rng(0).normal(size=(60, 3)), columns=["a", "b", "c"])
+    trained = fit(load("linear_gaussian"), table, max_steps=2, batch_size=8, backend=backend)
+    held = table[:20] + 1
+    expected = evaluate(trained, data=held)
+    assert expected["n"] == 20
+    assert evaluate(trained, data=held[["c", "a", "b"]])["elbo_nats"] == expected["elbo_nats"]
+    np.testing.assert_array_equal(trained.encode(held[["b", "c", "a"]])["z"], trained.encode(held)["z"])
+    for renamed in (held.rename(columns={"a": "other"}), held.assign(d=1.0), held[["a", "b"]]):
+        for call in (lambda x=renamed: evaluate(trained, data=x), lambda x=renamed: trained.encode(x)):
+            with pytest.raises(DataError, match="the run was trained on a, b, c"):
+                call()
+
+
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_within_unscaled_a_row_counts_once(backend):
+    trained = fit(load("linear_gaussian"), np.zeros((60, 3), "f"), max_steps=1, batch_size=8, backend=backend)
+    x = np.ones((4, 3), "f")
+
+    def density():
+        if backend == "pyro":
+            import pyro
+            import torch
+
+            latent = {"z": torch.zeros(4, 2)}
+            model = pyro.poutine.condition(trained.bound.model, latent)
+            return float(pyro.poutine.trace(model).get_trace(torch.from_numpy(x)).log_prob_sum().detach())
+        from numpyro.infer.util import log_density
+
+        return float(
+            log_density(trained.bound.model, (x,), {}, trained.bound.params | {"z": np.zeros((4, 2), "f")})[0]
+        )
+
+    with trained.bound.unscaled():
+        once = density()
+    assert density() == pytest.approx(once * 48 / 4, rel=1e-5)  # 48 of the 60 rows are for training

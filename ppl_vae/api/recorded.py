@@ -2,7 +2,7 @@
 
 import inspect
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from numbers import Real
@@ -14,7 +14,7 @@ from ppl_vae import gallery, objectives
 from ppl_vae.backends import NAMES
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.data import Data
-from ppl_vae.errors import RunError, UsageError
+from ppl_vae.errors import DataError, RunError, UsageError
 from ppl_vae.options import Training
 from ppl_vae.program import PlainProgram, Program
 
@@ -37,7 +37,7 @@ def configuration(
         "program": gallery.source_of(program).record(),
         "model": asdict(program) if isinstance(program, Program) else {},
         "backend": backend,
-        "data": data.describe() | {"options": data.options},
+        "data": data.describe() | {"options": data.options, "columns": data.coords.get("x")},
         "objective": objective_text(objective),
         "training": asdict(training) | {"lr": _text(training.lr)},
         "compile": compile,
@@ -158,11 +158,44 @@ def other_data(config: Mapping[str, Any], make: Callable[..., Data]) -> Data:
     make : callable
         Returns the data; takes `valid` and `test`, the rows to hold out.
     """
+    made, columns = make, config["data"].get("columns")
+
+    def make(**held: int) -> Data:
+        return in_order(made(**held), columns)
+
     found = make()
     if found.sha256 != config["data"]["sha256"] and found.split_rule.startswith("random"):
         found = make(valid=0, test=0)
         found = replace(found, splits={"test": found.splits["train"]}, split_rule="all rows")
     return with_binarize(found, config["data"]["binarize"])
+
+
+def in_order(data: Data, columns: Sequence[str] | None) -> Data:
+    """Return a table with its columns in the order of another, where both have names.
+
+    Raises
+    ------
+    DataError
+        Where the names are others.
+    """
+    names = data.coords.get("x")
+    if not columns or not names or list(names) == list(columns):
+        return data
+    place = [names.index(name) for name in common_columns(names, columns)]
+    splits = {split: rows | {"x": rows["x"][:, place]} for split, rows in data.splits.items()}
+    return replace(data, splits=splits, coords=data.coords | {"x": list(columns)})
+
+
+def common_columns(names: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """Return the columns that a run was trained on; refuses a table that has others."""
+    missing = [name for name in columns if name not in names]
+    unknown = [name for name in names if name not in columns]
+    if missing or unknown:
+        listed = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has {', '.join(unknown)}"] * bool(
+            unknown
+        )
+        raise DataError(f"the table {' and '.join(listed)}: the run was trained on {', '.join(columns)}")
+    return list(columns)
 
 
 def with_binarize(data: Data, binarize: str) -> Data:

@@ -94,6 +94,10 @@ class Run:
         return backend_named(self.backend)
 
     def _rows(self, x: Any) -> dict[str, np.ndarray]:
+        columns = self.config.get("data", {}).get("columns")
+        if columns and hasattr(x, "columns"):
+            x = x.rename(columns=str)
+            x = x[recorded.common_columns(list(x.columns), columns)]
         return checked_rows(self.bound, x)
 
     def encode(self, x: Any, *, draw: bool = False, seed: int = 0) -> dict[str, np.ndarray]:

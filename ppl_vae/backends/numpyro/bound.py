@@ -59,7 +59,8 @@ class Bound:
     params : dict
         Parameters by NumPyro's site names, as `SVI.get_params` returns them. Set it to use others.
     num_data : int or None
-        Rows of the whole data set; weights a batch against global latents under stock ELBOs.
+        Rows of the whole data set: `model` and `guide` scale a batch up to them, as stock ELBOs want it.
+        Within `unscaled()` each row counts once, as NUTS and other samplers want it.
     autocast : dtype or None
         Precision of the products within networks; probabilities stay in single precision.
     training : bool

@@ -78,7 +78,8 @@ class Bound(nn.Module):
     fields : tuple of str
         The data fields that the program declares.
     num_data : int or None
-        Rows of the whole data set; weights a batch against global latents under stock ELBOs.
+        Rows of the whole data set: `model` and `guide` scale a batch up to them, as stock ELBOs want it.
+        Within `unscaled()` each row counts once, as NUTS and other samplers want it.
     """
 
     backend = "pyro"

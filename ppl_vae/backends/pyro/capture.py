@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.backends.pyro.objectives import Loss, Objective, rows_of
+from ppl_vae.backends.pyro.plain import PlainBound
 
 LOG = logging.getLogger(__name__)
 ROWS = torch.export.Dim("rows", min=2, max=2**31)
@@ -128,6 +129,8 @@ def compiled(loss: Objective, batch: Mapping[str, Tensor], weight: Tensor, rows:
     """
     started = time.perf_counter()
     try:
+        if isinstance(loss.bound, PlainBound):
+            raise NotCaptured("its parameters lie outside, only a declared Program can be one graph")
         example = {name: _resized(value, rows) for name, value in batch.items()}
         graph = capture(loss, example, weight)
         module = Compiled(loss, graph, rows)
