@@ -164,8 +164,8 @@ def run_folder(parser: ArgumentParser) -> None:
 def _told(doc: str) -> dict[str, str]:
     """Return a numpydoc list of attributes by name."""
     found = {}
-    for names, text in re.findall(r"^    (\w[\w, ]*) : [^\n]*\n        ([^\n]+)", doc, re.M):
-        found |= dict.fromkeys(names.split(", "), text.rstrip("."))
+    for names, text in re.findall(r"^    (\w[\w, ]*) : [^\n]*((?:\n        [^\n]+)+)", doc, re.M):
+        found |= dict.fromkeys(names.split(", "), " ".join(text.split()).rstrip("."))
     return found
 
 
