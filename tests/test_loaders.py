@@ -63,6 +63,7 @@ def test_rows_of_a_loader_are_taken_as_they_are_also_for_evaluation(backend):
     assert run.program.x_shape == (4, 4)
     loaded, given = evaluate(run, data=batches), evaluate(run, data=X[:, 0])
     assert loaded["n"] == 30 and loaded["elbo_nats"] == given["elbo_nats"]
+    assert evaluate(run, data=X[:, 0], rows=7)["n"] == evaluate(run, data=batches, rows=7)["n"] == 7
 
 
 def chain(library):

@@ -41,7 +41,7 @@ def evaluate(
         which keep theirs) and a loader are evaluated whole. After training on a loader, rows are taken as
         they are.
     rows : int, optional
-        Only the first rows of the split; a loader is not cut.
+        Only the first rows of the split; the loader of a plain program is not cut.
     seed : int
         Of the guide's draws; the bits of binarized data belong to the protocol and never change.
 
@@ -55,20 +55,18 @@ def evaluate(
         if value is not None and not (isinstance(value, int) and value >= 1):
             raise UsageError(f"{name}={value}: give at least 1")
     if run.config["data"]["name"] == LOADER and not isinstance(data, Data):
-        taken, facts, levels = (
-            _as_given(run, data),
-            {"split": "all", "data": LOADER, "binarize": "none"},
-            None,
-        )
+        taken, levels = _as_given(run, data), None
+        facts = {"split": "all", "data": LOADER, "binarize": "none"}
     else:
         chosen = _chosen(run, data)
         if not chosen.num_rows(split):
             raise UsageError(
                 f"{chosen.name} has no rows in the split {split!r}: it has {', '.join(chosen.splits)}"
             )
-        taken = {name: values[:rows] for name, values in chosen.rows(split).items()}
-        levels = chosen.levels
+        taken, levels = chosen.rows(split), chosen.levels
         facts = {"split": split, "data": chosen.name, "binarize": chosen.binarize}
+    if isinstance(taken, Mapping):
+        taken = {name: values[:rows] for name, values in taken.items()}
     # A row may not depend on the seed of the draws through its bits: these belong to the protocol.
     scores = run.score(taken, importance_samples, seed=seed)
     result = summary(scores, levels) | facts | _reconstructed(run, taken)
