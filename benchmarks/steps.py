@@ -58,7 +58,7 @@ def declared(work: Workload, x: np.ndarray, compile: bool) -> Steps:
     program = load("vae", x_shape=DIMS, hidden=work.hidden, z_dim=work.z_dim)
     options = Training(batch_size=work.batch, precision=work.precision, device="cpu")
     bound = bind(program, num_data=ROWS)
-    engine = Engine(bound, ELBO(), options, train={"x": x}, num_data=ROWS, compile=compile)
+    engine = Engine(bound, ELBO(), options, train={"x": x}, num_data=ROWS, compile="on" if compile else "off")
     rows, rates, weights = chosen_rows(work), np.full(STEPS, 1e-3), np.ones(STEPS)
     return lambda: engine.advance(rows, rates, weights, lambda: False)
 
@@ -98,7 +98,7 @@ def measured(work: Workload, rounds: int) -> dict[str, dict[str, float]]:
     """Return milliseconds a step of every contender, and the ratio of the compiled program to it."""
     x = (np.random.default_rng(1).random((ROWS, *DIMS)) < 0.2).astype(np.float32)
     contenders = {
-        "declared, compiled": declared(work, x, compile=True),
+        "declared, compiled": declared(work, x, compile="on"),
         "declared": declared(work, x, compile=False),
         "by hand": by_hand(work, x, False, "32"),
         "by hand, compiled": by_hand(work, x, True, work.precision),

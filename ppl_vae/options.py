@@ -30,6 +30,8 @@ class Training:
         Length of the run; the shorter one counts. Neither: 10 epochs.
     batch_size : int
         Rows a step; the odd last batch of an epoch is kept.
+    accumulate : int
+        Parts that a batch is computed in, one after the other, to need less memory.
     optimizer : str
         adam, adamw or adamax.
     lr : float, str or schedule
@@ -64,6 +66,7 @@ class Training:
     epochs: int | None = None
     max_steps: int | None = None
     batch_size: int = 128
+    accumulate: int = 1
     optimizer: str = "adam"
     lr: Any = 1e-3
     weight_decay: float = 0.0
@@ -82,7 +85,15 @@ class Training:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
-        for name in ("epochs", "max_steps", "batch_size", "valid_every", "patience", "log_every"):
+        for name in (
+            "epochs",
+            "max_steps",
+            "batch_size",
+            "accumulate",
+            "valid_every",
+            "patience",
+            "log_every",
+        ):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise UsageError(f"{name}={value!r}: give a whole number of at least 1")

@@ -8,7 +8,8 @@ from test_training import example
 
 from ppl_vae import ELBO, bind, evaluate, fit, load
 from ppl_vae.api import resume
-from ppl_vae.backends.pyro.capture import Compiled, NotCaptured, capture
+from ppl_vae.backends.pyro.capture import NotCaptured, capture
+from ppl_vae.backends.pyro.compiling import Compiled
 from ppl_vae.backends.pyro.objectives import Objective
 from ppl_vae.backends.pyro.plain import PlainBound
 from ppl_vae.objectives import parse
@@ -62,38 +63,55 @@ def test_a_captured_step_is_the_eager_one_at_every_batch_size(name, text):
         pytest.skip("refused: counts has global latents")
     loss, batch = objective(name, text)
     before, noise = {n: v.clone() for n, v in loss.state_dict().items()}, torch.get_rng_state()
-    graph = capture(loss, batch, torch.tensor(0.3))
+    graph = capture(loss, loss.bound, batch, torch.tensor(0.3))
     assert torch.equal(torch.get_rng_state(), noise)
     assert all(torch.equal(value, before[n]) for n, value in loss.state_dict().items())
     # In the same order of operations: equal but for the rounding of sums that are taken together.
-    close(stepped(graph.module, loss, batch), stepped(loss, loss, batch))
+    close(stepped(graph.module(), loss, batch), stepped(loss, loss, batch))
 
 
 @pytest.mark.parametrize("name", ["vae", "vqvae"])
 def test_a_step_captured_in_bfloat16_is_the_eager_one(name):
     loss, batch = objective(name, "elbo", torch.bfloat16)
-    graph = capture(loss, batch, torch.tensor(0.3))
-    close(stepped(graph.module, loss, batch), stepped(loss, loss, batch))
+    graph = capture(loss, loss.bound, batch, torch.tensor(0.3))
+    close(stepped(graph.module(), loss, batch), stepped(loss, loss, batch))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_compiled_step_is_the_eager_one(name):
     loss, batch = objective(name, "elbo")
-    module = Compiled(loss, capture(loss, batch, torch.tensor(0.3)), 8)
+    graph = capture(loss, loss.bound, batch, torch.tensor(0.3))
     # The compiler has noise of its own; here it takes torch's, so that the draws are the same.
     with torch._inductor.config.patch(fallback_random=True):
-        found = stepped(module, loss, batch)
+        found = stepped(Compiled(loss, graph, batch, torch.tensor(0.3)), loss, batch)
     close(found, stepped(loss, loss, batch), rtol=1e-4, atol=1e-5)
 
 
 def test_noise_is_fresh_at_every_call():
     loss, batch = objective("vae", "elbo")
-    graph = capture(loss, batch, torch.tensor(1.0))
-    assert graph.module(batch, torch.tensor(1.0)).value != graph.module(batch, torch.tensor(1.0)).value
+    graph = capture(loss, loss.bound, batch, torch.tensor(1.0))
+    assert graph.module()(batch, torch.tensor(1.0)).value != graph.module()(batch, torch.tensor(1.0)).value
 
 
-def test_a_program_whose_parameters_would_be_constants_is_refused_and_trained_uncompiled(caplog):
+class Outside(torch.nn.Module):
+    """An objective that keeps its program where torch does not look for parameters."""
+
+    def __init__(self, loss):
+        super().__init__()
+        self.loss = [loss]
+
+    def forward(self, batch, weight):
+        return self.loss[0](batch, weight).value
+
+
+def test_a_graph_whose_parameters_would_be_constants_is_refused():
+    loss, batch = objective("vae", "elbo")
+    with pytest.raises(NotCaptured, match="8 of its parameters would become constants"):
+        capture(Outside(loss), loss.bound, batch, torch.tensor(1.0))
+
+
+def test_a_plain_program_is_trained_uncompiled(caplog):
     decoder = torch.nn.Linear(2, 3)
 
     def model(x):
@@ -109,8 +127,8 @@ def test_a_program_whose_parameters_would_be_constants_is_refused_and_trained_un
     x = torch.randn(6, 3)
     bound = PlainBound(PlainProgram(model, guide), ("x",))
     bound.ensure_parameters({"x": x})
-    with pytest.raises(NotCaptured, match="2 of its parameters would become constants"):
-        capture(Objective(bound, ELBO(), 6), {"x": x}, torch.tensor(1.0))
+    with pytest.raises(NotCaptured, match="its parameters lie outside"):
+        capture(Objective(bound, ELBO(), 6), bound, {"x": x}, torch.tensor(1.0))
     run = fit((model, guide), x.numpy(), max_steps=3, batch_size=2, compile="on")
     assert run.steps == 3
     assert "runs uncompiled: its parameters lie outside" in caplog.text

@@ -12,6 +12,7 @@ from pyro.infer import SVI, Trace_ELBO
 
 from ppl_vae import ELBO, IWAE, bind, data, evaluate, fit, load, open_run
 from ppl_vae.api import resume
+from ppl_vae.backends.pyro.step import Step
 from ppl_vae.backends.pyro.svi import Engine
 from ppl_vae.errors import ProgramError, RunError, UsageError
 from ppl_vae.objectives import parse
@@ -265,19 +266,14 @@ def test_a_whole_step_runs_on_the_meta_device(name, objective):
     bits = name in ("vae", "hvae")
     engine = Engine(bind(program), parse(objective), Training(ema=0.9), num_data=9, dynamic=bits)
     engine.loss.to("meta")
-    engine.device, engine.module, engine.parameters = (
-        torch.device("meta"),
-        engine.loss,
-        engine.bound.trainable(),
-    )
-    engine.averaged = [parameter.detach().clone() for parameter in engine.parameters]
+    step = Step(engine.loss, engine.bound.trainable(), engine.options)
     # The fused optimizer and the clipping of norms have no form on the meta device.
-    engine.optimizer = torch.optim.Adam(engine.parameters, foreach=True)
+    step.optimizer = torch.optim.Adam(step.parameters, foreach=True)
     batch = {field: torch.from_numpy(array).to("meta") for field, array in batch.items()}
     with pyro.validation_enabled(False):
-        metrics = engine._step(engine._binarized(batch), 0.1, torch.ones((), device="meta"))
+        metrics = step(engine._binarized(batch), 0.1, torch.ones((), device="meta"))
     assert {value.device.type for value in metrics.values()} == {"meta"}
-    assert all(parameter.grad is not None for parameter in engine.parameters)
+    assert all(parameter.grad is not None for parameter in step.parameters)
 
 
 def example(name, n=6):

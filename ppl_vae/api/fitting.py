@@ -13,6 +13,7 @@ from tqdm import tqdm
 from ppl_vae import data as data_sets
 from ppl_vae import gallery
 from ppl_vae.api import board, recorded
+from ppl_vae.api.folders import CHANGES, earlier_folder, recorded_compile, run_folder
 from ppl_vae.api.loaders import Loader, described, is_loader
 from ppl_vae.api.run import CONFIG, WEIGHTS, Run, make_bound
 from ppl_vae.api.signals import stop_request
@@ -27,8 +28,6 @@ from ppl_vae.training import Loop, Position, Rows
 
 Callback = Callable[[str, Mapping[str, Any]], None]
 COMPILE = ("auto", "on", "off")
-# What may change when a run goes on: how long it takes and where it runs, not what it computes.
-CHANGES = ("epochs", "max_steps", "patience", "checkpoint_every", "device")
 
 
 def fit(
@@ -68,7 +67,8 @@ def fit(
     tensorboard : bool
         Also write TensorBoard logs into the run folder.
     compile : str
-        on: Pyro's step becomes one compiled graph, which takes seconds to minutes to make; off or auto: not.
+        on: Pyro's step becomes one compiled graph, which takes seconds to minutes to make; off: not; auto:
+        where the run is long enough to earn that. A run folder records what auto decided.
     **training
         The fields of `ppl_vae.options.Training`: epochs, max_steps, batch_size, lr, seed, device, precision
         ...
@@ -91,12 +91,14 @@ def fit(
     source = loader or Rows(found.num_rows("train"), options.batch_size, options.seed)
     if not loader:
         options.batches(found.num_rows("train"))
+    earlier = earlier_folder(out) if resume and out is not None else None
+    compile = recorded_compile(earlier, compile)
     config = recorded.configuration(program, found, objective, options, backend, compile)
     run = Run(make_bound(program, config), found, config)
     loop = _loop(run, source, objective, options)
     made = False
     if out is not None:
-        run.folder, made = _folder(Path(out), config, program, resume)
+        run.folder, made = run_folder(Path(out), config, program, earlier)
     elif resume or tensorboard:
         raise UsageError("resume and tensorboard need a run folder: give out=...")
     try:
@@ -203,39 +205,10 @@ def _loop(run: Run, source: Any, objective: Any, options: Training) -> Loop:
         valid=found.rows("valid") if in_memory and found.num_rows("valid") else None,
         num_data=found.num_rows("train") if in_memory else source.rows,
         dynamic=found.binarize == "dynamic",
-        compile=run.config["compile"] == "on",
+        compile=run.config["compile"],
+        steps=options.total_steps(len(source)),
     )
     return Loop(engine, source, objective, options, emit=lambda *_: None, levels=found.levels)
-
-
-def _folder(out: Path, config: dict[str, Any], program: Any, resume: bool) -> tuple[RunFolder, bool]:
-    """Return the run folder, and whether it was made just now."""
-    if resume and (out / "manifest.json").exists():
-        folder = RunFolder.open(out)
-        if CONFIG in folder.names():  # else it was killed before its first write
-            _same_run(out, read_config(folder.read(CONFIG)), read_config(write_config(config)))
-            return folder, False
-    folder = RunFolder.create(out)
-    source = gallery.source_of(program)
-    folder.write({CONFIG: write_config(config), "model.py": source.text.encode()})
-    return folder, True
-
-
-def _same_run(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuse to go on with a run that computes something else."""
-    remedy = "go on with what it records (--resume --out alone), or choose another folder"
-    pairs = {part: (before[part], now[part]) for part in ("model", "objective", "backend")}
-    # Files may have moved: their content counts.
-    pairs |= {part: (before[part]["sha256"], now[part]["sha256"]) for part in ("program", "data")}
-    pairs["binarize"] = (before["data"]["binarize"], now["data"]["binarize"])
-    for part, (old, new) in pairs.items():
-        if old != new:
-            raise UsageError(f"{out} was trained with another {part}: {remedy}")
-    for name, value in now["training"].items():
-        if name not in CHANGES and before["training"].get(name, value) != value:
-            raise UsageError(
-                f"{out} was trained with {name}={before['training'][name]}, not {value}: {remedy}"
-            )
 
 
 def _trained(
@@ -251,7 +224,13 @@ def _trained(
             step = loop.resume(folder.read, folder.metrics()) if "position.json" in folder.names() else 0
             folder.write({CONFIG: write_config(run.config)})  # once the checkpoint is known to be whole
             folder.truncate_metrics(step)
-        loop.save = lambda files: folder.write(dict(files) | {WEIGHTS: save_tensors(loop.engine.kept())})
+
+        def save(files: Mapping[str, Any]) -> None:
+            run.config["compile"] = loop.engine.compile
+            own = {CONFIG: write_config(run.config), WEIGHTS: save_tensors(loop.engine.kept())}
+            folder.write(dict(files) | own)
+
+        loop.save = save
         return _run_loop(run, loop, callbacks, progress)
 
 
@@ -278,6 +257,6 @@ def _run_loop(run: Run, loop: Loop, callbacks: list[Callback], progress: bool | 
             # Nothing was left to do: the kept weights are those of the folder.
             run.bound.load_weights(load_tensors(run.folder.read(WEIGHTS)))
             run.bound.eval()
-    run.history = loop.history
+    run.history, run.config["compile"] = loop.history, loop.engine.compile
     run.stopped_by = stop.signal.name if stop.signal is not None and not loop.position.done else None
     return run

@@ -128,7 +128,7 @@ def objective(parser: ArgumentParser) -> None:
         "--compile",
         type=str,
         default="auto",
-        help="on: Pyro's step as one compiled graph, made before the first step; off or auto: not",
+        help="make one compiled graph of Pyro's step: on, off, or auto, if the run is long enough to earn it",
     )
 
 

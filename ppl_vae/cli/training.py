@@ -10,7 +10,8 @@ from typing import Any
 from ppl_vae import data as data_sets
 from ppl_vae import objectives
 from ppl_vae.api import Run, recorded, resume
-from ppl_vae.api.fitting import CHANGES, COMPILE
+from ppl_vae.api.fitting import COMPILE
+from ppl_vae.api.folders import CHANGES
 from ppl_vae.backends import NAMES
 from ppl_vae.cli.running import say
 from ppl_vae.data import Data

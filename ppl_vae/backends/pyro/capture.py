@@ -1,22 +1,21 @@
-"""A training step's objective, model and guide as one graph.
+"""A part of a program as one graph.
 
 Effect handlers cost Python time at every step, and a guide and a model that share networks compute them
 twice. Captured once (`torch.export`) and compiled, the handlers are gone and what is common is computed once.
 """
 
-import logging
-import time
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import pyro
 import torch
 from torch import Tensor, nn
+from torch._inductor.compile_fx import compile_fx
 
-from ppl_vae.backends.pyro.objectives import Loss, Objective, rows_of
 from ppl_vae.backends.pyro.plain import PlainBound
 
-LOG = logging.getLogger(__name__)
 ROWS = torch.export.Dim("rows", min=2, max=2**31)
 
 
@@ -25,34 +24,55 @@ class NotCaptured(Exception):
 
 
 class Graph(NamedTuple):
-    """A captured objective.
+    """A captured module, whose parameters and buffers are those of the module itself.
 
     Attributes
     ----------
-    module : nn.Module
-        Takes (batch, weight) and returns what the objective returns. Its parameters and buffers are those of
-        the objective.
-    nodes : int
-        Operations in it.
+    exported : torch.export.ExportedProgram
+        Takes what the module takes.
     any_size : bool
         It takes any number of rows from 2 on; else only as many as the example had.
     """
 
-    module: nn.Module
-    nodes: int
+    exported: torch.export.ExportedProgram
     any_size: bool
 
+    @property
+    def nodes(self) -> int:
+        """Operations in it."""
+        return len(self.exported.graph.nodes)
 
-def capture(loss: Objective, batch: Mapping[str, Tensor], weight: Tensor) -> Graph:
-    """Return an objective as a graph, in the mode and the precision that its program has now.
+    @property
+    def digest(self) -> str:
+        """Return a name for what it computes."""
+        return hashlib.sha256(self.exported.graph_module.code.encode()).hexdigest()
+
+    def module(self) -> nn.Module:
+        """Return the graph as a module that runs operation by operation."""
+        return self.exported.module(check_guards=False)
+
+    def compiled(self, *example: Any) -> Callable[..., Any]:
+        """Return the graph compiled for arguments of the example's shapes.
+
+        Straight through the compiler's back end: the graph is there already, and `torch.compile` would look
+        for it again and check at every call that nothing has changed.
+        """
+        return compile_fx(self.module(), list(example))
+
+
+def capture(module: nn.Module, bound: nn.Module, batch: Mapping[str, Tensor], *more: Tensor) -> Graph:
+    """Return a module of a bound program as a graph, in the mode and the precision that it has now.
 
     Parameters
     ----------
-    loss : Objective
+    module : nn.Module
+        Called with (batch, *more).
+    bound : Bound
+        The program in it, whose parameters must be the graph's.
     batch : dict of str to Tensor
         An example of at least 2 rows.
-    weight : Tensor
-        Of the KL; an input of the graph, so that it may be scheduled.
+    *more : Tensor
+        Inputs of the graph that have no rows, such as the weight of the KL.
 
     Raises
     ------
@@ -60,102 +80,45 @@ def capture(loss: Objective, batch: Mapping[str, Tensor], weight: Tensor) -> Gra
         For control flow that depends on data, draws that cannot be captured, or a program whose parameters
         would become constants.
     """
-    example = (dict(batch), weight)
+    if isinstance(bound, PlainBound):
+        raise NotCaptured("its parameters lie outside, only a declared Program can be one graph")
+    example = (dict(batch), *more)
+    rows = ({name: {0: ROWS} for name in batch}, *[None] * len(more))
     try:
-        exported = _exported(loss, example, ({name: {0: ROWS} for name in batch}, None))
+        graph = Graph(_exported(module, example, rows), any_size=True)
     except NotCaptured:  # a `len(x)` in the program makes the number of rows a constant
-        return _graph(loss, _exported(loss, example, None), any_size=False)
-    return _graph(loss, exported, any_size=True)
+        graph = Graph(_exported(module, example, None), any_size=False)
+    _refuse_constants(graph, bound)
+    return graph
 
 
-def _exported(loss: Objective, example: tuple, shapes: Any) -> torch.export.ExportedProgram:
-    buffers = {name: value.clone() for name, value in loss.named_buffers()}
-    try:
-        with pyro.validation_enabled(False), torch.random.fork_rng(devices=_devices(example[1])):
-            return torch.export.export(loss, example, dynamic_shapes=shapes, strict=False)
-    except Exception as error:
-        raise NotCaptured(_first_line(error)) from error
-    finally:
-        _restore(loss, buffers)
+def _exported(module: nn.Module, example: tuple, shapes: Any) -> torch.export.ExportedProgram:
+    with untouched(module):
+        return torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
 
 
-def _graph(loss: Objective, exported: torch.export.ExportedProgram, any_size: bool) -> Graph:
-    module = exported.module(check_guards=False)
-    inside = {parameter.data_ptr() for parameter in module.parameters()}
-    missing = sum(parameter.data_ptr() not in inside for parameter in loss.bound.trainable())
+def _refuse_constants(graph: Graph, bound: nn.Module) -> None:
+    inside = {parameter.data_ptr() for parameter in graph.module().parameters()}
+    missing = sum(parameter.data_ptr() not in inside for parameter in bound.trainable())
     if missing:
         raise NotCaptured(f"{missing} of its parameters would become constants")
-    return Graph(module, len(exported.graph.nodes), any_size)
 
 
-def _devices(weight: Tensor) -> list[torch.device]:
-    return [weight.device] if weight.device.type == "cuda" else []
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-
-
-def _restore(loss: nn.Module, buffers: Mapping[str, Tensor]) -> None:
-    with torch.no_grad():
-        for name, value in loss.named_buffers():
-            value.copy_(buffers[name])
-
-
-class Compiled(nn.Module):
-    """An objective compiled for batches of one size.
-
-    Other sizes, such as the odd last batch, run through the same graph uncompiled, or where that takes one
-    size only, through the objective itself. Which code a batch runs through depends on its size alone, not on
-    the batches before it, so that a resumed run has the same bits.
+@contextmanager
+def untouched(module: nn.Module) -> Iterator[None]:
+    """Try a module out: buffers, gradients and noise are afterwards what they were. What fails is a reason
+    not to capture it.
     """
-
-    def __init__(self, loss: Objective, graph: Graph, rows: int):
-        super().__init__()
-        self.loss, self.rows = loss, rows
-        self.graph = graph.module if graph.any_size else None
-        self.fast = torch.compile(graph.module, dynamic=False)
-
-    def forward(self, batch: dict[str, Tensor], weight: Tensor) -> Loss:
-        rows = rows_of(batch)
-        if rows == self.rows:
-            return self.fast(batch, weight)
-        return (self.loss if self.graph is None or rows < 2 else self.graph)(batch, weight)
-
-
-def compiled(loss: Objective, batch: Mapping[str, Tensor], weight: Tensor, rows: int) -> nn.Module:
-    """Return an objective compiled for batches of `rows`; as it is, and a line of the log that says why,
-    where that fails.
-    """
-    started = time.perf_counter()
+    buffers = {name: value.clone() for name, value in module.named_buffers()}
+    devices = {value.device for value in module.parameters() if value.device.type == "cuda"}
     try:
-        if isinstance(loss.bound, PlainBound):
-            raise NotCaptured("its parameters lie outside, only a declared Program can be one graph")
-        example = {name: _resized(value, rows) for name, value in batch.items()}
-        graph = capture(loss, example, weight)
-        module = Compiled(loss, graph, rows)
-        _warm_up(module, loss, example, weight)
-    except NotCaptured as reason:
-        LOG.warning("the step runs uncompiled: %s", reason)
-        return loss
-    LOG.info("compiled %d operations in %.1f s", graph.nodes, time.perf_counter() - started)
-    return module
-
-
-def _resized(value: Any, rows: int) -> Tensor:
-    if not isinstance(value, Tensor) or not value.ndim:
-        raise NotCaptured("its batches hold other things than arrays of rows")
-    return value.repeat(-(-rows // len(value)), *[1] * (value.ndim - 1))[:rows]
-
-
-def _warm_up(module: nn.Module, loss: Objective, batch: Mapping[str, Tensor], weight: Tensor) -> None:
-    """Compile forward and backward now; buffers, gradients and noise stay as they are."""
-    buffers = {name: value.clone() for name, value in loss.named_buffers()}
-    try:
-        with pyro.validation_enabled(False), torch.random.fork_rng(devices=_devices(weight)):
-            module(dict(batch), weight).value.backward()
+        with pyro.validation_enabled(False), torch.random.fork_rng(devices=list(devices)):
+            yield
     except Exception as error:
-        raise NotCaptured(_first_line(error)) from error
+        line = str(error).strip().partition("\n")[0]
+        raise NotCaptured(f"{type(error).__name__}: {line}") from error
     finally:
-        _restore(loss, buffers)
-        loss.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for name, value in module.named_buffers():
+                value.copy_(buffers[name])
+        module.zero_grad(set_to_none=True)

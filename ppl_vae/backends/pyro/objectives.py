@@ -124,11 +124,10 @@ def _total(terms: dict[str, Tensor]) -> Tensor | float:
 
 
 def _metrics(terms: ELBOTerms, distortion: Tensor, rate: Tensor | float) -> dict[str, Tensor]:
-    with torch.no_grad():
-        rate = torch.as_tensor(rate, device=distortion.device)
-        metrics = {"elbo_nats": -(distortion + rate), "distortion_nats": distortion, "rate_nats": rate}
-        metrics |= (
-            {f"rate_nats/{name}": kl.mean() for name, kl in terms.kl.items()} if len(terms.kl) > 1 else {}
-        )
-        metrics |= {f"penalty/{name}": value.mean() for name, value in terms.auxiliary.items()}
-        return {name: value.detach() for name, value in (metrics | terms.metrics).items()}
+    # Detached, not computed under no_grad: that would be a region of its own in a captured graph.
+    rate, distortion = torch.as_tensor(rate, device=distortion.device).detach(), distortion.detach()
+    metrics = {"elbo_nats": -(distortion + rate), "distortion_nats": distortion, "rate_nats": rate}
+    if len(terms.kl) > 1:
+        metrics |= {f"rate_nats/{name}": kl.detach().mean() for name, kl in terms.kl.items()}
+    metrics |= {f"penalty/{name}": value.detach().mean() for name, value in terms.auxiliary.items()}
+    return metrics | {name: value.detach() for name, value in terms.metrics.items()}

@@ -4,6 +4,7 @@ Lightning Fabric.
 
 import io
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,11 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from ppl_vae.backends.pyro.bound import find_device
-from ppl_vae.backends.pyro.capture import compiled
+from ppl_vae.backends.pyro.compiling import compiled
 from ppl_vae.backends.pyro.denormals import flushed
 from ppl_vae.backends.pyro.evaluate import score
 from ppl_vae.backends.pyro.objectives import Objective, rows_of
+from ppl_vae.backends.pyro.step import Step, part_size
 from ppl_vae.diagnostics.evidence import Scores
 from ppl_vae.errors import ProgramError, RunError
 from ppl_vae.options import Training, stream
@@ -30,15 +32,6 @@ def make_fabric(device: str) -> Fabric:
     found = find_device(device)
     devices = [found.index] if found.type == "cuda" else 1
     return Fabric(accelerator=found.type, devices=devices, precision="32-true")
-
-
-def make_optimizer(parameters: Sequence[Tensor], options: Training) -> torch.optim.Optimizer:
-    """Return one optimizer over all parameters, fused where torch has a fused form."""
-    common = {"lr": 1.0, "betas": options.betas, "eps": options.eps, "weight_decay": options.weight_decay}
-    if options.optimizer == "adamax":
-        return torch.optim.Adamax(parameters, foreach=True, **common)
-    kind = torch.optim.Adam if options.optimizer == "adam" else torch.optim.AdamW
-    return kind(parameters, fused=True, **common)
 
 
 class Engine:
@@ -57,8 +50,10 @@ class Engine:
         Rows of the training set.
     dynamic : bool
         Draw new bits of `x` at every step.
-    compile : bool
-        Capture and compile the step.
+    compile : str
+        Capture and compile the step: on, off, or auto, if it is worth while.
+    steps : int
+        Steps to come, for auto.
     """
 
     def __init__(
@@ -71,7 +66,8 @@ class Engine:
         valid=None,
         num_data: int,
         dynamic: bool = False,
-        compile: bool = False,
+        compile: str = "off",
+        steps: int = 0,
     ):
         self.fabric, self.options, self.bound, self.valid, self.dynamic = (
             make_fabric(options.device),
@@ -80,7 +76,7 @@ class Engine:
             valid,
             dynamic,
         )
-        self.device, self.compile = self.fabric.device, compile
+        self.device, self.compile, self.steps = self.fabric.device, compile, steps
         bound.num_data = self.num_data = num_data
         self.autocast = torch.bfloat16 if options.precision == "bf16-mixed" else None
         self.loss = Objective(bound, objective, num_data).to(self.device)
@@ -97,8 +93,8 @@ class Engine:
         self.best: dict[str, Tensor] | None = None
         self.rng = torch.random.get_rng_state()
         self.cuda_rng: Tensor | None = None
+        self.step: Step | None = None  # once there are parameters
         self._pending: dict[str, Any] | None = None
-        self._ready = False
         self._seed(options.seed)
 
     def _prepare(self, batch: dict[str, Tensor]) -> None:
@@ -112,15 +108,9 @@ class Engine:
             self.bound.ensure_parameters(batch)
             self.loss.check(batch)
         made = self.bound.trainable()
-        self.parameters, self._made = [p for p in made if p.requires_grad], len(made)
-        self.averaged = [p.detach().clone() for p in self.parameters] if self.options.ema else None
-        self.module, self.optimizer = self.loss, None
-        if self.parameters:
-            optimizer = make_optimizer(self.parameters, self.options)
-            self.module, self.optimizer = self.fabric.setup(self.loss, optimizer, move_to_device=False)
-        if self.compile:
-            self.module = self._compiled(batch)
-        self._ready = True
+        self._made = len(made)
+        loss = self._compiled(batch)
+        self.step = Step(loss, [p for p in made if p.requires_grad], self.options)
         if self._pending is not None:
             self._apply(self._pending)
 
@@ -128,7 +118,9 @@ class Engine:
         rows = rows_of(batch) if self.data is None else min(self.options.batch_size, self.num_data)
         self.bound.train()
         self.bound.autocast = self.autocast
-        return compiled(self.loss, batch, torch.ones((), device=self.device), rows)
+        found = compiled(self.loss, batch, min(rows, part_size(self.options)), self.compile, self.steps)
+        self.compile = "off" if found is self.loss else "on"
+        return found
 
     def _cuda(self) -> list[torch.device]:
         return [self.device] if self.device.type == "cuda" else []
@@ -143,7 +135,7 @@ class Engine:
     def advance(
         self, items: Sequence[Any], lr: np.ndarray, weight: np.ndarray, stop: Callable[[], bool]
     ) -> Advance:
-        if not self._ready:
+        if self.step is None:
             self._prepare(self.batch(items[0]))
         self.bound.train()
         self.bound.autocast = self.autocast
@@ -156,8 +148,8 @@ class Engine:
                 for item, rate, beta in zip(items, lr, weights, strict=True):
                     if stop():
                         break
-                    metrics = self._step(self._binarized(self.batch(item)), float(rate), beta)
-                    sums = {name: sums.get(name, 0) + value for name, value in metrics.items()}
+                    metrics = self.step(self._binarized(self.batch(item)), float(rate), beta)
+                    sums = _added(sums, metrics)
                     done += 1
                 self._get_rng()
         finally:
@@ -168,22 +160,6 @@ class Engine:
                 "make each one whenever model or guide runs"
             )
         return Advance(done, _means(sums, done))
-
-    def _step(self, batch: dict[str, Tensor], lr: float, beta: Tensor) -> dict[str, Tensor]:
-        value, metrics = self.module(batch, beta)
-        if self.optimizer is not None:
-            self.optimizer.zero_grad(set_to_none=True)
-            self.fabric.backward(value)
-            if self.options.clip_norm is not None:
-                torch.nn.utils.clip_grad_norm_(self.parameters, self.options.clip_norm, foreach=True)
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr
-            self.optimizer.step()
-            if self.averaged is not None:
-                torch._foreach_lerp_(
-                    self.averaged, [p.detach() for p in self.parameters], 1 - self.options.ema
-                )
-        return metrics | {"loss": value.detach()}
 
     def _binarized(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         if not self.dynamic:
@@ -207,52 +183,37 @@ class Engine:
     def scores(self) -> Scores | None:
         if self.valid is None:
             return None
-        before = self._swap_in(self._averages())
-        try:
+        with self._averages():
             return score(self.bound, self.valid, seed=self.options.seed)
-        finally:
-            self._swap_in(before)
 
-    def _averages(self) -> list[Tensor] | None:
-        return self.averaged if self._ready else None
+    def _averages(self) -> Any:
+        return nullcontext() if self.step is None else self.step.averages()
 
-    def _swap_in(self, values: list[Tensor] | None) -> list[Tensor] | None:
-        if values is None:
-            return None
-        before = [p.detach().clone() for p in self.parameters]
-        with torch.no_grad():
-            torch._foreach_copy_(self.parameters, values)
-        return before
+    def _tensors(self) -> dict[str, Tensor]:
+        with self._averages():
+            return {name: value.detach().clone() for name, value in self.bound.tensors().items()}
 
     def select(self) -> None:
-        before = self._swap_in(self._averages())
-        self.best = {name: value.detach().clone() for name, value in self.bound.tensors().items()}
-        self._swap_in(before)
+        self.best = self._tensors()
 
     def finish(self, selected: bool) -> None:
         if selected and self.best is not None:
             self.bound.load_tensors(self.best)
-        elif self._ready:
-            self._swap_in(self._averages())
+        elif self.step is not None:
+            self.step.use(self.step.averaged)
         self.bound.eval()
 
     def kept(self) -> dict[str, np.ndarray]:
-        tensors = self.best if self.best is not None and self.options.keep == "best" else None
-        if tensors is None:
-            before = self._swap_in(self._averages())
-            tensors = {name: value.clone() for name, value in self.bound.tensors().items()}
-            self._swap_in(before)
-        return {name: value.cpu().numpy() for name, value in tensors.items()}
+        chosen = self.best if self.best is not None and self.options.keep == "best" else self._tensors()
+        return {name: value.cpu().numpy() for name, value in chosen.items()}
 
     def state(self) -> dict[str, Any]:
         content = {
             "tensors": self.bound.tensors(),
-            "optimizer": self.optimizer.state_dict() if self._ready and self.optimizer is not None else None,
-            "averaged": self.averaged if self._ready else None,
             "best": self.best,
             "rng": self.rng,
             "cuda_rng": self.cuda_rng,
-        }
+        } | (self.step.state() if self.step is not None else {"optimizer": None, "averaged": None})
         buffer = io.BytesIO()
         torch.save(content, buffer)
         return {STATE: buffer.getvalue()}
@@ -266,16 +227,20 @@ class Engine:
             raise RunError(f"{STATE} cannot be read ({error}): restore it from a copy of the run") from None
         self.rng, self.cuda_rng, self.best = content["rng"], content["cuda_rng"], content["best"]
         self._pending = content
-        if self._ready:
+        if self.step is not None:
             self._apply(content)
 
     def _apply(self, content: dict[str, Any]) -> None:
         self.bound.load_tensors(content["tensors"])
-        if content["optimizer"] is not None and self.optimizer is not None:
-            self.optimizer.load_state_dict(content["optimizer"])
-        if content["averaged"] is not None and self.averaged is not None:
-            torch._foreach_copy_(self.averaged, content["averaged"])
+        self.step.restore(content)
         self._pending = None
+
+
+def _added(sums: dict[str, Tensor], metrics: dict[str, Tensor]) -> dict[str, Tensor]:
+    if sums.keys() != metrics.keys():
+        return {name: sums.get(name, 0) + value for name, value in metrics.items()}
+    torch._foreach_add_(list(sums.values()), [metrics[name] for name in sums])
+    return sums
 
 
 def _means(sums: dict[str, Tensor], count: int) -> dict[str, float]:

@@ -1,0 +1,154 @@
+"""Whether and how a training step is compiled: always, never, or where the run is long enough to earn it."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+from ppl_vae.backends.pyro.capture import Graph, NotCaptured, capture, untouched
+from ppl_vae.backends.pyro.objectives import Loss, Objective, rows_of
+from ppl_vae.backends.pyro.plain import PlainBound
+
+LOG = logging.getLogger(__name__)
+# Part of a step's time that compilation saves at least, as measured on the programs of the gallery; and what
+# a compilation takes that was never measured here: so many seconds, and so many for each operation.
+SAVED, START, EACH = 0.15, 3.0, 0.03
+FEW = 100  # steps that are not worth a look
+
+
+class Compiled(nn.Module):
+    """An objective compiled for batches of one size.
+
+    Other sizes, such as the odd last batch, run through the same graph uncompiled, or where that takes one
+    size only, through the objective itself. Which code a batch runs through depends on its size alone, not on
+    the batches before it, so that a resumed run has the same bits.
+
+    Parameters
+    ----------
+    loss : Objective
+    graph : Graph
+    batch : dict of str to Tensor
+        An example of the size to compile for.
+    weight : Tensor
+        An example of the weight.
+    """
+
+    def __init__(self, loss: Objective, graph: Graph, batch: Mapping[str, Tensor], weight: Tensor):
+        super().__init__()
+        self.loss, self.rows = loss, rows_of(batch)
+        # Not submodules: they hold the same parameters as the objective.
+        self._graph = [graph.module()] if graph.any_size else None
+        self._fast = [graph.compiled(dict(batch), weight)]
+
+    def forward(self, batch: dict[str, Tensor], weight: Tensor) -> Loss:
+        rows = rows_of(batch)
+        if rows == self.rows:
+            return self._fast[0](batch, weight)
+        return (self.loss if self._graph is None or rows < 2 else self._graph[0])(batch, weight)
+
+
+def compiled(
+    loss: Objective, batch: Mapping[str, Tensor], rows: int, choice: str = "on", steps: int = 0
+) -> nn.Module:
+    """Return an objective compiled for batches of `rows`; as it is, and a line of the log that says why,
+    where that fails or is not worth while.
+
+    Parameters
+    ----------
+    loss : Objective
+    batch : dict of str to Tensor
+        Any batch.
+    rows : int
+    choice : str
+        on, off, or auto: if `steps` of them are worth the time that it takes.
+    steps : int
+        Steps to come.
+    """
+    if choice == "off" or (choice == "auto" and (steps < FEW or isinstance(loss.bound, PlainBound))):
+        return loss
+    try:
+        example = {name: _resized(value, rows) for name, value in batch.items()}
+        weight = torch.ones((), device=next(iter(example.values())).device)
+        plain = _seconds(loss, example, weight) if choice == "auto" else None
+        if plain is not None and SAVED * plain * steps < START:
+            return loss
+        started = time.perf_counter()
+        graph = capture(loss, loss.bound, example, weight)
+        if plain is not None and not _earns(graph, rows, plain, steps):
+            return loss
+        module = Compiled(loss, graph, example, weight)
+        with untouched(loss):
+            module(dict(example), weight).value.backward()
+        spent = time.perf_counter() - started
+    except NotCaptured as reason:
+        LOG.warning("the step runs uncompiled: %s", reason)
+        return loss
+    _note(graph, rows, spent)
+    LOG.info("compiled %d operations in %.1f s", graph.nodes, spent)
+    return module if plain is None else _faster(module, loss, example, weight, plain)
+
+
+def _resized(value: Any, rows: int) -> Tensor:
+    if not isinstance(value, Tensor) or not value.ndim:
+        raise NotCaptured("its batches hold other things than arrays of rows")
+    return value.repeat(-(-rows // len(value)), *[1] * (value.ndim - 1))[:rows]
+
+
+def _seconds(call: Callable[..., Loss], batch: Mapping[str, Tensor], weight: Tensor) -> float:
+    """Return the least time of a few runs forward and backward."""
+    times = []
+    with untouched(call):
+        for _ in range(4):
+            started = time.perf_counter()
+            call(dict(batch), weight).value.backward()
+            if weight.is_cuda:
+                torch.cuda.synchronize(weight.device)
+            times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def _earns(graph: Graph, rows: int, plain: float, steps: int) -> bool:
+    """Tell whether steps to come are likely to save more time than compiling takes."""
+    expected, saved = _expected(graph, rows), SAVED * plain * steps
+    if saved < expected:
+        LOG.info(
+            "the step runs uncompiled: to compile it takes about %.0f s and saves about %.0f s",
+            expected,
+            saved,
+        )
+    return saved >= expected
+
+
+def _expected(graph: Graph, rows: int) -> float:
+    try:
+        return float(_noted(graph, rows).read_text())
+    except (OSError, ValueError):
+        return START + EACH * graph.nodes
+
+
+def _faster(module: nn.Module, loss: nn.Module, batch: Any, weight: Tensor, plain: float) -> nn.Module:
+    found = _seconds(module, batch, weight)
+    if found < plain:
+        return module
+    LOG.info("the step runs uncompiled: %.1f ms compiled, %.1f ms not", found * 1e3, plain * 1e3)
+    return loss
+
+
+def _noted(graph: Graph, rows: int) -> Path:
+    """Return where the seconds that a compilation took are kept: beside what it left in the compiler's
+    cache.
+    """
+    return Path(cache_dir()) / "ppl_vae" / f"{graph.digest[:32]}-{rows}-{torch.__version__}.txt"
+
+
+def _note(graph: Graph, rows: int, seconds: float) -> None:
+    path = _noted(graph, rows)
+    with contextlib.suppress(OSError):  # without the note the next run estimates
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{seconds:.2f}")
