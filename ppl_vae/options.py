@@ -57,6 +57,8 @@ class Training:
         Of weights, order and noise.
     device : str
         auto, cpu, cuda, cuda:1 ...
+    devices : int
+        Devices to train on, each with its share of every batch.
     precision : str
         "32", or "bf16-mixed": networks in bfloat16, probabilities in single precision.
     """
@@ -78,11 +80,12 @@ class Training:
     checkpoint_every: float = 60.0
     seed: int = 0
     device: str = "auto"
+    devices: int = 1
     precision: str = "32"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
-        for name in ("epochs", "max_steps", "batch_size", "valid_every", "patience", "log_every"):
+        for name in ("epochs", "max_steps", "batch_size", "valid_every", "patience", "log_every", "devices"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise UsageError(f"{name}={value!r}: give a whole number of at least 1")

@@ -28,7 +28,7 @@ from ppl_vae.training import Loop, Position, Rows
 Callback = Callable[[str, Mapping[str, Any]], None]
 COMPILE = ("auto", "on", "off")
 # What may change when a run goes on: how long it takes and where it runs, not what it computes.
-CHANGES = ("epochs", "max_steps", "patience", "checkpoint_every", "device")
+CHANGES = ("epochs", "max_steps", "patience", "checkpoint_every", "device", "devices")
 
 
 def fit(
@@ -130,7 +130,8 @@ def resume(
     objective : objective, optional
         The one that the run was started with, where its record is not enough: a callable.
     **changes
-        epochs, max_steps, patience, checkpoint_every, device or log_every: what leaves the steps as they are.
+        epochs, max_steps, patience, checkpoint_every, device, devices or log_every: what leaves the steps as
+        they are.
     """
     fixed = sorted(set(_known(changes)) - {*CHANGES, "log_every"})
     if fixed:

@@ -87,5 +87,6 @@ def _plain(value: Array) -> np.ndarray:
 
 
 def _filled(value: np.ndarray, old: Array) -> Array:
-    new = random.wrap_key_data(jnp.asarray(value)) if _is_key(old) else jnp.asarray(value, old.dtype)
+    # A copy: the next step must not take over memory of the file's.
+    new = random.wrap_key_data(jnp.array(value)) if _is_key(old) else jnp.array(value, old.dtype)
     return jax.device_put(new, old.sharding)

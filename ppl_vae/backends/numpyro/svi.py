@@ -10,8 +10,8 @@ import numpy as np
 import optax
 from jax import Array, lax, random
 
-from ppl_vae.backends.numpyro.bound import find_device
 from ppl_vae.backends.numpyro.carry import STATE, Carry, Kept, copied, from_bytes, to_bytes
+from ppl_vae.backends.numpyro.devices import Devices
 from ppl_vae.backends.numpyro.evaluate import score
 from ppl_vae.backends.numpyro.objectives import Objective
 from ppl_vae.diagnostics.evidence import Scores
@@ -68,18 +68,20 @@ class Engine:
         compile: bool = True,
     ):
         self.options, self.valid, self.dynamic = options, valid, dynamic
-        self.device = find_device(options.device)
-        self.bound = bound.to(self.device)
+        self.devices = Devices(options.device, options.devices)
+        if train is not None:
+            self.devices.check_fits(options.batch_size)
+        self.bound = bound.to(self.devices.first)
         bound.num_data = num_data
         self.autocast = jnp.bfloat16 if options.precision == "bf16-mixed" else None
         self.loss, self.optimizer = Objective(bound, objective, num_data), make_optimizer(options)
-        self.data = train and jax.device_put({n: train[n] for n in bound.fields if n in train}, self.device)
+        self.data = train and self.devices.put({n: train[n] for n in bound.fields if n in train})
         self.carry: Carry | None = None
         self.best: Kept | None = None
         self._capacity = min(options.log_every, AT_ONCE)
         # A GPU asks the host before each step of a loop of unknown length. A CPU has nothing to ask, and is
         # spared the second compilation.
-        self._scans = self.device.platform != "cpu"
+        self._scans = self.devices.first.platform != "cpu"
         self._pending: bytes | None = None
         self._inner = jax.jit(self._step)  # traced once, whatever it is part of
         self._many, self._one = (jax.jit(part, donate_argnums=0) for part in (self._steps, self._inner))
@@ -93,21 +95,21 @@ class Engine:
         average = params if self.options.ema else None
         key = random.fold_in(random.key(self.options.seed), TRAINING)
         carry = Carry(params, self.optimizer.init(params), self.bound.state, average, key)
-        self.carry = jax.device_put(copied(carry), self.device)
+        self.carry = self.devices.put(copied(carry))
         if self._pending is not None:
             self._apply(self._pending)
 
     def batch(self, item: Any) -> dict[str, Array]:
-        """Return the batch of row numbers, or of what a user's loader yields, on the device."""
+        """Return the batch of row numbers, or of what a user's loader yields, on the devices."""
         if self.data is None:
-            return jax.device_put(self.bound.as_batch(item), self.device)
+            return self.devices.put_batch(self.bound.as_batch(item))
         return {name: array[item] for name, array in self.data.items()}
 
     def advance(
         self, items: Sequence[Any], lr: np.ndarray, weight: np.ndarray, stop: Callable[[], bool]
     ) -> Advance:
         if self.carry is None:
-            first = self.batch(items[0])
+            first = jax.device_put(self.batch(items[0]), self.devices.first)
             self._prepare(first | {"x": jnp.round(first["x"])} if self.dynamic else first)
         self.bound.train()
         self.bound.autocast = self.autocast
@@ -167,7 +169,7 @@ class Engine:
 
     def _step(self, carry: Carry, batch: Any, lr: Array, weight: Array) -> tuple[Carry, dict[str, Array]]:
         key, bits, noise = random.split(carry.key, 3)
-        batch = self._binarized(batch, bits)
+        batch = self._binarized(self.devices.batch(batch), bits)
 
         def objective(params: Any) -> Any:
             loss = self.loss(params, carry.state, noise, batch, weight)
@@ -183,7 +185,7 @@ class Engine:
         metrics = {
             name: jnp.asarray(v, jnp.float32) for name, v in (loss.metrics | {"loss": loss.value}).items()
         }
-        return Carry(params, optimizer, state, average, key), metrics
+        return self.devices.same((Carry(params, optimizer, state, average, key), metrics))
 
     def _clipped(self, grads: Any) -> Any:
         if self.options.clip_norm is None:
@@ -204,7 +206,11 @@ class Engine:
 
     def _show_present(self) -> None:
         # A copy: the next step takes over the memory of the carry, whoever else looks at it.
-        self._show(copied(Kept(self.carry.params, self.carry.state)))
+        self._show(copied(self.devices.on_first(Kept(self.carry.params, self.carry.state))))
+
+    def _present(self) -> Kept:
+        """Return the weights to evaluate, which the next step overwrites."""
+        return self.devices.on_first(Kept.of(self.carry))
 
     @contextmanager
     def _showing(self, kept: Kept) -> Iterator[None]:
@@ -218,17 +224,17 @@ class Engine:
     def scores(self) -> Scores | None:
         if self.valid is None:
             return None
-        with self._showing(Kept.of(self.carry)):
+        with self._showing(self._present()):
             return score(self.bound, self.valid, seed=self.options.seed)
 
     def select(self) -> None:
-        self.best = copied(Kept.of(self.carry))
+        self.best = copied(self._present())
 
     def finish(self, selected: bool) -> None:
         if selected and self.best is not None:
             self._show(self.best)
         elif self.carry is not None:
-            self._show(copied(Kept.of(self.carry)))
+            self._show(copied(self._present()))
         self.bound.eval()
 
     def kept(self) -> dict[str, np.ndarray]:
@@ -236,7 +242,7 @@ class Engine:
         if self.carry is None:
             return self.bound.weights()
         selected = self.best is not None and self.options.keep == "best"
-        with self._showing(self.best if selected else Kept.of(self.carry)):
+        with self._showing(self.best if selected else self._present()):
             return self.bound.weights()
 
     def state(self) -> dict[str, Any]:
@@ -249,6 +255,6 @@ class Engine:
 
     def _apply(self, content: bytes) -> None:
         if content:
-            self.carry, self.best = from_bytes(content, self.carry, Kept.of(self.carry))
+            self.carry, self.best = from_bytes(content, self.carry, self._present())
             self._show_present()
         self._pending = None
