@@ -12,6 +12,9 @@ from ppl_vae.schedules import as_schedule
 
 OPTIMIZERS = ("adam", "adamw", "adamax")
 PRECISIONS = ("32", "bf16-mixed")
+WHOLE = (
+    "epochs", "max_steps", "batch_size", "accumulate", "valid_every", "patience", "log_every", "devices",
+)  # fmt: skip
 SEEDS = 2**32  # NumPy, torch and JAX take these alike
 
 
@@ -59,6 +62,8 @@ class Training:
         Of weights, order and noise.
     device : str
         auto, cpu, cuda, cuda:1 ...
+    devices : int
+        Devices to train on, each with its share of every batch.
     precision : str
         "32", or "bf16-mixed": networks in bfloat16, probabilities in single precision.
     """
@@ -81,19 +86,12 @@ class Training:
     checkpoint_every: float = 60.0
     seed: int = 0
     device: str = "auto"
+    devices: int = 1
     precision: str = "32"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
-        for name in (
-            "epochs",
-            "max_steps",
-            "batch_size",
-            "accumulate",
-            "valid_every",
-            "patience",
-            "log_every",
-        ):
+        for name in WHOLE:
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise UsageError(f"{name}={value!r}: give a whole number of at least 1")
@@ -119,6 +117,11 @@ class Training:
             raise UsageError("weight_decay and checkpoint_every must not be negative")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise UsageError(f"betas={self.betas!r}: give two decays in [0, 1)")
+
+    @property
+    def part_size(self) -> int:
+        """Rows that one pass of the objective takes of a whole batch."""
+        return -(-self.batch_size // self.accumulate)
 
     def total_steps(self, batches: int) -> int:
         """Return the length of the run for epochs of so many batches."""

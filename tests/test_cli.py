@@ -220,10 +220,11 @@ def test_objectives_by_text(tmp_path, objective):
 
 def test_every_training_option_arrives(tmp_path):
     words = {
-        "epochs": 2, "max_steps": 3, "batch_size": 100, "optimizer": "adamw", "lr": "cosine:0.001:0.0001:3",
+        "epochs": 2, "max_steps": 3, "batch_size": 100, "accumulate": 2, "optimizer": "adamw",
+        "lr": "cosine:0.001:0.0001:3",
         "weight_decay": 0.01, "eps": 1e-6, "betas": [0.8, 0.99], "clip_norm": 5.0, "ema": 0.9,
         "valid_every": 2, "patience": 4, "keep": "last", "log_every": 1, "checkpoint_every": 0.5,
-        "seed": 7, "device": "cpu", "precision": "bf16-mixed",
+        "seed": 7, "device": "cpu", "devices": 1, "precision": "bf16-mixed",
     }  # fmt: skip
     options = [
         part

@@ -45,7 +45,7 @@ def same(one, other):
 def test_an_optimizer_steps_as_torchs(name, decay):
     import torch
 
-    from ppl_vae.backends.pyro.svi import make_optimizer as torchs
+    from ppl_vae.backends.pyro.step import make_optimizer as torchs
 
     rng = np.random.default_rng(0)
     options = Training(optimizer=name, weight_decay=decay, betas=(0.8, 0.95), eps=1e-3)

@@ -132,7 +132,8 @@ def resume(
     objective : objective, optional
         The one that the run was started with, where its record is not enough: a callable.
     **changes
-        epochs, max_steps, patience, checkpoint_every, device or log_every: what leaves the steps as they are.
+        epochs, max_steps, patience, checkpoint_every, device, devices or log_every: what leaves the steps as
+        they are.
     """
     fixed = sorted(set(_known(changes)) - {*CHANGES, "log_every"})
     if fixed:

@@ -9,7 +9,7 @@ from ppl_vae.errors import UsageError
 from ppl_vae.store import RunFolder, read_config, write_config
 
 # What may change when a run goes on: how long it takes and where it runs, not what it computes.
-CHANGES = ("epochs", "max_steps", "patience", "checkpoint_every", "device")
+CHANGES = ("epochs", "max_steps", "patience", "checkpoint_every", "device", "devices")
 
 
 def earlier_folder(out: str | Path) -> RunFolder | None:

@@ -10,9 +10,10 @@ from flax import nnx
 from jax import Array
 
 from ppl_vae.backends.numpyro import networks, weights
+from ppl_vae.backends.numpyro.devices import find_devices
 from ppl_vae.backends.numpyro.modules import Part
 from ppl_vae.backends.numpyro.primitives import Primitives
-from ppl_vae.errors import DataError, ProgramError, UsageError
+from ppl_vae.errors import DataError, ProgramError
 from ppl_vae.program import Program, data_fields, declared
 
 
@@ -204,28 +205,8 @@ def _part(name: str, network: Any) -> Part | list[Part]:
     return Part(name, network)
 
 
-def find_device(name: str) -> Any:
-    """Return a JAX device by name: auto, cpu, cuda, cuda:1 ...
-
-    Raises
-    ------
-    UsageError
-        For an unknown name, or a device that this machine lacks.
-    """
-    kind, _, index = name.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (index and not index.isdigit()):
-        raise UsageError(f"unknown device {name!r}: choose auto, cpu, cuda or cuda:N")
-    try:
-        found = jax.devices(None if kind == "auto" else kind)
-    except RuntimeError:
-        found = []
-    if int(index or 0) >= len(found):
-        raise UsageError(f"device {name!r}: JAX sees {len(found)} devices of this kind here")
-    return found[int(index or 0)]
-
-
 def bind(program: Program, *, num_data: int | None = None, seed: int = 0, device: str = "cpu") -> Bound:
     """Make the program's networks, with weights that depend on `seed` alone, and bind it to NumPyro."""
-    where = find_device(device)
+    (where,) = find_devices(device)
     with jax.default_device(where):
         return Bound(program, num_data, seed).to(where)

@@ -12,7 +12,8 @@ from jax.tree_util import keystr, tree_flatten_with_path
 from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
 
-from ppl_vae.backends.numpyro.bound import as_array, find_device
+from ppl_vae.backends.numpyro.bound import as_array
+from ppl_vae.backends.numpyro.devices import find_devices
 from ppl_vae.errors import RunError
 from ppl_vae.program import Arguments, PlainProgram, arguments
 
@@ -50,7 +51,7 @@ class PlainBound:
         self.state: dict[str, Any] = {}
         self._transforms: dict[str, Any] = {}
         self._loaded: Mapping[str, np.ndarray] | None = None
-        self._device = find_device(device)
+        (self._device,) = find_devices(device)
 
     @property
     def device(self) -> Any:

@@ -1,26 +1,23 @@
 """Stochastic variational inference with NumPyro: chunks of steps as one compiled loop on the device."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array, lax, random
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_tensors
-from safetensors.numpy import save as save_tensors
 
-from ppl_vae.backends.numpyro.bound import find_device
+from ppl_vae.backends.numpyro.carry import STATE, Carry, Kept, copied, from_bytes, to_bytes
+from ppl_vae.backends.numpyro.devices import Devices
 from ppl_vae.backends.numpyro.evaluate import score
 from ppl_vae.backends.numpyro.objectives import Objective
 from ppl_vae.diagnostics.evidence import Scores
-from ppl_vae.errors import RunError
 from ppl_vae.options import Training
 from ppl_vae.training import Advance
 
-STATE = "state.safetensors"
 TRAINING = 1  # the stream of training's noise, apart from those of weights and of scores
 AT_ONCE = 100  # steps in one call: how long a stop request may wait
 
@@ -36,23 +33,6 @@ def make_optimizer(options: Training) -> optax.GradientTransformation:
         return optax.chain(decay, optax.scale_by_adamax(b1, b2, eps))
     moments = optax.scale_by_adam(b1, b2, eps)
     return optax.chain(moments, decay) if options.optimizer == "adamw" else optax.chain(decay, moments)
-
-
-class Carry(NamedTuple):
-    """What one step hands on to the next."""
-
-    params: Any
-    optimizer: Any
-    state: Any
-    average: Any
-    key: Array
-
-
-class Kept(NamedTuple):
-    """Weights that a run may end with."""
-
-    params: Any
-    state: Any
 
 
 class Engine:
@@ -71,8 +51,10 @@ class Engine:
         Rows of the training set.
     dynamic : bool
         Draw new bits of `x` at every step.
-    compile : bool
+    compile : str
         For Pyro: here every step is compiled.
+    steps : int
+        Steps to come; for Pyro.
     """
 
     def __init__(
@@ -85,20 +67,27 @@ class Engine:
         valid: Mapping[str, np.ndarray] | None = None,
         num_data: int,
         dynamic: bool = False,
-        compile: bool = True,
+        compile: str = "on",
+        steps: int = 0,
     ):
-        self.options, self.valid, self.dynamic = options, valid, dynamic
-        self.device = find_device(options.device)
-        self.bound = bound.to(self.device)
+        self.options, self.valid, self.dynamic, self.compile = options, valid, dynamic, compile
+        self.devices = Devices(options.device, options.devices)
+        if train is not None:
+            self.devices.check_fits(options.batch_size)
+        self.bound = bound.to(self.devices.first)
         bound.num_data = num_data
         self.autocast = jnp.bfloat16 if options.precision == "bf16-mixed" else None
         self.loss, self.optimizer = Objective(bound, objective, num_data), make_optimizer(options)
-        self.data = train and jax.device_put({n: train[n] for n in bound.fields if n in train}, self.device)
+        self.data = train and self.devices.put({n: train[n] for n in bound.fields if n in train})
         self.carry: Carry | None = None
         self.best: Kept | None = None
         self._capacity = min(options.log_every, AT_ONCE)
+        # A GPU asks the host before each step of a loop of unknown length. A CPU has nothing to ask, and is
+        # spared the second compilation.
+        self._scans = self.devices.first.platform != "cpu"
         self._pending: bytes | None = None
-        self._many, self._one = jax.jit(self._steps), jax.jit(self._step)
+        self._inner = jax.jit(self._step)  # traced once, whatever it is part of
+        self._many, self._one = (jax.jit(part, donate_argnums=0) for part in (self._steps, self._inner))
 
     def _prepare(self, batch: Mapping[str, Array]) -> None:
         """Before the first step: parameters exist after one run of the program, which is checked."""
@@ -109,21 +98,21 @@ class Engine:
         average = params if self.options.ema else None
         key = random.fold_in(random.key(self.options.seed), TRAINING)
         carry = Carry(params, self.optimizer.init(params), self.bound.state, average, key)
-        self.carry = jax.device_put(jax.tree.map(jnp.asarray, carry), self.device)
+        self.carry = self.devices.put(copied(carry))
         if self._pending is not None:
             self._apply(self._pending)
 
     def batch(self, item: Any) -> dict[str, Array]:
-        """Return the batch of row numbers, or of what a user's loader yields, on the device."""
+        """Return the batch of row numbers, or of what a user's loader yields, on the devices."""
         if self.data is None:
-            return jax.device_put(self.bound.as_batch(item), self.device)
+            return self.devices.put_batch(self.bound.as_batch(item))
         return {name: array[item] for name, array in self.data.items()}
 
     def advance(
         self, items: Sequence[Any], lr: np.ndarray, weight: np.ndarray, stop: Callable[[], bool]
     ) -> Advance:
         if self.carry is None:
-            first = self.batch(items[0])
+            first = jax.device_put(self.batch(items[0]), self.devices.first)
             self._prepare(first | {"x": jnp.round(first["x"])} if self.dynamic else first)
         self.bound.train()
         self.bound.autocast = self.autocast
@@ -137,7 +126,7 @@ class Engine:
                 done += count
         finally:
             self.bound.autocast = None  # bounds are computed in single precision
-        self._show(Kept(self.carry.params, self.carry.state))
+        self._show_present()
         return Advance(
             done, {name: float(value) / done for name, value in jax.device_get(sums or {}).items()}
         )
@@ -158,40 +147,59 @@ class Engine:
         index = np.zeros(size + items[0].shape, np.int32)
         rates, weights = np.zeros(size, np.float32), np.zeros(size, np.float32)
         index[:count], rates[:count], weights[:count] = np.stack(items), lr[:count], weight[:count]
-        self.carry, metrics = self._many(self.carry, self.data, index, rates, weights, count)
+        known = self._scans and count == self._capacity > 1
+        steps = (index, rates, weights, None if known else count)
+        self.carry, metrics = self._many(self.carry, self.data, *steps)
         return metrics
 
-    def _steps(self, carry: Carry, data: Any, index: Array, lr: Array, weight: Array, count: Array) -> Any:
-        """Take `count` steps on rows `index` [capacity, batch]; return the sums of their metrics."""
+    def _steps(
+        self, carry: Carry, data: Any, index: Array, lr: Array, weight: Array, count: Array | None
+    ) -> tuple[Carry, dict[str, Array]]:
+        """Take `count` steps (None: all) on rows `index` [capacity, batch]; return the sums of their metrics.
+
+        All steps are one `lax.scan`; a count makes it a loop of any length.
+        """
 
         def one(at: Array, loop: tuple[Carry, dict[str, Array]]) -> tuple[Carry, dict[str, Array]]:
             batch = {name: array[index[at]] for name, array in data.items()}
-            carry, metrics = self._one(loop[0], batch, lr[at], weight[at])
+            carry, metrics = self._inner(loop[0], batch, lr[at], weight[at])
             return carry, jax.tree.map(jnp.add, loop[1], metrics)
 
         first = {name: array[index[0]] for name, array in data.items()}
-        _, shapes = jax.eval_shape(self._one, carry, first, lr[0], weight[0])
-        return lax.fori_loop(0, count, one, (carry, jax.tree.map(jnp.zeros_like, shapes)))
+        _, shapes = jax.eval_shape(self._inner, carry, first, lr[0], weight[0])
+        length = len(index) if count is None else count
+        return lax.fori_loop(0, length, one, (carry, jax.tree.map(jnp.zeros_like, shapes)))
 
     def _step(self, carry: Carry, batch: Any, lr: Array, weight: Array) -> tuple[Carry, dict[str, Array]]:
         key, bits, noise = random.split(carry.key, 3)
-        batch = self._binarized(batch, bits)
+        batch = self._binarized(self.devices.batch(batch), bits)
 
-        def objective(params: Any) -> Any:
-            loss = self.loss(params, carry.state, noise, batch, weight)
-            return loss.value, loss
-
-        grads, loss = jax.grad(objective, has_aux=True)(carry.params)
+        grads, state, metrics = self._gradient(carry, noise, batch, weight)
         updates, optimizer = self.optimizer.update(self._clipped(grads), carry.optimizer, carry.params)
         params = jax.tree.map(lambda p, u: p - lr * u, carry.params, updates)
         average = carry.average
         if self.options.ema:
             average = jax.tree.map(lambda a, p: a + (1 - self.options.ema) * (p - a), average, params)
-        state = dict(carry.state) | loss.state
-        metrics = {
-            name: jnp.asarray(v, jnp.float32) for name, v in (loss.metrics | {"loss": loss.value}).items()
-        }
-        return Carry(params, optimizer, state, average, key), metrics
+        return self.devices.same((Carry(params, optimizer, state, average, key), metrics))
+
+    def _gradient(self, carry: Carry, noise: Array, batch: Any, weight: Array) -> tuple[Any, Any, Any]:
+        """Return gradient, statistics and metrics of a batch, taken in parts where the options say so."""
+        rows, size = len(next(iter(batch.values()))), self.options.part_size
+        state, found = carry.state, []
+        for number, start in enumerate(range(0, rows, size)):
+            part = {name: array[start : start + size] for name, array in batch.items()}
+            key = noise if rows <= size else random.fold_in(noise, number)
+
+            def objective(params: Any, state: Any = state, key: Array = key, part: Any = part) -> Any:
+                loss = self.loss(params, state, key, part, weight)
+                return loss.value, loss
+
+            grads, loss = jax.grad(objective, has_aux=True)(carry.params)
+            state, metrics = dict(state) | loss.state, loss.metrics | {"loss": loss.value}
+            share = min(size, rows - start) / rows
+            found.append(jax.tree.map(lambda v, s=share: s * v, (grads, _single(metrics))))
+        grads, metrics = jax.tree.map(lambda *parts: sum(parts), *found)
+        return grads, state, metrics
 
     def _clipped(self, grads: Any) -> Any:
         if self.options.clip_norm is None:
@@ -210,46 +218,49 @@ class Engine:
         self.bound.load_trainable(kept.params)
         self.bound.state = kept.state
 
+    def _show_present(self) -> None:
+        # A copy: the next step takes over the memory of the carry, whoever else looks at it.
+        self._show(copied(self.devices.on_first(Kept(self.carry.params, self.carry.state))))
+
     def _present(self) -> Kept:
-        """Return the weights to evaluate: the averaged ones where there are any."""
-        carry = self.carry
-        return Kept(carry.params if carry.average is None else carry.average, carry.state)
+        """Return the weights to evaluate, which the next step overwrites."""
+        return self.devices.on_first(Kept.of(self.carry))
+
+    @contextmanager
+    def _showing(self, kept: Kept) -> Iterator[None]:
+        before = Kept(self.bound.trainable(), self.bound.state)
+        self._show(kept)
+        try:
+            yield
+        finally:
+            self._show(before)
 
     def scores(self) -> Scores | None:
         if self.valid is None:
             return None
-        self._show(self._present())
-        try:
+        with self._showing(self._present()):
             return score(self.bound, self.valid, seed=self.options.seed)
-        finally:
-            self._show(Kept(self.carry.params, self.carry.state))
 
     def select(self) -> None:
-        self.best = self._present()
+        self.best = copied(self._present())
 
     def finish(self, selected: bool) -> None:
         if selected and self.best is not None:
             self._show(self.best)
         elif self.carry is not None:
-            self._show(self._present())
+            self._show(copied(self._present()))
         self.bound.eval()
 
     def kept(self) -> dict[str, np.ndarray]:
         """Return the weights that the run would end with now."""
         if self.carry is None:
             return self.bound.weights()
-        chosen = self.best if self.best is not None and self.options.keep == "best" else self._present()
-        self._show(chosen)
-        try:
+        selected = self.best is not None and self.options.keep == "best"
+        with self._showing(self.best if selected else self._present()):
             return self.bound.weights()
-        finally:
-            self._show(Kept(self.carry.params, self.carry.state))
 
     def state(self) -> dict[str, Any]:
-        if self.carry is None:
-            return {STATE: self._pending or b""}
-        leaves = _named({"carry": self.carry} | ({"best": self.best} if self.best else {}))
-        return {STATE: save_tensors({name: _plain(value) for name, value in leaves.items()})}
+        return {STATE: self._pending or b"" if self.carry is None else to_bytes(self.carry, self.best)}
 
     def restore(self, read: Callable[[str], bytes]) -> None:
         self._pending = read(STATE)
@@ -258,42 +269,10 @@ class Engine:
 
     def _apply(self, content: bytes) -> None:
         if content:
-            try:
-                found = load_tensors(content)
-            except SafetensorError as error:
-                raise RunError(
-                    f"{STATE} cannot be read ({error}): restore it from a copy of the run"
-                ) from None
-            template = {"carry": self.carry}
-            if any(name.startswith("['best']") for name in found):
-                template["best"] = self._present()
-            if set(_named(template)) != set(found):
-                raise RunError(
-                    f"{STATE} is of another program or optimizer: go on with the run's own settings"
-                )
-            filled = jax.tree_util.tree_map_with_path(
-                lambda path, old: _filled(found[_key(path)], old), template
-            )
-            self.carry, self.best = filled["carry"], filled.get("best")
-            self._show(Kept(self.carry.params, self.carry.state))
+            self.carry, self.best = from_bytes(content, self.carry, self._present())
+            self._show_present()
         self._pending = None
 
 
-_key = jax.tree_util.keystr
-
-
-def _named(tree: Any) -> dict[str, Array]:
-    return {_key(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
-
-
-def _is_key(value: Array) -> bool:
-    return jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
-
-
-def _plain(value: Array) -> np.ndarray:
-    return np.asarray(random.key_data(value) if _is_key(value) else value)
-
-
-def _filled(value: np.ndarray, old: Array) -> Array:
-    new = random.wrap_key_data(jnp.asarray(value)) if _is_key(old) else jnp.asarray(value, old.dtype)
-    return jax.device_put(new, old.sharding)
+def _single(metrics: Mapping[str, Any]) -> dict[str, Array]:
+    return {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}

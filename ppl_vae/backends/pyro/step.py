@@ -59,7 +59,7 @@ class Step:
 
     def _accumulated(self, batch: dict[str, Tensor], weight: Tensor) -> dict[str, Tensor]:
         rows, total = rows_of(batch), {}
-        for part in parts_of(batch, part_size(self.options)):
+        for part in parts_of(batch, self.options.part_size):
             share = rows_of(part) / rows
             value, metrics = self.loss(part, weight)
             if self.parameters:
@@ -110,11 +110,6 @@ class Step:
             self.optimizer.load_state_dict(state["optimizer"])
         if state["averaged"] is not None and self.averaged is not None:
             torch._foreach_copy_(self.averaged, state["averaged"])
-
-
-def part_size(options: Training) -> int:
-    """Return the rows that one pass of the objective takes of a whole batch."""
-    return -(-options.batch_size // options.accumulate)
 
 
 def parts_of(batch: dict[str, Tensor], size: int) -> Iterator[dict[str, Tensor]]:

@@ -18,7 +18,7 @@ from ppl_vae.backends.pyro.compiling import compiled
 from ppl_vae.backends.pyro.denormals import flushed
 from ppl_vae.backends.pyro.evaluate import score
 from ppl_vae.backends.pyro.objectives import Objective, rows_of
-from ppl_vae.backends.pyro.step import Step, part_size
+from ppl_vae.backends.pyro.step import Step
 from ppl_vae.diagnostics.evidence import Scores
 from ppl_vae.errors import ProgramError, RunError
 from ppl_vae.options import Training, stream
@@ -118,7 +118,7 @@ class Engine:
         rows = rows_of(batch) if self.data is None else min(self.options.batch_size, self.num_data)
         self.bound.train()
         self.bound.autocast = self.autocast
-        found = compiled(self.loss, batch, min(rows, part_size(self.options)), self.compile, self.steps)
+        found = compiled(self.loss, batch, min(rows, self.options.part_size), self.compile, self.steps)
         self.compile = "off" if found is self.loss else "on"
         return found
 
