@@ -19,6 +19,12 @@ def parser():
         "--importance-samples", type=int | None, default=None, help="k of the importance weighted bound"
     )
     parser.add_argument(
+        "--compile",
+        type=str,
+        default="auto",
+        help="compile Pyro's importance weights: on, off, or auto, if there are many",
+    )
+    parser.add_argument(
         "--per-row", type=str | None, default=None, help="also write the bounds of every row to this .npz"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the file of --per-row")
@@ -35,9 +41,8 @@ def main(options):
     run = opened.run(options)
     data = opened.data(run, options)
     opened.at_least("--rows", options.rows)
-    result = evaluate(
-        run, options.split, options.importance_samples, data=data, rows=options.rows, seed=options.seed
-    )
+    asked = {name: options[name] for name in ("rows", "seed", "compile")}
+    result = evaluate(run, options.split, options.importance_samples, data=data, **asked)
     per_row = result.pop("per_row")
     result |= {"seed": options.seed, "data_sha256": data.sha256, "seconds": time.perf_counter() - started}
     if options.per_row is not None:

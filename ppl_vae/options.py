@@ -11,6 +11,7 @@ from ppl_vae.errors import UsageError
 from ppl_vae.schedules import as_schedule
 
 OPTIMIZERS = ("adam", "adamw", "adamax")
+COMPILE = ("auto", "on", "off")
 PRECISIONS = ("32", "bf16-mixed")
 WHOLE = (
     "epochs", "max_steps", "batch_size", "accumulate", "valid_every", "patience", "log_every", "devices",

@@ -14,6 +14,7 @@ from ppl_vae.data import Data
 from ppl_vae.diagnostics.evidence import summary
 from ppl_vae.diagnostics.reconstruction import codebook_use, squared_error
 from ppl_vae.errors import ProgramError, UsageError
+from ppl_vae.options import COMPILE
 from ppl_vae.program import Program
 
 
@@ -25,6 +26,7 @@ def evaluate(
     data: Any = None,
     rows: int | None = None,
     seed: int = 0,
+    compile: str = "auto",
 ) -> dict[str, Any]:
     """Report the plain bound on a split: ELBO, rate, distortion, importance weighted bound, bits a dimension,
     standard errors.
@@ -44,6 +46,8 @@ def evaluate(
         Only the first rows of the split; the loader of a plain program is not cut.
     seed : int
         Of the guide's draws; the bits of binarized data belong to the protocol and never change.
+    compile : str
+        Compile the importance weights on Pyro: on, off, or auto, where there are many.
 
     Returns
     -------
@@ -54,6 +58,8 @@ def evaluate(
     for name, value in (("importance_samples", importance_samples), ("rows", rows)):
         if value is not None and not (isinstance(value, int) and value >= 1):
             raise UsageError(f"{name}={value}: give at least 1")
+    if compile not in COMPILE:
+        raise UsageError(f"compile={compile!r}: choose one of {', '.join(COMPILE)}")
     if run.config["data"]["name"] == LOADER and not isinstance(data, Data):
         taken, levels = _as_given(run, data), None
         facts = {"split": "all", "data": LOADER, "binarize": "none"}
@@ -68,7 +74,7 @@ def evaluate(
     if isinstance(taken, Mapping):
         taken = {name: values[:rows] for name, values in taken.items()}
     # A row may not depend on the seed of the draws through its bits: these belong to the protocol.
-    scores = run.score(taken, importance_samples, seed=seed)
+    scores = run.score(taken, importance_samples, seed=seed, compile=compile)
     result = summary(scores, levels) | facts | _reconstructed(run, taken)
     result |= {"program": run.name, "backend": run.backend, "steps": run.steps}
     return result | {

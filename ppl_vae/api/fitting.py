@@ -21,13 +21,12 @@ from ppl_vae.backends import backend as backend_named
 from ppl_vae.data import Data
 from ppl_vae.errors import ProgramError, UsageError
 from ppl_vae.objectives import ELBO
-from ppl_vae.options import Training
+from ppl_vae.options import COMPILE, Training
 from ppl_vae.program import PlainProgram, Program
 from ppl_vae.store import RunFolder, read_config, write_config
 from ppl_vae.training import Loop, Position, Rows
 
 Callback = Callable[[str, Mapping[str, Any]], None]
-COMPILE = ("auto", "on", "off")
 
 
 def fit(

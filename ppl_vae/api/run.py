@@ -143,12 +143,14 @@ class Run:
         """Return the likelihood's centre given each row's own latents, by observed field."""
         return self._verbs.reconstruct(self.bound, self._rows(x), draw=draw, seed=seed)
 
-    def score(self, x: Any, importance_samples: int | None = None, *, seed: int = 0) -> Scores:
+    def score(
+        self, x: Any, importance_samples: int | None = None, *, seed: int = 0, compile: str = "auto"
+    ) -> Scores:
         """Return the terms of the plain bound of every row, in nats. After training two plain functions on a
         loader, `x` is a loader too.
         """
         rows = x if is_loader(x) and not self.bound.fields else self._rows(x)
-        return self._verbs.score(self.bound, rows, importance_samples, seed=seed)
+        return self._verbs.score(self.bound, rows, importance_samples, seed=seed, compile=compile)
 
     def draws(
         self,

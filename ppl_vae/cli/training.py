@@ -10,13 +10,12 @@ from typing import Any
 from ppl_vae import data as data_sets
 from ppl_vae import objectives
 from ppl_vae.api import Run, recorded, resume
-from ppl_vae.api.fitting import COMPILE
 from ppl_vae.api.folders import CHANGES
 from ppl_vae.backends import NAMES
 from ppl_vae.cli.running import say
 from ppl_vae.data import Data
 from ppl_vae.errors import UsageError
-from ppl_vae.options import Training
+from ppl_vae.options import COMPILE, Training
 from ppl_vae.store import RunFolder
 from ppl_vae.training import VALIDATED
 

@@ -80,7 +80,12 @@ def _batches(bound: Any, rows: Rows, most: int) -> Iterator[tuple[dict[str, Arra
 
 
 def score(
-    bound: Any, rows: Rows, importance_samples: int | None = None, seed: int = 0, budget: int = BUDGET
+    bound: Any,
+    rows: Rows,
+    importance_samples: int | None = None,
+    seed: int = 0,
+    budget: int = BUDGET,
+    compile: str = "auto",
 ) -> Scores:
     """Return the terms of the plain bound, and the importance weighted bound where samples are asked for.
 
@@ -95,6 +100,8 @@ def score(
         Of the guide's draws.
     budget : int
         Numbers of an observation to work on at once.
+    compile : str
+        For Pyro: here everything is compiled.
     """
     plain_key, weights_key = random.split(random.key(seed))
     # A loader is asked once: shuffled, it would give the two bounds different rows.

@@ -1,6 +1,5 @@
 """The plain bound and the importance weighted bound of every row, in chunks."""
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -10,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.backends.pyro.denormals import flushed
+from ppl_vae.backends.pyro.importance import WORTH, importance_bounds
 from ppl_vae.backends.pyro.terms import (
     base,
     elbo_terms,
     is_latent_or_observed,
     is_local,
     latent_sites,
-    log_weights,
     traces,
 )
 from ppl_vae.data.batches import chunk_rows, dims_of
@@ -54,6 +53,7 @@ def score(
     importance_samples: int | None = None,
     seed: int = 0,
     budget: int = BUDGET,
+    compile: str = "auto",
 ) -> Scores:
     """Return the terms of the plain bound, and the importance weighted bound where samples are asked for.
 
@@ -68,6 +68,8 @@ def score(
         Of the guide's draws.
     budget : int
         Numbers of an observation to work on at once.
+    compile : str
+        Compile the importance weights: on, off, or auto, where there are many.
     """
     mode = bound.training
     bound.eval()
@@ -79,7 +81,7 @@ def score(
             most = max(1, budget // (dims_of(rows) if isinstance(rows, Mapping) else 1))
             scores = _plain(bound, rows, max(1, most // 4))
             if importance_samples:
-                _importance(bound, rows, scores, importance_samples, most)
+                _importance(bound, rows, scores, importance_samples, most, compile)
     finally:
         bound.train(mode)
     return scores
@@ -103,7 +105,7 @@ def _plain(bound: nn.Module, rows: Rows, most: int) -> Scores:
     return Scores(found, kl, shared, bound.num_data or len(found), iw_note=note, **info)
 
 
-def _importance(bound: nn.Module, rows: Rows, scores: Scores, samples: int, most: int) -> None:
+def _importance(bound: nn.Module, rows: Rows, scores: Scores, samples: int, most: int, compile: str) -> None:
     if scores.iw_note:
         return
     if scores.kl_global:
@@ -113,16 +115,12 @@ def _importance(bound: nn.Module, rows: Rows, scores: Scores, samples: int, most
         return
     loaded = not isinstance(rows, Mapping)
     at_once = min(samples, LOADED) if loaded else min(samples, max(1, most // 64), 256)
-    found = []
-    for batch in _batches(bound, rows, max(1, most // at_once)):
-        total = None
-        for start in range(0, samples, at_once):
-            particles = min(at_once, samples - start)
-            weights = log_weights(*traces(bound, batch, particles)).double()
-            weights = weights.logsumexp(0) if particles > 1 else weights
-            total = weights if total is None else torch.logaddexp(total, weights)
-        found.append(_host(total) - math.log(samples))
-    scores.iw, scores.k = np.concatenate(found), samples
+    batches = _batches(bound, rows, max(1, most // at_once))
+    many = not loaded and len(scores.elbo) * samples * dims_of(rows) >= WORTH
+    found = importance_bounds(
+        bound, batches, samples, at_once, compile == "on" or (compile == "auto" and many)
+    )
+    scores.iw, scores.k = np.concatenate([_host(value) for value in found]), samples
 
 
 def _host(value: Tensor) -> np.ndarray:

@@ -1,0 +1,89 @@
+"""The importance weighted bound of every row (Burda et al. 2016, arXiv:1509.00519): many draws, a few at a
+time.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ppl_vae.backends.pyro.capture import NotCaptured, capture, untouched
+from ppl_vae.backends.pyro.objectives import rows_of
+from ppl_vae.backends.pyro.terms import log_weights, traces
+
+LOG = logging.getLogger(__name__)
+# Numbers to score (rows times draws times dimensions) from which on a compiled pass earns its making. Not a
+# measured time: the same evaluation must draw the same noise everywhere.
+WORTH = 2e9
+Pass = Callable[[Mapping[str, Tensor]], Tensor]
+
+
+class Weights(nn.Module):
+    """The log of the sum of some draws' importance weights, [B], in double precision.
+
+    Parameters
+    ----------
+    bound : Bound or PlainBound
+    particles : int
+        Draws.
+    """
+
+    def __init__(self, bound: nn.Module, particles: int):
+        super().__init__()
+        self.bound, self.particles = bound, particles
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        weights = log_weights(*traces(self.bound, batch, self.particles)).double()
+        return weights.logsumexp(0) if self.particles > 1 else weights
+
+
+def importance_bounds(
+    bound: nn.Module,
+    batches: Iterable[Mapping[str, Tensor]],
+    samples: int,
+    at_once: int,
+    compiled: bool,
+) -> list[Tensor]:
+    """Return the importance weighted bound of each row of each batch, in nats.
+
+    Parameters
+    ----------
+    bound : Bound or PlainBound
+    batches : iterable of dict
+    samples : int
+        k of the bound.
+    at_once : int
+        Draws in one pass.
+    compiled : bool
+        Compile the pass for batches of the first one's size.
+    """
+    whole, rest = Weights(bound, at_once), Weights(bound, samples % at_once)
+    fast, size, found = None, None, []
+    for batch in batches:
+        if size is None:
+            size = rows_of(batch)
+            fast = _compiled(whole, batch) if compiled and size > 1 else whole
+        call = fast if rows_of(batch) == size else whole
+        sums = [call(batch) for _ in range(samples // at_once)]
+        if samples % at_once:
+            sums.append(rest(batch))
+        found.append(torch.stack(sums).logsumexp(0) - math.log(samples))
+    return found
+
+
+def _compiled(module: Weights, batch: Mapping[str, Tensor]) -> Pass:
+    """Return a pass compiled for a batch's size; as it is, and a line of the log, where that fails."""
+    started = time.perf_counter()
+    try:
+        graph = capture(module, module.bound, batch)
+        with untouched(module):
+            call = graph.compiled(dict(batch))
+            call(dict(batch))
+    except NotCaptured as reason:
+        LOG.warning("the importance weights run uncompiled: %s", reason)
+        return module
+    LOG.info("compiled %d operations in %.1f s", graph.nodes, time.perf_counter() - started)
+    return lambda rows: call(dict(rows))
