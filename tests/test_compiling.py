@@ -35,8 +35,8 @@ def eager(monkeypatch):
 
 @pytest.fixture
 def cache(monkeypatch, tmp_path):
-    monkeypatch.setattr(compiling, "cache_dir", lambda: str(tmp_path / "cache"))
-    return tmp_path / "cache" / "ppl_vae"
+    monkeypatch.setattr(compiling, "_notes", lambda: tmp_path / "notes")
+    return tmp_path / "notes"
 
 
 def chosen(steps, choice="auto"):

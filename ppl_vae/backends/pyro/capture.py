@@ -12,11 +12,8 @@ from typing import Any, NamedTuple
 import pyro
 import torch
 from torch import Tensor, nn
-from torch._inductor.compile_fx import compile_fx
 
 from ppl_vae.backends.pyro.plain import PlainBound
-
-ROWS = torch.export.Dim("rows", min=2, max=2**31)
 
 
 class NotCaptured(Exception):
@@ -57,6 +54,8 @@ class Graph(NamedTuple):
         Straight through the compiler's back end: the graph is there already, and `torch.compile` would look
         for it again and check at every call that nothing has changed.
         """
+        from torch._inductor.compile_fx import compile_fx  # a second or two, for those who compile
+
         return compile_fx(self.module(), list(example))
 
 
@@ -83,9 +82,10 @@ def capture(module: nn.Module, bound: nn.Module, batch: Mapping[str, Tensor], *m
     if isinstance(bound, PlainBound):
         raise NotCaptured("its parameters lie outside, only a declared Program can be one graph")
     example = (dict(batch), *more)
-    rows = ({name: {0: ROWS} for name in batch}, *[None] * len(more))
+    rows = torch.export.Dim("rows", min=2, max=2**31)
+    shapes = ({name: {0: rows} for name in batch}, *[None] * len(more))
     try:
-        graph = Graph(_exported(module, example, rows), any_size=True)
+        graph = Graph(_exported(module, example, shapes), any_size=True)
     except NotCaptured:  # a `len(x)` in the program makes the number of rows a constant
         graph = Graph(_exported(module, example, None), any_size=False)
     _refuse_constants(graph, bound)

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 from ppl_vae.backends.pyro.capture import Graph, NotCaptured, capture, untouched
 from ppl_vae.backends.pyro.objectives import Loss, Objective, rows_of
@@ -141,10 +140,16 @@ def _faster(module: nn.Module, loss: nn.Module, batch: Any, weight: Tensor, plai
 
 
 def _noted(graph: Graph, rows: int) -> Path:
-    """Return where the seconds that a compilation took are kept: beside what it left in the compiler's
+    return _notes() / f"{graph.digest[:32]}-{rows}-{torch.__version__}.txt"
+
+
+def _notes() -> Path:
+    """Return where the seconds that compilations took are kept: beside what they left in the compiler's
     cache.
     """
-    return Path(cache_dir()) / "ppl_vae" / f"{graph.digest[:32]}-{rows}-{torch.__version__}.txt"
+    from torch._inductor.runtime.cache_dir_utils import cache_dir  # a second, for those who compile
+
+    return Path(cache_dir()) / "ppl_vae"
 
 
 def _note(graph: Graph, rows: int, seconds: float) -> None:
