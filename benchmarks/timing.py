@@ -95,7 +95,7 @@ def compared(aim: Aim, found: Mapping[str, Sequence[float]]) -> dict[str, Any]:
         "ratio": round(ratio, 3),
         "ratio_quartiles": within["quartiles"],
         "target": aim.most,
-        "reached": ratio <= aim.most,
+        "reached": round(ratio, 3) <= aim.most,
     }
 
 
