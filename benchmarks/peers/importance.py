@@ -4,8 +4,9 @@ import math
 
 import torch
 import torch.nn.functional as F
-from peers.mlp import HandWrittenVAE
 from torch import Tensor
+
+from peers.mlp import HandWrittenVAE
 
 
 class ImportanceWeights(torch.nn.Module):

@@ -10,6 +10,7 @@ import numpyro
 import numpyro.distributions as dist
 from jax import Array, lax, random
 from numpyro.infer import SVI, TraceMeanField_ELBO
+
 from peers.jax_vae import Layers, apply
 
 

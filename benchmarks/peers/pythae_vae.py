@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from peers.mlp import layers
 from pythae.data.datasets import BaseDataset
 from pythae.models import VAE, VAEConfig
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.trainers import BaseTrainer, BaseTrainerConfig
 from torch import Tensor
+
+from peers.mlp import layers
 
 
 class Encoder(BaseEncoder):
