@@ -43,7 +43,8 @@ class HandWrittenTopDown(nn.Module):
         self.stem, self.full = nn.Conv2d(channels, inner, 3, padding=1), Residual(inner, inner)
         self.halve, self.middle = nn.Conv2d(inner, width, 4, 2, 1), blocks(width, inner)
         self.quarter, self.last = nn.Conv2d(width, width, 4, 2, 1), blocks(width, inner)
-        self.start = nn.Parameter(torch.zeros(1, width, high // 4, wide // 4))
+        # In a list, as a module's own parameters come before those of its parts.
+        self.start = nn.ParameterList([torch.zeros(1, width, high // 4, wide // 4)])
         self.prior = nn.ModuleList(nn.Conv2d(width, z, 1) for _ in every)
         self.posterior = nn.ModuleList(
             nn.ModuleList([nn.Conv2d(width, z, 1), nn.Conv2d(width, z, 1, bias=False)]) for _ in every
@@ -65,7 +66,7 @@ class HandWrittenTopDown(nn.Module):
         high = self.middle(self.halve(F.gelu(self.full(self.stem(x)))))
         low = self.last(self.quarter(F.gelu(high)))
         # What is below every posterior enters through the same activation: it is taken once.
-        low, high, h, rate = F.gelu(low), F.gelu(high), self.start, x.new_zeros(())
+        low, high, h, rate = F.gelu(low), F.gelu(high), self.start[0], x.new_zeros(())
         for layer, (take, block, *grow) in enumerate(self.down):
             features, (above, below) = F.gelu(h), self.posterior[layer]
             p_loc, p_scale = normal(self.prior[layer](features))
