@@ -1,6 +1,6 @@
 # make demo   train a VAE on real images and look at its report        make test   run all tests
 # make lint   ruff, as the pre-commit hooks run it                     make clean  remove .venv and runs/demo
-# make bench  time training steps beside those of peers
+# make bench  time everything beside its peers (about half an hour), print the table, draw docs/growth.svg
 #
 # PYTHON=python3.12 make test   takes another interpreter
 # PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"   takes torch's CPU build from PyTorch's own index
@@ -12,6 +12,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS) -c constraints/cpu.txt
 DEMO := runs/demo
+PEERS := $(VENV)/.peers
+BENCHMARKS := steps epochs deep codes jax_steps process evaluation memory growth
 
 .PHONY: install demo test lint bench clean
 
@@ -42,8 +44,18 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 
 # On an idle machine: two busy processes on two cores slow each other down many times.
-bench: $(STAMP)
-	$(BIN)/python benchmarks/steps.py --out benchmarks/results/steps.json
+bench: $(PEERS)
+	for name in $(BENCHMARKS); do \
+		$(BIN)/python benchmarks/$$name.py --out benchmarks/results/$$name.json || exit 1; \
+	done
+	$(BIN)/python benchmarks/plot.py
+	$(BIN)/python benchmarks/speed_table.py
+
+# pythae asks for a backport of a module of the standard library: all else that it needs is installed first.
+$(PEERS): $(STAMP)
+	$(PIP) -e '.[bench]'
+	$(PIP) --no-deps pythae==0.1.2
+	touch $@
 
 clean:
 	rm -rf $(VENV) $(DEMO)

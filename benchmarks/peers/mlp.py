@@ -1,4 +1,4 @@
-"""What a careful person writes by hand: the same model in plain torch, one pass, no library between."""
+"""The VAE of fully connected networks as a careful person writes it in plain torch: one pass."""
 
 from itertools import pairwise
 
