@@ -38,7 +38,8 @@ def trained(
     """Return the library's optimizer steps on batches of rows `items`."""
     options = Training(batch_size=len(items[0]), lr=LR, precision=precision, device="cpu")
     bound = bind(program, num_data=len(x))
-    engine = Engine(bound, ELBO(), options, train={"x": x}, num_data=len(x), compile="on" if compile else "off")
+    chosen = {"train": {"x": x}, "num_data": len(x), "compile": "on" if compile else "off"}
+    engine = Engine(bound, ELBO(), options, **chosen)
     rates, weights = np.full(len(items), LR), np.ones(len(items))
 
     def steps() -> None:

@@ -28,8 +28,9 @@ IMPORT = "import time; t = time.perf_counter(); import ppl_vae; print(time.perf_
 LIMITS = (("ppl-vae --help", 0.5), ("import ppl_vae", 0.1))
 OURS, BY_HAND = "ppl-vae train", "by hand"
 AIMS = (
-    Aim(OURS, BY_HAND, 1.1),
+    Aim(f"{OURS} --compile on", BY_HAND, 1.1),
     Aim(f"{OURS} --compile on", f"{BY_HAND}, compiled", 1.1),
+    Aim(OURS, BY_HAND, 1.1),
 )
 
 
