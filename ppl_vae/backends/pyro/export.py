@@ -3,6 +3,8 @@
 import copy
 import io
 import json
+import logging
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -171,11 +173,16 @@ def _pt2(graph: torch.export.ExportedProgram, about: Mapping[str, Any]) -> bytes
 def _onnx(
     graph: torch.export.ExportedProgram, batch: Mapping[str, Tensor], out: Mapping[str, Tensor]
 ) -> bytes:
-    buffer = io.BytesIO()
-    program = torch.onnx.export(
-        graph, dynamo=True, input_names=list(batch), output_names=list(out), verbose=False
-    )
-    program.save(buffer)
+    buffer, names = io.BytesIO(), {"input_names": list(batch), "output_names": list(out)}
+    try:
+        with warnings.catch_warnings():
+            # The exporter uses what torch has deprecated, and tells of operations that no program has.
+            warnings.simplefilter("ignore")
+            logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+            torch.onnx.export(graph, dynamo=True, verbose=False, **names).save(buffer)
+    except torch.onnx.errors.OnnxExporterError as error:
+        line = str(error.__cause__ or error).strip().partition("\n")[0]
+        raise ProgramError(f"the program has no form in ONNX: {line}") from None
     return buffer.getvalue()
 
 
