@@ -3,6 +3,7 @@
 $ ppl-vae train vae --data digits --epochs 20 --out runs/first
 $ ppl-vae train --config vae-mnist --seed 1
 $ ppl-vae train --resume --out runs/first
+$ ppl-vae train vae --data digits --devices 2
 """
 
 import time
@@ -45,6 +46,8 @@ def main(options):
             compile=options.compile,
             **training.settings(options),
         )
+    if run.rank:  # the process of another device: the first one tells
+        return None
     report = page.write(run)
     seconds = run.earlier_seconds + time.perf_counter() - started
     return training.summary(run) | {"report": report, "seconds": seconds}

@@ -30,7 +30,21 @@ class Advance(NamedTuple):
 
 
 class Engine(Protocol):
-    """What the loop needs of a backend."""
+    """What the loop needs of a backend.
+
+    Attributes
+    ----------
+    rank : int
+        Which of the processes of a run this is; the first (0) alone writes.
+    """
+
+    rank: int
+
+    def start(self) -> None:
+        """Start the other processes, where there are any."""
+
+    def agree(self, number: int) -> int:
+        """Return the greatest of a number of each process."""
 
     def advance(
         self, items: Sequence[Any], lr: np.ndarray, weight: np.ndarray, stop: Callable[[], bool]
@@ -58,6 +72,19 @@ class Engine(Protocol):
 
     def restore(self, read: Callable[[str], bytes]) -> None:
         """Go on from what `state` returned."""
+
+
+class OneProcess:
+    """An engine that needs no other process."""
+
+    rank = 0
+
+    def start(self) -> None:
+        """Start nothing."""
+
+    def agree(self, number: int) -> int:
+        """Return the number."""
+        return number
 
 
 class Source(Protocol):
@@ -116,7 +143,7 @@ class Loop:
     save : callable or None
         Writes a group of files at once.
     stop : callable
-        True once the run should end after the present step.
+        True once the run should end after the present step; the same for all processes of a run.
     """
 
     engine: Engine

@@ -75,7 +75,8 @@ def fit(
     Returns
     -------
     Run
-        Ctrl-C ends training after the present step and returns the run as far as it got.
+        Ctrl-C ends training after the present step (on several devices of Pyro: after the present row of the
+        history) and returns the run as far as it got.
     """
     if compile not in COMPILE:
         raise UsageError(f"compile={compile!r}: choose one of {', '.join(COMPILE)}")
@@ -95,11 +96,13 @@ def fit(
     config = recorded.configuration(program, found, objective, options, backend, compile)
     run = Run(make_bound(program, config), found, config)
     loop = _loop(run, source, objective, options)
-    made = False
+    made, run.rank = False, loop.engine.rank
+    if out is None and (resume or tensorboard):
+        raise UsageError("resume and tensorboard need a run folder: give out=...")
+    if run.rank:
+        return _follows(run, loop, earlier)
     if out is not None:
         run.folder, made = run_folder(Path(out), config, program, earlier)
-    elif resume or tensorboard:
-        raise UsageError("resume and tensorboard need a run folder: give out=...")
     try:
         return _trained(run, loop, resume, list(callbacks), progress, tensorboard)
     except Exception:
@@ -147,9 +150,13 @@ def resume(
     chosen = config["objective"] if objective is None else objective
     objective = recorded.make_objective(chosen, config["backend"])
     config["training"] |= changes
-    run = Run(make_bound(program, config), found, config, folder=folder)
+    run = Run(make_bound(program, config), found, config)
     source = loader or Rows(found.num_rows("train"), options.batch_size, options.seed)
     loop = _loop(run, source, objective, options)
+    run.rank = loop.engine.rank
+    if run.rank:
+        return _follows(run, loop, folder)
+    run.folder = folder
     return _trained(run, loop, True, list(callbacks), progress, tensorboard)
 
 
@@ -216,12 +223,14 @@ def _trained(
 ) -> Run:
     folder = run.folder
     if folder is None:
+        loop.engine.start()
         return _run_loop(run, loop, callbacks, progress)
     with folder.lock():
+        loop.engine.start()
         if tensorboard:
             callbacks.append(board.writer_to(folder.path / "tensorboard"))
         if resume:
-            step = loop.resume(folder.read, folder.metrics()) if "position.json" in folder.names() else 0
+            step = _resumed(loop, folder)
             folder.write({CONFIG: write_config(run.config)})  # once the checkpoint is known to be whole
             folder.truncate_metrics(step)
 
@@ -234,10 +243,29 @@ def _trained(
         return _run_loop(run, loop, callbacks, progress)
 
 
-def _run_loop(run: Run, loop: Loop, callbacks: list[Callback], progress: bool | None) -> Run:
+def _follows(run: Run, loop: Loop, earlier: RunFolder | None) -> Run:
+    """Train as one of several processes of which another one writes."""
+    loop.engine.start()
+    if earlier is not None:
+        _resumed(loop, earlier)
+    return _run_loop(run, loop, [], progress=False, earlier=earlier)
+
+
+def _resumed(loop: Loop, folder: RunFolder) -> int:
+    """Go on from a folder's checkpoint, if it has one; returns the step."""
+    return loop.resume(folder.read, folder.metrics()) if "position.json" in folder.names() else 0
+
+
+def _run_loop(
+    run: Run,
+    loop: Loop,
+    callbacks: list[Callback],
+    progress: bool | None,
+    earlier: RunFolder | None = None,
+) -> Run:
     shown = sys.stderr.isatty() if progress is None else progress
     with (
-        stop_request() as stop,
+        stop_request(loop.engine.agree) as stop,
         tqdm(total=loop.total, initial=loop.position.step, disable=not shown, unit="step") as bar,
     ):
 
@@ -253,9 +281,10 @@ def _run_loop(run: Run, loop: Loop, callbacks: list[Callback], progress: bool | 
         loop.emit, loop.stop, run.history = emit, stop, loop.history
         run.earlier_seconds, first = loop.position.seconds, loop.position.step
         loop.run()
-        if loop.position.step == first and run.folder is not None and WEIGHTS in run.folder.names():
+        folder = run.folder or earlier
+        if loop.position.step == first and folder is not None and WEIGHTS in folder.names():
             # Nothing was left to do: the kept weights are those of the folder.
-            run.bound.load_weights(load_tensors(run.folder.read(WEIGHTS)))
+            run.bound.load_weights(load_tensors(folder.read(WEIGHTS)))
             run.bound.eval()
     run.history, run.config["compile"] = loop.history, loop.engine.compile
     run.stopped_by = stop.signal.name if stop.signal is not None and not loop.position.done else None

@@ -46,6 +46,8 @@ class Run:
         The signal that ended training early.
     earlier_seconds : float
         Training time of the sessions before a resumed one.
+    rank : int
+        Which of the processes that train it this is: a script that runs once a device prints and writes on 0.
     """
 
     bound: Any
@@ -55,6 +57,7 @@ class Run:
     folder: RunFolder | None = None
     stopped_by: str | None = None
     earlier_seconds: float = 0.0
+    rank: int = 0
 
     def __repr__(self) -> str:
         place = f", folder={str(self.folder.path)!r}" if self.folder else ""

@@ -2,18 +2,28 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 
 class Request:
-    """Whether to stop, and the signal that asked for it."""
+    """Whether to stop, and the signal that asked for it.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    agree : callable
+        Makes one number, the same for all processes of a run, of that of each.
+    """
+
+    def __init__(self, agree: Callable[[int], int]) -> None:
         self.signal: signal.Signals | None = None
+        self.agree = agree
 
     def __call__(self) -> bool:
+        number = self.agree(self.signal or 0)
+        if number:
+            self.signal = signal.Signals(number)
         return self.signal is not None
 
     def handle(self, number: int, frame: FrameType | None) -> None:
@@ -24,11 +34,11 @@ class Request:
 
 
 @contextmanager
-def stop_request() -> Iterator[Request]:
+def stop_request(agree: Callable[[int], int]) -> Iterator[Request]:
     """Turn the first SIGINT or SIGTERM into a request while the block runs (in the main thread; elsewhere
     signals stay as they are).
     """
-    request = Request()
+    request = Request(agree)
     if threading.current_thread() is not threading.main_thread():
         yield request
         return

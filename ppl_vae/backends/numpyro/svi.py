@@ -16,7 +16,7 @@ from ppl_vae.backends.numpyro.evaluate import score
 from ppl_vae.backends.numpyro.objectives import Objective
 from ppl_vae.diagnostics.evidence import Scores
 from ppl_vae.options import Training
-from ppl_vae.training import Advance
+from ppl_vae.training import Advance, OneProcess
 
 TRAINING = 1  # the stream of training's noise, apart from those of weights and of scores
 AT_ONCE = 100  # steps in one call: how long a stop request may wait
@@ -35,7 +35,7 @@ def make_optimizer(options: Training) -> optax.GradientTransformation:
     return optax.chain(moments, decay) if options.optimizer == "adamw" else optax.chain(decay, moments)
 
 
-class Engine:
+class Engine(OneProcess):
     """Optimizer steps on a bound program; see `ppl_vae.training.Engine` for what each method promises.
 
     Parameters

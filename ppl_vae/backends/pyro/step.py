@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,24 @@ def make_optimizer(parameters: Sequence[Tensor], options: Training) -> torch.opt
         return torch.optim.Adamax(parameters, foreach=True, **common)
     kind = torch.optim.Adam if options.optimizer == "adam" else torch.optim.AdamW
     return kind(parameters, fused=True, **common)
+
+
+class Share(NamedTuple):
+    """A part of a batch.
+
+    Attributes
+    ----------
+    rows : int
+        How many of the rows at hand.
+    part : float
+        Of the whole batch, which other devices may hold rows of too; 0 where another device counts these.
+    even : bool
+        All devices hold so many rows.
+    """
+
+    rows: int
+    part: float
+    even: bool = True
 
 
 class Step:
@@ -42,31 +60,43 @@ class Step:
         self.optimizer = make_optimizer(self.parameters, options) if self.parameters else None
         self.averaged = [p.detach().clone() for p in self.parameters] if options.ema else None
 
-    def __call__(self, batch: dict[str, Tensor], lr: float, weight: Tensor) -> dict[str, Tensor]:
-        """Take a step and return its metrics: means over the rows of the batch."""
+    def __call__(
+        self, batch: dict[str, Tensor], lr: float, weight: Tensor, shares: Sequence[Share] | None = None
+    ) -> dict[str, Tensor]:
+        """Take a step and return its metrics: means over the rows of the batch.
+
+        Parameters
+        ----------
+        batch : dict of str to Tensor
+        lr : float
+        weight : Tensor
+            Of the KL.
+        shares : sequence of Share, optional
+            The parts that the batch lies in; by default those that the options ask for.
+        """
         for parameter in self.parameters:
             parameter.grad = None
-        if self.options.accumulate == 1:
-            value, metrics = self.loss(batch, weight)
-            metrics["loss"] = value.detach()
-            if self.parameters:
-                value.backward()
-        else:
-            metrics = self._accumulated(batch, weight)
+        shares = self._shares(rows_of(batch)) if shares is None else shares
+        total: dict[str, Tensor] = {}
+        for number, (part, share) in enumerate(zip(parts_of(batch, shares), shares, strict=True), 1):
+            metrics = self._pass(part, weight, share, last=number == len(shares))
+            if share.part != 1:
+                metrics = {name: found * share.part for name, found in metrics.items()}
+            total = {name: total[name] + found for name, found in metrics.items()} if total else metrics
         if self.parameters:
             self._update(lr)
-        return metrics
-
-    def _accumulated(self, batch: dict[str, Tensor], weight: Tensor) -> dict[str, Tensor]:
-        rows, total = rows_of(batch), {}
-        for part in parts_of(batch, self.options.part_size):
-            share = rows_of(part) / rows
-            value, metrics = self.loss(part, weight)
-            if self.parameters:
-                (value * share).backward()
-            for name, found in (metrics | {"loss": value.detach()}).items():
-                total[name] = total.get(name, 0) + found * share
         return total
+
+    def _shares(self, rows: int) -> list[Share]:
+        size = rows if self.options.accumulate == 1 else self.options.part_size
+        return [Share(len(part), len(part) / rows) for part in cut(range(rows), size)]
+
+    def _pass(self, part: dict[str, Tensor], weight: Tensor, share: Share, last: bool) -> dict[str, Tensor]:
+        """Add a part's gradient, and return its metrics."""
+        value, metrics = self.loss(part, weight)
+        if self.parameters:
+            (value if share.part == 1 else value * share.part).backward()
+        return metrics | {"loss": value.detach()}
 
     def _update(self, lr: float) -> None:
         if self.options.clip_norm is not None:
@@ -112,7 +142,15 @@ class Step:
             torch._foreach_copy_(self.averaged, state["averaged"])
 
 
-def parts_of(batch: dict[str, Tensor], size: int) -> Iterator[dict[str, Tensor]]:
-    """Cut a batch into parts of `size` rows; the odd last one is kept."""
-    for start in range(0, rows_of(batch), size):
-        yield {name: value[start : start + size] for name, value in batch.items()}
+def cut(rows: Any, size: int) -> list[Any]:
+    """Cut a sequence into parts of `size`; the odd last one is kept."""
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def parts_of(batch: dict[str, Tensor], shares: Sequence[Share]) -> Iterator[dict[str, Tensor]]:
+    """Yield the parts of a batch."""
+    start = 0
+    for share in shares:
+        stop = start + share.rows
+        yield batch if len(shares) == 1 else {name: value[start:stop] for name, value in batch.items()}
+        start = stop

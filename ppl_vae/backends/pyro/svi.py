@@ -10,28 +10,20 @@ from typing import Any
 import numpy as np
 import pyro
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from ppl_vae.backends.pyro.bound import find_device
-from ppl_vae.backends.pyro.compiling import compiled
 from ppl_vae.backends.pyro.denormals import flushed
+from ppl_vae.backends.pyro.devices import Devices
 from ppl_vae.backends.pyro.evaluate import score
 from ppl_vae.backends.pyro.objectives import Objective, rows_of
+from ppl_vae.backends.pyro.plain import PlainBound
 from ppl_vae.backends.pyro.step import Step
 from ppl_vae.diagnostics.evidence import Scores
-from ppl_vae.errors import ProgramError, RunError
+from ppl_vae.errors import ProgramError, RunError, UsageError
 from ppl_vae.options import Training, stream
 from ppl_vae.training import Advance
 
 STATE = "state.pt"
-
-
-def make_fabric(device: str) -> Fabric:
-    """Return a Fabric for one device: auto, cpu, cuda, cuda:1 ..."""
-    found = find_device(device)
-    devices = [found.index] if found.type == "cuda" else 1
-    return Fabric(accelerator=found.type, devices=devices, precision="32-true")
 
 
 class Engine:
@@ -69,14 +61,12 @@ class Engine:
         compile: str = "off",
         steps: int = 0,
     ):
-        self.fabric, self.options, self.bound, self.valid, self.dynamic = (
-            make_fabric(options.device),
-            options,
-            bound,
-            valid,
-            dynamic,
-        )
-        self.device, self.compile, self.steps = self.fabric.device, compile, steps
+        self.devices, self.options, self.bound = Devices(options), options, bound
+        if self.devices.count > 1:
+            _check_fits(bound, train)
+        self.rank, self.start, self.agree = self.devices.rank, self.devices.start, self.devices.agree
+        self.valid, self.dynamic = valid, dynamic
+        self.device, self.compile, self.steps = self.devices.device, compile, steps
         bound.num_data = self.num_data = num_data
         self.autocast = torch.bfloat16 if options.precision == "bf16-mixed" else None
         self.loss = Objective(bound, objective, num_data).to(self.device)
@@ -94,6 +84,7 @@ class Engine:
         self.rng = torch.random.get_rng_state()
         self.cuda_rng: Tensor | None = None
         self.step: Step | None = None  # once there are parameters
+        self.taken = 0  # steps, over all sessions of the run
         self._pending: dict[str, Any] | None = None
         self._seed(options.seed)
 
@@ -109,8 +100,9 @@ class Engine:
             self.loss.check(batch)
         made = self.bound.trainable()
         self._made = len(made)
-        loss = self._compiled(batch)
-        self.step = Step(loss, [p for p in made if p.requires_grad], self.options)
+        module = self._compiled(batch)
+        trained = [p for p in made if p.requires_grad]
+        self.step = self.devices.step(self.loss, module, trained, self.options, batch)
         if self._pending is not None:
             self._apply(self._pending)
 
@@ -118,7 +110,8 @@ class Engine:
         rows = rows_of(batch) if self.data is None else min(self.options.batch_size, self.num_data)
         self.bound.train()
         self.bound.autocast = self.autocast
-        found = compiled(self.loss, batch, min(rows, self.options.part_size), self.compile, self.steps)
+        rows = min(rows, self.options.part_size)
+        found = self.devices.compiled(self.loss, batch, rows, self.compile, self.steps)
         self.compile = "off" if found is self.loss else "on"
         return found
 
@@ -143,12 +136,20 @@ class Engine:
         sums: dict[str, Tensor] = {}
         done = 0
         try:
-            with flushed(), pyro.validation_enabled(False), torch.random.fork_rng(devices=self._cuda()):
+            with (
+                flushed(),
+                pyro.validation_enabled(False),
+                torch.random.fork_rng(devices=self._cuda()),
+                self.devices.together(),
+            ):
                 self._set_rng()
+                # Several devices decide together, which takes too long to do at each step.
+                ends = self.devices.count > 1 and stop()
                 for item, rate, beta in zip(items, lr, weights, strict=True):
-                    if stop():
+                    if ends or (self.devices.count == 1 and stop()):
                         break
-                    metrics = self.step(self._binarized(self.batch(item)), float(rate), beta)
+                    rows, shares = self.devices.shares(item, self.options)
+                    metrics = self.step(self._binarized(self.batch(rows)), float(rate), beta, shares)
                     sums = _added(sums, metrics)
                     done += 1
                 self._get_rng()
@@ -159,32 +160,48 @@ class Engine:
                 f"{self.bound.program.name} made a parameter after its first batch, too late to train it: "
                 "make each one whenever model or guide runs"
             )
-        return Advance(done, _means(sums, done))
+        self.taken += done
+        return Advance(done, self._means(sums, done))
 
     def _binarized(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         if not self.dynamic:
             return batch
         return batch | {"x": (torch.rand_like(batch["x"]) < batch["x"]).to(batch["x"].dtype)}
 
+    def _means(self, sums: dict[str, Tensor], count: int) -> dict[str, float]:
+        if not sums:
+            return {}
+        # One transfer from the device for all metrics.
+        values = torch.stack([value.detach().float().reshape(()) for value in sums.values()])
+        return dict(zip(sums, self.devices.total(values).div(count).tolist(), strict=True))
+
     def _set_rng(self) -> None:
+        if self.devices.count > 1:  # a stream of each device, of which none needs to be kept
+            torch.manual_seed(stream(self.options.seed, f"training/{self.rank}/{self.taken}"))
+            return
         torch.random.set_rng_state(self.rng)
         if self.cuda_rng is not None and self._cuda():
             torch.cuda.set_rng_state(self.cuda_rng, self.device)
 
     def _get_rng(self) -> None:
+        if self.devices.count > 1:
+            return
         self.rng = torch.random.get_rng_state()
         self.cuda_rng = torch.cuda.get_rng_state(self.device) if self._cuda() else None
 
     def _seed(self, seed: int) -> None:
         with torch.random.fork_rng(devices=self._cuda()):
             torch.manual_seed(stream(seed, "training"))
-            self._get_rng()
+            self.rng = torch.random.get_rng_state()
+            self.cuda_rng = torch.cuda.get_rng_state(self.device) if self._cuda() else None
 
     def scores(self) -> Scores | None:
         if self.valid is None:
             return None
         with self._averages():
-            return score(self.bound, self.valid, seed=self.options.seed)
+            return self.devices.scored(
+                self.valid, self.options.seed, lambda rows, seed: score(self.bound, rows, seed=seed)
+            )
 
     def _averages(self) -> Any:
         return nullcontext() if self.step is None else self.step.averages()
@@ -213,6 +230,7 @@ class Engine:
             "best": self.best,
             "rng": self.rng,
             "cuda_rng": self.cuda_rng,
+            "taken": self.taken,
         } | (self.step.state() if self.step is not None else {"optimizer": None, "averaged": None})
         buffer = io.BytesIO()
         torch.save(content, buffer)
@@ -226,7 +244,7 @@ class Engine:
         except Exception as error:
             raise RunError(f"{STATE} cannot be read ({error}): restore it from a copy of the run") from None
         self.rng, self.cuda_rng, self.best = content["rng"], content["cuda_rng"], content["best"]
-        self._pending = content
+        self.taken, self._pending = content["taken"], content
         if self.step is not None:
             self._apply(content)
 
@@ -243,9 +261,10 @@ def _added(sums: dict[str, Tensor], metrics: dict[str, Tensor]) -> dict[str, Ten
     return sums
 
 
-def _means(sums: dict[str, Tensor], count: int) -> dict[str, float]:
-    if not sums:
-        return {}
-    # One transfer from the device for all metrics.
-    values = torch.stack([value.detach().float().reshape(()) for value in sums.values()]).div(count).tolist()
-    return dict(zip(sums, values, strict=True))
+def _check_fits(bound: nn.Module, train: Any) -> None:
+    """Refuse what several processes would each do in their own way."""
+    if train is None or isinstance(bound, PlainBound):
+        what = "a loader" if train is None else "a pair of functions"
+        raise UsageError(f"devices: {what} trains on one device with Pyro; use arrays and a Program")
+    if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in bound.modules()):
+        raise UsageError("devices: torch's batch normalization differs on each device; use nn.BatchNorm")

@@ -5,6 +5,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import Categorical, constraints, register_kl
 
+from ppl_vae.backends.pyro import across
 from ppl_vae.backends.pyro.networks.codebook import nearest
 
 
@@ -63,6 +64,7 @@ class VectorQuantized(TorchDistribution):
         counts = self.codebook.new_zeros(self.codebook.shape[0]).scatter_add(
             0, chosen, self.codebook.new_ones(chosen.shape)
         )
+        (counts,) = across.totals(counts)
         share = counts / counts.sum()
         return {
             "perplexity": torch.special.entr(share).sum().exp(),

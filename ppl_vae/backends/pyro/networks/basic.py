@@ -7,6 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from ppl_vae.backends.pyro import across
 from ppl_vae.errors import UsageError
 from ppl_vae.shapes import as_shape
 
@@ -87,7 +88,7 @@ class BatchNorm(nn.Module):
 
     The running variance is the biased one, as in flax, so that weights carry over. Statistics are written in
     train mode only, and only by the guide: a network that the model calls too normalizes there without
-    writing.
+    writing. On several devices they are those of the batch that the devices share.
     """
 
     def __init__(self, features: int, spatial: int = 0, momentum: float = 0.1, epsilon: float = 1e-5):
@@ -102,7 +103,7 @@ class BatchNorm(nn.Module):
         tail = (-1,) + (1,) * self.spatial
         if self.training:
             axes = tuple(axis for axis in range(x.ndim) if axis != x.ndim - 1 - self.spatial)
-            mean, var = x.mean(axes), x.var(axes, correction=0)
+            mean, var = across.moments(x, axes)
             if not self.frozen:
                 self._write(mean.detach(), var.detach())
         else:

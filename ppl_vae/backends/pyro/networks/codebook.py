@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ppl_vae.backends.pyro import across
 from ppl_vae.errors import UsageError
 
 
@@ -44,8 +45,8 @@ class CodebookState(nn.Module):
     moving averages: appendix A.1).
 
     With `learning="ema"` the vectors are buffers, moved in train mode by the points that chose them; the
-    first batch places them on points of its own. With `learning="gradient"` they are parameters. Distances
-    and vectors are always single precision or better.
+    first batch (the one that several devices share) places them on points of its own. With
+    `learning="gradient"` they are parameters. Distances and vectors are always single precision or better.
 
     Parameters
     ----------
@@ -93,14 +94,14 @@ class CodebookState(nn.Module):
         return Codes(vectors, self.logits, index.reshape(points.shape[:-1]))
 
     def _placed_on(self, flat: Tensor, vectors: Tensor) -> Tensor:
-        rows = torch.arange(vectors.shape[0], device=flat.device) * flat.shape[0] // vectors.shape[0]
-        return torch.where(self.placed > 0, vectors, flat[rows])
+        return torch.where(self.placed > 0, vectors, across.spread(flat, vectors.shape[0]))
 
     def _learn(self, flat: Tensor, index: Tensor, vectors: Tensor) -> None:
         chosen = F.one_hot(index, vectors.shape[0]).to(flat.dtype)
         before = torch.where(self.placed > 0, self.sums, vectors)
-        counts = torch.lerp(chosen.sum(0), self.counts, self.decay)
-        sums = torch.lerp(chosen.mT @ flat, before, self.decay)
+        number, total = across.totals(chosen.sum(0), chosen.mT @ flat)
+        counts = torch.lerp(number, self.counts, self.decay)
+        sums = torch.lerp(total, before, self.decay)
         # Each buffer is computed out of place and written once: chained in-place updates are miscompiled on
         # CPU.
         self.counts.copy_(counts)
