@@ -3,6 +3,7 @@ DDP).
 """
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -90,7 +91,10 @@ class Devices:
     def together(self) -> Iterator[None]:
         """Turn the loss of another process into an error that says so."""
         try:
-            yield
+            with warnings.catch_warnings():
+                # The layout of a compiled gradient, which costs less than it takes to say so.
+                warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+                yield
         except RuntimeError as error:
             words = ("gloo", "nccl", "connection", "timed out", "timeout", "store")
             if self.count == 1 or not any(word in str(error).lower() for word in words):

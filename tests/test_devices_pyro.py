@@ -1,0 +1,258 @@
+"""Training on several devices with Pyro: a process each, and the numbers of one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from two_processes import BATCH, CASES, OPTIONS, STOCHASTIC, Normalized, data_of, program, trained
+
+import ppl_vae
+from ppl_vae import ELBO, bind, evaluate, fit, open_run
+from ppl_vae.backends.pyro.across import moments, spread, totals
+from ppl_vae.backends.pyro.devices import Devices, make_fabric, merged
+from ppl_vae.backends.pyro.svi import Engine
+from ppl_vae.diagnostics.evidence import Scores
+from ppl_vae.errors import UsageError
+from ppl_vae.options import Training, stream
+from ppl_vae.training import Rows
+
+HERE = Path(__file__).parent
+SCRIPT = HERE / "two_processes.py"
+TRAIN = HERE.parent / "inference" / "train.py"
+# A sum over 32 rows is rounded otherwise when it is two sums of 16: by some 1e-7 of its size in float32. Six
+# steps of Adam, whose eps of 1e-2 bounds how an error of a gradient grows, leave little more than that, where
+# a wrong share of the rows would show in the second digit.
+CLOSE = {"rtol": 1e-5, "atol": 2e-6}
+LIMIT = 240  # seconds, after which a test fails instead of waiting
+
+
+def started(*words, **more):
+    """Run Python in a process of its own, with processes of its own."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "WORLD_SIZE")}
+    environment |= {"PYTHONPATH": os.pathsep.join([str(Path(ppl_vae.__file__).parent.parent), str(HERE)])}
+    command = [sys.executable, *map(str, words)]
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, timeout=LIMIT, **more
+    )
+
+
+def on_two_devices(folder, *cases):
+    done = started("-W", "error", SCRIPT, folder, *cases)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "Warning" not in done.stderr
+
+
+def weights(folder, name, rank=0):
+    with np.load(folder / f"{name} {rank}.npz") as found:
+        return dict(found)
+
+
+def history(folder, name, rank=0):
+    return json.loads((folder / f"{name} {rank}.json").read_text())
+
+
+def assert_two_equal_one(folder, case):
+    one, two = trained(case), weights(folder, case)
+    expected = one.bound.weights()
+    assert set(two) == set(expected)
+    for key, value in expected.items():
+        np.testing.assert_allclose(two[key], value, **CLOSE, err_msg=f"{case}: {key}")
+    # All processes end with the same weights, to the bit, and saw the same numbers.
+    assert all(np.array_equal(value, two[key]) for key, value in weights(folder, case, 1).items())
+    assert history(folder, case, 1) == history(folder, case)
+    assert len(one.history) == len(history(folder, case)) and one.steps == 6
+    for left, right in zip(one.history, history(folder, case), strict=True):
+        left = {name: value for name, value in left.items() if name != "seconds"}
+        assert left.pop("split") == right.pop("split")
+        assert left == pytest.approx(right, rel=1e-5, abs=1e-6), case
+    return expected
+
+
+@pytest.mark.slow
+def test_two_devices_equal_one_where_there_is_no_noise(tmp_path):
+    cases = [name for name in CASES if name not in STOCHASTIC and "compiled" not in name]
+    on_two_devices(tmp_path, *cases)
+    for case in cases:
+        found = assert_two_equal_one(tmp_path, case)
+        if case == "vqvae":
+            assert np.abs(found["codebook.counts"] - 1).max() > 0.1  # the statistics moved
+        if case == "normalized":
+            assert np.abs(found["encoder.1.mean"]).max() > 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["vqvae, compiled", "normalized, compiled"])
+def test_two_devices_equal_one_with_the_compiled_step(tmp_path, case):
+    on_two_devices(tmp_path, case)
+    assert_two_equal_one(tmp_path, case)
+
+
+@pytest.mark.slow
+def test_two_devices_take_the_mean_gradient_of_their_shares_and_noise(tmp_path):
+    on_two_devices(tmp_path, *STOCHASTIC)
+    for name in STOCHASTIC:
+        expected = simulated(name)
+        for key, value in weights(tmp_path, name).items():
+            np.testing.assert_allclose(value, expected[key], **CLOSE, err_msg=f"{name}: {key}")
+
+
+def simulated(name):
+    """Train in one process on the shares of two devices, each with its own noise."""
+    found = data_of(name)
+    made = bind(program(name, {}).adapted_to(found), num_data=69)
+    options = Training(**OPTIONS)
+    engine = Engine(made, ELBO(), options, train=found.train_rows(), num_data=69)
+    source, one, step = Rows(69, BATCH, 0), torch.ones(()), 0
+    engine._prepare(engine.batch(np.arange(4)))
+    made.train()
+    with torch.random.fork_rng():
+        for epoch in range(2):
+            for rows in source.epoch(epoch):
+                for parameter in engine.step.parameters:
+                    parameter.grad = None
+                for rank, share in enumerate(np.array_split(rows, 2)):
+                    torch.manual_seed(stream(0, f"training/{rank}/{step}"))
+                    value = engine.loss(engine.batch(share), one).value
+                    (value * (len(share) / len(rows))).backward()
+                engine.step._update(1e-2)
+                step += 1
+    return made.weights()
+
+
+@pytest.mark.slow
+def test_a_run_on_two_devices_resumes_to_the_same_bits(tmp_path):
+    on_two_devices(tmp_path, "interrupted")
+    whole = weights(tmp_path, "whole")
+    for rank in (0, 1):
+        assert all(np.array_equal(weights(tmp_path, "resumed", rank)[n], v) for n, v in whole.items())
+    files = [(tmp_path / run / "weights.safetensors").read_bytes() for run in ("whole", "part")]
+    assert files[0] == files[1]
+    states = [torch.load(tmp_path / run / "state.pt", weights_only=True) for run in ("whole", "part")]
+    assert states[0]["taken"] == states[1]["taken"] == 6
+    torch.testing.assert_close(states[0]["optimizer"], states[1]["optimizer"], rtol=0, atol=0)
+    assert history(tmp_path, "whole") == history(tmp_path, "resumed")
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_ends_the_others_and_the_run_goes_on(tmp_path):
+    done = started(SCRIPT, tmp_path, "dying")
+    assert done.returncode == 1
+    assert "RunError: the process of another device has ended" in done.stderr.splitlines()[-1]
+    assert open_run(tmp_path / "dying", data=data_of("vqvae")).steps == 4
+    found = ppl_vae.api.resume(tmp_path / "dying", data=data_of("vqvae"), devices=1)
+    assert found.steps == 6
+    for key, value in trained("vqvae").bound.weights().items():
+        np.testing.assert_allclose(found.bound.weights()[key], value, **CLOSE, err_msg=key)
+
+
+def trained_by(command, folder):
+    np.savez(folder / "rows.npz", **data_of("vae").splits["train"])
+    return started(
+        *command, "vae", "--data", "rows.npz", "--valid", "0.2", "--max-steps", "4", "--batch-size", "32",
+        "--devices", "2", "--device", "cpu", "--compile", "off", "--out", "run", cwd=folder,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", TRAIN],
+        [TRAIN],
+        ["-c", "import sys; from ppl_vae.cli import main; sys.exit(main(['train', *sys.argv[1:]]))"],
+    ],
+    ids=["torchrun", "script", "verb"],
+)
+def test_the_command_line_tells_once(tmp_path, command):
+    done = trained_by(command, tmp_path)
+    assert done.returncode == 0, done.stderr[-4000:]
+    (line,) = done.stdout.splitlines()
+    found = json.loads(line)
+    assert found["steps"] == 4 and found["out"] == "run"
+    assert done.stderr.count("writing to") == 1
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == len(
+        open_run(tmp_path / "run").history
+    )
+    assert evaluate(open_run(tmp_path / "run"), "valid")["n"] == found["n"]
+    again = trained_by(command, tmp_path)
+    assert again.returncode != 0 and again.stdout == "" and "--resume" in again.stderr
+
+
+def fake(rank, count):
+    found = Devices.__new__(Devices)
+    found.rank, found.count = rank, count
+    return found
+
+
+def test_shares_of_batches_and_their_parts():
+    def shares(rows, **options):
+        made = [fake(rank, 2).shares(np.arange(rows), Training(**options)) for rank in (0, 1)]
+        return [(list(found), [tuple(share) for share in parts]) for found, parts in made]
+
+    assert shares(4, batch_size=4) == [([0, 1], [(2, 0.5, True)]), ([2, 3], [(2, 0.5, True)])]
+    assert shares(3, batch_size=4) == [([0, 1], [(2, 2 / 3, False)]), ([2], [(1, 1 / 3, False)])]
+    # A single row is worked on by both and counts once.
+    assert shares(1, batch_size=4) == [([0], [(1, 1.0, False)]), ([0], [(1, 0.0, False)])]
+    assert shares(5, batch_size=8, accumulate=2) == [
+        ([0, 1, 4], [(2, 0.4, True), (1, 0.2, False)]),
+        ([2, 3, 4], [(2, 0.4, True), (1, 0.0, False)]),
+    ]
+    assert Devices(Training(device="cpu")).shares([3, 1], Training()) == ([3, 1], None)
+
+
+def test_on_one_device_layers_add_up_nothing():
+    x = torch.arange(12.0).reshape(6, 2)
+    assert totals(x)[0] is x
+    mean, var = moments(x, (0,))
+    assert mean.tolist() == [5.0, 6.0] and var.tolist() == pytest.approx([35 / 3] * 2)
+    assert spread(x, 3).tolist() == [[0.0, 1.0], [4.0, 5.0], [8.0, 9.0]]
+
+
+def test_scores_of_parts_are_joined_in_order():
+    parts = [Scores(np.array([1.0, 2.0]), {"z": np.array([0.1, 0.2])}, {"w": 3.0}, 9, dims=4)]
+    parts.append(Scores(np.array([5.0]), {"z": np.array([0.5])}, {"w": 3.0}, 9, dims=7))
+    found = merged(parts)
+    assert found.log_likelihood.tolist() == [1.0, 2.0, 5.0] and found.kl["z"].tolist() == [0.1, 0.2, 0.5]
+    assert (found.kl_global, found.num_data, found.dims) == ({"w": 3.0}, 9, 5)
+
+
+def test_what_several_devices_cannot_do_is_refused(monkeypatch):
+    found, options = data_of("normalized"), OPTIONS | {"devices": 2}
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT)])
+    loader = [torch.zeros(4, 5)]
+    with pytest.raises(UsageError, match="a loader trains on one device with Pyro"):
+        fit(Normalized(), loader, **options)
+    with pytest.raises(UsageError, match="a pair of functions trains on one device"):
+        fit((lambda x: None, lambda x: None), found, **options)
+
+    class Torch(Normalized):
+        def networks(self, ours):
+            return super().networks(ours) | {"encoder": nn.Sequential(nn.Linear(5, 3), nn.BatchNorm1d(3))}
+
+    with pytest.raises(UsageError, match="torch's batch normalization differs on each device"):
+        fit(Torch(), found, **options)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(UsageError, match="devices=2, but 3 processes were started"):
+        fit(Normalized(), found, **options)
+
+
+def test_where_no_process_can_be_started_is_refused(monkeypatch):
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    monkeypatch.setattr(sys, "argv", ["-c"])
+    with pytest.raises(UsageError, match="'-c' cannot be started once a device: use a script"):
+        make_fabric("cpu", 2)
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    with pytest.raises(UsageError, match="an interactive session cannot be started once a device"):
+        make_fabric("cpu", 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    with pytest.raises(UsageError, match="devices=3: from 'cuda:1' on this machine has 2"):
+        make_fabric("cuda:1", 3)
