@@ -163,7 +163,7 @@ def trained_by(command, folder):
 @pytest.mark.parametrize(
     "command",
     [
-        ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", TRAIN],
+        ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", TRAIN],
         [TRAIN],
         ["-c", "import sys; from ppl_vae.cli import main; sys.exit(main(['train', *sys.argv[1:]]))"],
     ],
@@ -225,7 +225,7 @@ def test_scores_of_parts_are_joined_in_order():
 def test_what_several_devices_cannot_do_is_refused(monkeypatch):
     found, options = data_of("normalized"), OPTIONS | {"devices": 2}
     monkeypatch.setattr(sys, "argv", [str(SCRIPT)])
-    loader = [torch.zeros(4, 5)]
+    loader = torch.utils.data.DataLoader(torch.zeros(64, 5), 32)
     with pytest.raises(UsageError, match="a loader trains on one device with Pyro"):
         fit(Normalized(), loader, **options)
     with pytest.raises(UsageError, match="a pair of functions trains on one device"):

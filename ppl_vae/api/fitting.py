@@ -286,6 +286,7 @@ def _run_loop(
             # Nothing was left to do: the kept weights are those of the folder.
             run.bound.load_weights(load_tensors(folder.read(WEIGHTS)))
             run.bound.eval()
+        loop.engine.agree(0)  # what a script does next finds everything written
     run.history, run.config["compile"] = loop.history, loop.engine.compile
     run.stopped_by = stop.signal.name if stop.signal is not None and not loop.position.done else None
     return run

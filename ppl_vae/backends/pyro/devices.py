@@ -81,7 +81,7 @@ class Devices:
         if self.count == 1 or self.place is not None:
             return
         launching.start(self.count)
-        with self.together():
+        with self.together(), launching.ended_by_a_signal():
             self.fabric.launch()
             self.place = across.Place(self.rank, self.count, distributed.new_group(timeout=PATIENCE))
         if self.rank:

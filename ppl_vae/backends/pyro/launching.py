@@ -5,12 +5,13 @@ others.
 import atexit
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from torch import distributed
 
@@ -61,6 +62,19 @@ def start(count: int) -> None:
     others = [subprocess.Popen(_command(), env=_environment(rank)) for rank in range(1, count)]
     atexit.register(_end, others)
     _watch(lambda: any(process.poll() for process in others), others)
+
+
+@contextlib.contextmanager
+def ended_by_a_signal() -> Iterator[None]:
+    """Let SIGTERM end this process while it waits for the others, where Python calls no handler."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def lost() -> None:
