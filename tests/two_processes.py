@@ -134,7 +134,9 @@ def main(folder, *names):
         if name in ("interrupted", "dying"):
             globals()[name](folder)
         else:
-            written(folder, name, trained(name, devices=2))
+            run = trained(name, devices=2)
+            assert run.config["compile"] == CASES[name][2].get("compile", "off")
+            written(folder, name, run)
 
 
 if __name__ == "__main__":

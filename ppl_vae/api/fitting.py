@@ -19,7 +19,7 @@ from ppl_vae.api.run import CONFIG, WEIGHTS, Run, make_bound
 from ppl_vae.api.signals import stop_request
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.data import Data
-from ppl_vae.errors import ProgramError, UsageError
+from ppl_vae.errors import PplVaeError, ProgramError, UsageError
 from ppl_vae.objectives import ELBO
 from ppl_vae.options import COMPILE, Training
 from ppl_vae.program import PlainProgram, Program
@@ -246,9 +246,12 @@ def _trained(
 def _follows(run: Run, loop: Loop, earlier: RunFolder | None) -> Run:
     """Train as one of several processes of which another one writes."""
     loop.engine.start()
-    if earlier is not None:
-        _resumed(loop, earlier)
-    return _run_loop(run, loop, [], progress=False, earlier=earlier)
+    try:
+        if earlier is not None:
+            _resumed(loop, earlier)
+        return _run_loop(run, loop, [], progress=False, earlier=earlier)
+    except PplVaeError as error:  # the first process meets it too, and tells it
+        raise SystemExit(error.exit_code) from None
 
 
 def _resumed(loop: Loop, folder: RunFolder) -> int:
