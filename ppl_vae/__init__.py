@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ppl_vae import data
-    from ppl_vae.api import Run, bind, check, evaluate, fit, open_run, posterior
+    from ppl_vae.api import Run, bind, check, evaluate, export, fit, open_run, posterior
     from ppl_vae.gallery import load
     from ppl_vae.objectives import ELBO, IWAE
     from ppl_vae.program import Program
@@ -20,7 +20,7 @@ _HOMES = {
     "load": "gallery",
     "ELBO": "objectives",
     "IWAE": "objectives",
-    **dict.fromkeys(("bind", "fit", "evaluate", "posterior", "check", "open_run", "Run"), "api"),
+    **dict.fromkeys(("bind", "fit", "evaluate", "posterior", "export", "check", "open_run", "Run"), "api"),
 }
 
 __all__ = [  # noqa: RUF022 (in the order in which one meets them)
@@ -33,6 +33,7 @@ __all__ = [  # noqa: RUF022 (in the order in which one meets them)
     "fit",
     "evaluate",
     "posterior",
+    "export",
     "check",
     "open_run",
     "Run",

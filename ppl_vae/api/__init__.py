@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ppl_vae.api.evaluation import evaluate
+from ppl_vae.api.exporting import export
 from ppl_vae.api.fitting import data_of, fit, program_of, resume
 from ppl_vae.api.recorded import check_backend, settle_binarize
 from ppl_vae.api.run import Run, open_run
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from ppl_vae.contract import CheckReport
 
-__all__ = ["Run", "bind", "check", "evaluate", "fit", "load", "open_run", "posterior", "resume"]
+__all__ = ["Run", "bind", "check", "evaluate", "export", "fit", "load", "open_run", "posterior", "resume"]
 
 
 def bind(

@@ -12,7 +12,18 @@ from ppl_vae.cli import running
 
 # Beside the scripts of inference/: what looks after files and installation.
 TOOLS = ("copy", "data", "doctor", "list")
-_FIRST = ("train", "evaluate", "sample", "reconstruct", "encode", "decode", "log_prob", "posterior", "check")
+_FIRST = (
+    "train",
+    "evaluate",
+    "sample",
+    "reconstruct",
+    "encode",
+    "decode",
+    "log_prob",
+    "posterior",
+    "export",
+    "check",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -74,7 +74,7 @@ def _exported(loss: Objective, example: tuple, shapes: Any) -> torch.export.Expo
         with pyro.validation_enabled(False), torch.random.fork_rng(devices=_devices(example[1])):
             return torch.export.export(loss, example, dynamic_shapes=shapes, strict=False)
     except Exception as error:
-        raise NotCaptured(_first_line(error)) from error
+        raise NotCaptured(first_line(error)) from error
     finally:
         _restore(loss, buffers)
 
@@ -92,7 +92,8 @@ def _devices(weight: Tensor) -> list[torch.device]:
     return [weight.device] if weight.device.type == "cuda" else []
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return an error of torch's as one line."""
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
@@ -155,7 +156,7 @@ def _warm_up(module: nn.Module, loss: Objective, batch: Mapping[str, Tensor], we
         with pyro.validation_enabled(False), torch.random.fork_rng(devices=_devices(weight)):
             module(dict(batch), weight).value.backward()
     except Exception as error:
-        raise NotCaptured(_first_line(error)) from error
+        raise NotCaptured(first_line(error)) from error
     finally:
         _restore(loss, buffers)
         loss.zero_grad(set_to_none=True)

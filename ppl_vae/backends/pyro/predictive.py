@@ -73,24 +73,26 @@ def encode(bound: nn.Module, rows: Arrays, *, draw: bool = False, seed: int = 0)
     found: list[dict[str, np.ndarray]] = []
     with at_rest(bound, seed):
         for part in chunk_rows(rows, _rows_at_once(rows)):
-            trace = _guide_trace(bound, on_device(bound, rows, part), draw)
-            found.append(_latents(trace))
+            trace = guide_trace(bound, on_device(bound, rows, part), draw)
+            found.append(_host(latents_of(trace)))
     return _joined(found)
 
 
-def _guide_trace(bound: nn.Module, batch: dict[str, Tensor], draw: bool) -> poutine.Trace:
+def guide_trace(bound: nn.Module, batch: Mapping[str, Tensor], draw: bool) -> poutine.Trace:
+    """Return a trace of the guide: its centres, or one draw."""
     guide = bound.guide if draw else Centres()(bound.guide)
     return poutine.trace(guide).get_trace(**batch)
 
 
-def _latents(trace: poutine.Trace) -> dict[str, np.ndarray]:
+def latents_of(trace: poutine.Trace) -> dict[str, Tensor]:
+    """Return the local latents of a guide's trace by site, and `<site>_codes` of a site of codes."""
     values = {}
     for name, site in latent_sites(trace).items():
         if is_local(site):
             values[name] = site["value"]
             if hasattr(base(site["fn"]), "codes"):
                 values[f"{name}_codes"] = base(site["fn"]).codes
-    return {name: value.cpu().numpy() for name, value in values.items()}
+    return values
 
 
 def reconstruct(
@@ -101,7 +103,7 @@ def reconstruct(
     with at_rest(bound, seed):
         for part in chunk_rows(rows, _rows_at_once(rows)):
             batch = on_device(bound, rows, part)
-            guide = _guide_trace(bound, batch, draw)
+            guide = guide_trace(bound, batch, draw)
             model = poutine.trace(poutine.replay(bound.model, trace=guide)).get_trace(**batch)
             seen = {
                 name: site
@@ -164,7 +166,7 @@ def _generate(
         probe = poutine.trace(bound.model).get_trace(n=1, **_first(bound, covariates))
         _check_latents(probe, latents, bound.fields)
         torch.manual_seed(seed)
-        shared = _shared(bound, probe, _first(bound, covariates), draw)
+        shared = shared_latents(bound, probe, _first(bound, covariates), draw)
         size = max(
             (site["value"].numel() for site in probe.nodes.values() if is_latent_or_observed(site)), default=1
         )
@@ -183,7 +185,7 @@ def _generate(
     return _joined(found)
 
 
-def _shared(bound: nn.Module, probe: poutine.Trace, batch: Arrays, draw: bool) -> dict[str, Tensor]:
+def shared_latents(bound: nn.Module, probe: poutine.Trace, batch: Arrays, draw: bool) -> dict[str, Tensor]:
     """Return the global latents as the guide has learned them: once, since every row of one call lives in the
     same world.
     """
@@ -194,7 +196,7 @@ def _shared(bound: nn.Module, probe: poutine.Trace, batch: Arrays, draw: bool) -
     # A guide needs a row, but its global sites do not depend on which: the prior's own will do.
     row = {name: sites[name]["value"] for name in bound.fields if name in sites} | batch
     refuse_missing(bound.program, row, shared)
-    trace = _guide_trace(bound, row, draw)
+    trace = guide_trace(bound, row, draw)
     return {name: trace.nodes[name]["value"] for name in shared}
 
 
@@ -225,6 +227,10 @@ def _drawn(trace: poutine.Trace, fields: tuple[str, ...]) -> dict[str, np.ndarra
             values[name] = site["value"]
             if name in fields:
                 values[f"{name}_mean"] = centre(site["fn"])
+    return _host(values)
+
+
+def _host(values: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     return {name: value.cpu().numpy() for name, value in values.items()}
 
 

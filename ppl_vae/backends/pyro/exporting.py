@@ -1,0 +1,263 @@
+"""A verb of a program as one file: captured as a graph and compared with the program on rows."""
+
+import copy
+import io
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+
+from ppl_vae.backends.pyro.capture import NotCaptured, first_line
+from ppl_vae.backends.pyro.denormals import flushed
+from ppl_vae.backends.pyro.graphs import VERBS, Verb
+from ppl_vae.backends.pyro.predictive import at_rest
+from ppl_vae.errors import ProgramError, UsageError
+
+SUFFIXES = (".pt2", ".onnx")
+ABOUT = "ppl_vae.json"
+ROWS = torch.export.Dim("rows", min=1)
+SIZES = (5, 2, 1)
+# Rows of the example that a graph is captured with. Rarely the size of anything else: torch would take one
+# for the other.
+EXAMPLE = 11
+RTOL, ATOL = 1e-4, 1e-5
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class File(NamedTuple):
+    """A graph, ready to be written.
+
+    Attributes
+    ----------
+    content : bytes
+    about : dict
+        Verb, inputs and outputs by name with their types and shapes. It is in the file too.
+    difference : float
+        The largest one between graph and program, over all outputs and sizes.
+    """
+
+    content: bytes
+    about: dict[str, Any]
+    difference: float
+
+
+def refuse_missing(suffix: str) -> None:
+    """Refuse a kind of file that this installation cannot write.
+
+    Raises
+    ------
+    UsageError
+    """
+    if suffix not in SUFFIXES:
+        raise UsageError(f"a graph is written as {' or '.join(SUFFIXES)}, not as {suffix or 'a bare name'!r}")
+    lacking = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+    if suffix == ".onnx" and lacking:
+        raise UsageError(f".onnx needs {', '.join(lacking)}: pip install 'ppl-vae[onnx]'")
+
+
+def export(
+    bound: nn.Module,
+    rows: Arrays,
+    what: str,
+    suffix: str,
+    about: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> File:
+    """Return a verb as the content of a file, once it has given the program's own numbers for some rows.
+
+    Parameters
+    ----------
+    bound : Bound
+    rows : dict of str to array
+        At least one.
+    what : {"encode", "decode", "score"}
+    suffix : {".pt2", ".onnx"}
+    about : dict, optional
+        Plain values to keep in the file.
+    seed : int
+        Of the draws that graph and program are compared on.
+
+    Raises
+    ------
+    UsageError
+        For an unknown verb or kind of file, and draws in a kind of file that cannot repeat them.
+    ProgramError
+        Where the program is no graph, or the graph gives other numbers.
+    """
+    refuse_missing(suffix)
+    if what not in VERBS:
+        raise UsageError(f"unknown verb {what!r}: choose one of {', '.join(VERBS)}")
+    verb = VERBS[what](_at_rest(bound), _repeated(rows, SIZES[0]))
+    expected = {n: verb.eager(_first(verb.example, n), seed) for n in SIZES}
+    if not expected[1]:
+        raise ProgramError(
+            f"{bound.program.name} has nothing to {what}: latents lie in the plate of the rows, "
+            "observed sites are called as the data's fields"
+        )
+    graph = _captured(verb)
+    about = dict(about or {}) | {
+        "what": what,
+        "inputs": _described(verb.example),
+        "outputs": _described(expected[1]),
+    }
+    content, call = (_onnx if suffix == ".onnx" else _pt2)(graph, about)
+    return File(content, about, _difference(verb, call, expected, seed))
+
+
+def _at_rest(bound: nn.Module) -> nn.Module:
+    """Return a copy on the CPU, in eval mode and single precision, whose weights are constants."""
+    copied = copy.deepcopy(bound).cpu().requires_grad_(False).eval()
+    copied.autocast = None
+    return copied
+
+
+def _repeated(rows: Arrays, n: int) -> dict[str, np.ndarray]:
+    return {name: value[np.arange(n) % len(value)] for name, value in rows.items()}
+
+
+def _first(rows: Arrays, n: int) -> dict[str, np.ndarray]:
+    return {name: value[:n] for name, value in rows.items()}
+
+
+def _described(arrays: Arrays) -> dict[str, Any]:
+    return {
+        name: {"dtype": str(value.dtype), "shape": ["rows", *value.shape[1:]]}
+        for name, value in arrays.items()
+    }
+
+
+def _captured(verb: Verb) -> ExportedProgram:
+    # Zeros, not rows: the example stays in the file.
+    example = {
+        name: torch.from_numpy(np.zeros((EXAMPLE, *value.shape[1:]), value.dtype))
+        for name, value in verb.example.items()
+    }
+    shapes = {name: {0: ROWS} for name in example}
+    try:
+        with at_rest(verb.bound, 0):
+            graph = torch.export.export(verb, (), example, dynamic_shapes=shapes, strict=False)
+    except Exception as error:
+        raise _not_captured(verb, NotCaptured(first_line(error))) from error
+    return _pruned(graph)
+
+
+def _not_captured(verb: Verb, reason: NotCaptured) -> ProgramError:
+    return ProgramError(
+        f"{verb.bound.program.name} is no single graph ({reason}): its Python code may depend neither on "
+        "values nor on the number of rows (x.shape[0] is a symbol, len(x) a number)"
+    )
+
+
+def _pruned(graph: ExportedProgram) -> ExportedProgram:
+    """Take out what the outputs do not depend on, weights above all, and the paths of source files."""
+    nodes, kept = graph.graph, []
+    nodes.eliminate_dead_code()
+    for node in nodes.nodes:
+        node.meta.pop("stack_trace", None)
+    inputs = {node.name: node for node in nodes.nodes if node.op == "placeholder"}
+    for spec in graph.graph_signature.input_specs:
+        node = inputs[spec.arg.name]
+        if spec.kind is InputKind.USER_INPUT or node.users:
+            kept.append(spec)
+            continue
+        nodes.erase_node(node)
+        graph.state_dict.pop(spec.target, None)
+        graph.constants.pop(spec.target, None)
+    graph.graph_signature.input_specs[:] = kept
+    graph.graph_module.recompile()
+    return graph
+
+
+def _pt2(graph: ExportedProgram, about: Mapping[str, Any]) -> tuple[bytes, Callable[[Arrays], Any]]:
+    file = io.BytesIO()
+    torch.export.save(graph, file, extra_files={ABOUT: json.dumps(about)})
+    # What is compared is what is written.
+    module = torch.export.load(io.BytesIO(file.getvalue())).module()
+
+    def call(inputs: Arrays) -> dict[str, np.ndarray]:
+        found = module(**{name: torch.from_numpy(value) for name, value in inputs.items()})
+        return {name: value.numpy() for name, value in found.items()}
+
+    return file.getvalue(), call
+
+
+def _onnx(graph: ExportedProgram, about: Mapping[str, Any]) -> tuple[bytes, Callable[[Arrays], Any]]:
+    import onnxruntime
+
+    if _draws(graph):
+        raise UsageError(f"{about['what']} draws random numbers, which .onnx cannot repeat: write a .pt2")
+    names = {part: list(about[part]) for part in ("inputs", "outputs")}
+    file = io.BytesIO()
+    with _quiet():
+        made = torch.onnx.export(
+            graph,
+            dynamo=True,
+            verbose=False,
+            input_names=names["inputs"],
+            output_names=names["outputs"],
+            dynamic_shapes={name: {0: "rows"} for name in names["inputs"]},
+        )
+        made.model.metadata_props[ABOUT] = json.dumps(about)
+        made.save(file)
+    session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
+
+    def call(inputs: Arrays) -> dict[str, np.ndarray]:
+        found = session.run(names["outputs"], {name: np.ascontiguousarray(v) for name, v in inputs.items()})
+        return dict(zip(names["outputs"], found, strict=True))
+
+    return file.getvalue(), call
+
+
+def _draws(graph: ExportedProgram) -> bool:
+    tags = (getattr(node.target, "tags", ()) for node in graph.graph.nodes if node.op == "call_function")
+    return any(torch.Tag.nondeterministic_seeded in found for found in tags)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what torch's exporter says of itself."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _difference(
+    verb: Verb, call: Callable[[Arrays], Any], expected: Mapping[int, Arrays], seed: int
+) -> float:
+    """Return the largest difference between graph and program.
+
+    Raises
+    ------
+    ProgramError
+        Where it is more than rounding.
+    """
+    largest = 0.0
+    for n, theirs in expected.items():
+        with flushed(), at_rest(verb.bound, verb.noise(seed)):
+            ours = call(_first(verb.example, n))
+        for name, value in theirs.items():
+            apart = np.abs(ours[name].astype(np.float64) - value).max() if value.size else 0.0
+            if not np.allclose(ours[name], value, RTOL, ATOL):
+                raise ProgramError(
+                    f"the graph gives other numbers than {verb.bound.program.name} "
+                    f"({name!r} of {n} rows differs by {apart:.3g}): what a program keeps from call to call, "
+                    "or draws by other means than torch, is not in it"
+                )
+            largest = max(largest, float(apart))
+    return largest
