@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints/cpu.txt
 	@echo "Installing into $(VENV): a minute or more, most of it downloads"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch
-	$(PIP) -e '.[numpyro,notebooks,tensorboard,dev]'
+	$(PIP) -e '.[numpyro,notebooks,tensorboard,onnx,dev]'
 	touch $@
 
 demo: $(STAMP)

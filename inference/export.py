@@ -8,6 +8,7 @@ torch.export.load("encoder.pt2").module() takes the inputs by name, any number o
 """
 
 from argparse import SUPPRESS
+from pathlib import Path
 
 from ppl_vae.cli import arguments, script
 
@@ -29,6 +30,7 @@ def parser():
 def main(options):
     """Write the graph, and tell its inputs and outputs."""
     from ppl_vae import export
+    from ppl_vae.api.exporting import check_export
     from ppl_vae.cli import opened, output
     from ppl_vae.errors import UsageError
 
@@ -36,6 +38,7 @@ def main(options):
         raise UsageError("name the run and the file to write: ppl-vae export RUN FILE.pt2")
     output.refuse(options.file, options.overwrite)
     run = opened.run(options)
+    check_export(run, Path(options.file), options.what)
     data = opened.data(run, options)
     made = export(run, options.file, options.what, data=data, overwrite=options.overwrite, seed=options.seed)
     return output.about(run) | made

@@ -65,25 +65,29 @@ def export(
         For a program that is no single graph, or gives other numbers as one; nothing is written.
     """
     path = Path(path)
-    _refuse_run(run, path.suffix)
+    check_export(run, path, what)
     _refuse_place(path, overwrite)
-    verbs = backend_named(run.backend)
-    verbs.refuse_missing(path.suffix)
     about = {
         "program": run.name,
         "binarize": run.config["data"]["binarize"],
         "steps": run.steps,
-        "versions": {name: recorded.versions().get(name) for name in ("ppl-vae", "torch")},
+        "versions": {n: v for n, v in recorded.versions().items() if n in ("ppl-vae", "torch")},
     }
-    made = verbs.export(run.bound, _rows(run, data), what, path.suffix, about, seed)
+    made = backend_named(run.backend).export(run.bound, _rows(run, data), what, path.suffix, about, seed)
     _write(path, made.content, overwrite)
     return made.about | {"difference": made.difference, "bytes": len(made.content), "out": str(path)}
 
 
-def _refuse_run(run: Run, suffix: str) -> None:
+def check_export(run: Run, path: Path, what: str) -> None:
+    """Refuse a run, a kind of file or a verb that cannot be exported, before any data is loaded.
+
+    Raises
+    ------
+    UsageError
+    """
     if run.backend != "pyro":
         raise UsageError(
-            f"{suffix} is made from torch's graphs and the run is on {run.backend}: "
+            f"an export is a graph of torch and the run is on {run.backend}: "
             "train the program with backend pyro"
         )
     if not isinstance(run.program, Program):
@@ -91,6 +95,7 @@ def _refuse_run(run: Run, suffix: str) -> None:
             f"{run.name} is plain Pyro, whose parameters lie outside of any module: "
             "only a declared Program can be one graph"
         )
+    backend_named(run.backend).check_export(what, path.suffix)
 
 
 def _refuse_place(path: Path, overwrite: bool) -> None:

@@ -94,7 +94,8 @@ def _devices(weight: Tensor) -> list[torch.device]:
 
 def first_line(error: Exception) -> str:
     """Return an error of torch's as one line."""
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    text = str(error).partition("The error above occurred when calling")[0].strip()  # torch's advice
+    return ": ".join(filter(None, [type(error).__name__, text.partition("\n")[0]]))
 
 
 def _restore(loss: nn.Module, buffers: Mapping[str, Tensor]) -> None:

@@ -1,13 +1,7 @@
 """A verb of a program as one file: captured as a graph and compared with the program on rows."""
 
 import copy
-import io
-import json
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from importlib.util import find_spec
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,12 +12,11 @@ from torch.export.graph_signature import InputKind
 
 from ppl_vae.backends.pyro.capture import NotCaptured, first_line
 from ppl_vae.backends.pyro.denormals import flushed
+from ppl_vae.backends.pyro.graph_files import KINDS, check_kind, quiet
 from ppl_vae.backends.pyro.graphs import VERBS, Verb
 from ppl_vae.backends.pyro.predictive import at_rest
 from ppl_vae.errors import ProgramError, UsageError
 
-SUFFIXES = (".pt2", ".onnx")
-ABOUT = "ppl_vae.json"
 ROWS = torch.export.Dim("rows", min=1)
 SIZES = (5, 2, 1)
 # Rows of the example that a graph is captured with. Rarely the size of anything else: torch would take one
@@ -51,18 +44,16 @@ class File(NamedTuple):
     difference: float
 
 
-def refuse_missing(suffix: str) -> None:
-    """Refuse a kind of file that this installation cannot write.
+def check_export(what: str, suffix: str) -> None:
+    """Refuse an unknown verb, and a kind of file that this installation cannot write.
 
     Raises
     ------
     UsageError
     """
-    if suffix not in SUFFIXES:
-        raise UsageError(f"a graph is written as {' or '.join(SUFFIXES)}, not as {suffix or 'a bare name'!r}")
-    lacking = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
-    if suffix == ".onnx" and lacking:
-        raise UsageError(f".onnx needs {', '.join(lacking)}: pip install 'ppl-vae[onnx]'")
+    if what not in VERBS:
+        raise UsageError(f"there is no graph of {what!r}: choose {', '.join(VERBS)}")
+    check_kind(suffix)
 
 
 def export(
@@ -94,14 +85,12 @@ def export(
     ProgramError
         Where the program is no graph, or the graph gives other numbers.
     """
-    refuse_missing(suffix)
-    if what not in VERBS:
-        raise UsageError(f"unknown verb {what!r}: choose one of {', '.join(VERBS)}")
+    check_export(what, suffix)
     verb = VERBS[what](_at_rest(bound), _repeated(rows, SIZES[0]))
     expected = {n: verb.eager(_first(verb.example, n), seed) for n in SIZES}
     if not expected[1]:
         raise ProgramError(
-            f"{bound.program.name} has nothing to {what}: latents lie in the plate of the rows, "
+            f"{_name(bound)} has nothing to {what}: latents lie in the plate of the rows, "
             "observed sites are called as the data's fields"
         )
     graph = _captured(verb)
@@ -110,7 +99,7 @@ def export(
         "inputs": _described(verb.example),
         "outputs": _described(expected[1]),
     }
-    content, call = (_onnx if suffix == ".onnx" else _pt2)(graph, about)
+    content, call = KINDS[suffix](graph, about)
     return File(content, about, _difference(verb, call, expected, seed))
 
 
@@ -144,16 +133,20 @@ def _captured(verb: Verb) -> ExportedProgram:
     }
     shapes = {name: {0: ROWS} for name in example}
     try:
-        with at_rest(verb.bound, 0):
+        with quiet(), at_rest(verb.bound, 0):
             graph = torch.export.export(verb, (), example, dynamic_shapes=shapes, strict=False)
     except Exception as error:
         raise _not_captured(verb, NotCaptured(first_line(error))) from error
     return _pruned(graph)
 
 
+def _name(bound: nn.Module) -> str:
+    return type(bound.program).__name__
+
+
 def _not_captured(verb: Verb, reason: NotCaptured) -> ProgramError:
     return ProgramError(
-        f"{verb.bound.program.name} is no single graph ({reason}): its Python code may depend neither on "
+        f"{_name(verb.bound)} is no single graph ({reason}): its Python code may depend neither on "
         "values nor on the number of rows (x.shape[0] is a symbol, len(x) a number)"
     )
 
@@ -178,65 +171,6 @@ def _pruned(graph: ExportedProgram) -> ExportedProgram:
     return graph
 
 
-def _pt2(graph: ExportedProgram, about: Mapping[str, Any]) -> tuple[bytes, Callable[[Arrays], Any]]:
-    file = io.BytesIO()
-    torch.export.save(graph, file, extra_files={ABOUT: json.dumps(about)})
-    # What is compared is what is written.
-    module = torch.export.load(io.BytesIO(file.getvalue())).module()
-
-    def call(inputs: Arrays) -> dict[str, np.ndarray]:
-        found = module(**{name: torch.from_numpy(value) for name, value in inputs.items()})
-        return {name: value.numpy() for name, value in found.items()}
-
-    return file.getvalue(), call
-
-
-def _onnx(graph: ExportedProgram, about: Mapping[str, Any]) -> tuple[bytes, Callable[[Arrays], Any]]:
-    import onnxruntime
-
-    if _draws(graph):
-        raise UsageError(f"{about['what']} draws random numbers, which .onnx cannot repeat: write a .pt2")
-    names = {part: list(about[part]) for part in ("inputs", "outputs")}
-    file = io.BytesIO()
-    with _quiet():
-        made = torch.onnx.export(
-            graph,
-            dynamo=True,
-            verbose=False,
-            input_names=names["inputs"],
-            output_names=names["outputs"],
-            dynamic_shapes={name: {0: "rows"} for name in names["inputs"]},
-        )
-        made.model.metadata_props[ABOUT] = json.dumps(about)
-        made.save(file)
-    session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
-
-    def call(inputs: Arrays) -> dict[str, np.ndarray]:
-        found = session.run(names["outputs"], {name: np.ascontiguousarray(v) for name, v in inputs.items()})
-        return dict(zip(names["outputs"], found, strict=True))
-
-    return file.getvalue(), call
-
-
-def _draws(graph: ExportedProgram) -> bool:
-    tags = (getattr(node.target, "tags", ()) for node in graph.graph.nodes if node.op == "call_function")
-    return any(torch.Tag.nondeterministic_seeded in found for found in tags)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what torch's exporter says of itself."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
 def _difference(
     verb: Verb, call: Callable[[Arrays], Any], expected: Mapping[int, Arrays], seed: int
 ) -> float:
@@ -255,7 +189,7 @@ def _difference(
             apart = np.abs(ours[name].astype(np.float64) - value).max() if value.size else 0.0
             if not np.allclose(ours[name], value, RTOL, ATOL):
                 raise ProgramError(
-                    f"the graph gives other numbers than {verb.bound.program.name} "
+                    f"the graph gives other numbers than {_name(verb.bound)} "
                     f"({name!r} of {n} rows differs by {apart:.3g}): what a program keeps from call to call, "
                     "or draws by other means than torch, is not in it"
                 )
