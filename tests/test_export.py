@@ -19,6 +19,7 @@ from toys import Toy
 
 from ppl_vae import Run, bind, data, evaluate, export, fit, load
 from ppl_vae.api import exporting
+from ppl_vae.backends.pyro import exporting as pyro_exporting
 from ppl_vae.backends.pyro import graph_files
 from ppl_vae.backends.pyro.plain import PlainBound
 from ppl_vae.errors import ProgramError, RunError, UsageError
@@ -28,9 +29,9 @@ from ppl_vae.store import disk
 
 PROGRAMS = ("vae", "hvae", "counts", "vqvae", "linear_gaussian")
 VERBS = ("encode", "decode", "score")
-FILES = [".pt2", pytest.param(".onnx", marks=pytest.mark.skipif(
-    not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))), reason="needs the extra onnx"
-))]  # fmt: skip
+EXTRA = ("onnx", "onnxscript", "onnxruntime")
+LACKING = pytest.mark.skipif(not all(map(find_spec, EXTRA)), reason="needs the extra onnx")
+FILES = [".pt2", pytest.param(".onnx", marks=LACKING)]
 SEEDED = stream(3, "score")
 
 
@@ -145,7 +146,7 @@ def test_score_is_that_of_evaluate_and_its_noise_is_fresh_at_every_call(tmp_path
 
 
 ALONE = """
-import sys
+import json, sys
 
 
 class Refuse:
@@ -155,38 +156,48 @@ class Refuse:
 
 
 sys.meta_path.insert(0, Refuse())
-import json, numpy, torch
+import numpy, torch
 
-about = {"ppl_vae.json": ""}
-module = torch.export.load(sys.argv[1], extra_files=about).module()
-rows = {name: torch.from_numpy(value) for name, value in numpy.load(sys.argv[2]).items()}
-found = module(**rows)
-assert not any(value.requires_grad for value in found.values())
-print(json.dumps({name: value.tolist() for name, value in found.items()}))
-print(about["ppl_vae.json"])
+for what in ("encode", "decode", "score"):
+    about = {"ppl_vae.json": ""}
+    module = torch.export.load(what + ".pt2", extra_files=about).module()
+    found = module(**{name: torch.from_numpy(value) for name, value in numpy.load(what + ".npz").items()})
+    assert not any(value.requires_grad for value in found.values())
+    print(json.dumps([json.loads(about["ppl_vae.json"]), {name: v.tolist() for name, v in found.items()}]))
 """
 
 
-@pytest.mark.parametrize("what", VERBS)
-def test_a_pt2_needs_torch_alone_and_tells_what_it_is(trained, what, tmp_path):
-    run, rows = trained
-    if run.name not in ("counts", "vqvae"):
-        pytest.skip("two programs tell: processes take seconds")
-    export(run, tmp_path / "g.pt2", what)
-    inputs, expected = theirs(run, what, {name: value[:3] for name, value in rows.items()})
-    np.savez(tmp_path / "rows.npz", **inputs)
+def test_a_pt2_needs_torch_alone_and_tells_what_it_is(folder):
+    program, rows = example("counts", 40)
+    run, told = fit(program, rows, max_steps=4, batch_size=20), {}
+    few = {name: value[:3] for name, value in run.data.rows("train").items()}
+    for what in VERBS:
+        told[what] = export(run, f"{what}.pt2", what)
+        np.savez(f"{what}.npz", **theirs(run, what, few)[0])
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
-        [sys.executable, "-c", ALONE, tmp_path / "g.pt2", tmp_path / "rows.npz"],
-        capture_output=True, text=True, check=True, cwd=tmp_path, env=clean,
-    )  # fmt: skip
-    found, about = map(json.loads, done.stdout.splitlines())
-    assert (about["program"], about["what"], about["binarize"]) == (run.name, what, "none")
-    assert list(about["inputs"]) == list(inputs) and list(about["outputs"]) == list(expected)
-    for name, value in expected.items():
-        assert np.shape(found[name]) == value.shape
-        if what != "score":
-            np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-5)
+    command = [sys.executable, "-c", ALONE]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True, env=clean).stdout.splitlines()
+    for what, (about, found) in zip(VERBS, map(json.loads, lines), strict=True):
+        assert about.items() <= told[what].items()
+        assert (about["program"], about["what"], about["binarize"]) == ("counts", what, "none")
+        expected = theirs(run, what, few)[1]
+        for name, value in expected.items():
+            assert np.shape(found[name]) == value.shape
+            if what != "score":  # which draws
+                np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-5)
+
+
+@LACKING
+def test_an_onnx_file_tells_what_it_is(small, tmp_path):
+    import onnxruntime
+
+    told = export(small, tmp_path / "e.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "e.onnx")
+    about = json.loads(session.get_modelmeta().custom_metadata_map["ppl_vae.json"])
+    assert about.items() <= told.items() and about["program"] == "vae"
+    assert [(one.name, one.shape) for one in session.get_inputs()] == [("x", ["rows", 6])]
+    assert [(one.name, one.shape) for one in session.get_outputs()] == [("z", ["rows", 2])]
+    assert str(Path(exporting.__file__).parent).encode() not in (tmp_path / "e.onnx").read_bytes()
 
 
 def test_other_shapes_and_fields_are_refused_by_the_graph(tmp_path):
@@ -297,7 +308,8 @@ def test_onnx_without_its_libraries_names_the_extra(small, tmp_path, monkeypatch
 
 
 def test_a_run_on_numpyro_is_refused(tmp_path):
-    run = fit(load("vae", z_dim=2, hidden=(8,)), bits(), backend="numpyro", max_steps=1, batch_size=10)
+    bound = bind(load("vae", x_shape=(6,), z_dim=2, hidden=(8,)), "numpyro")
+    run = Run(bound, None, {"program": {"name": "vae"}, "data": {"name": "x"}})
     with pytest.raises(UsageError, match="graph of torch and the run is on numpyro: train .* backend pyro"):
         export(run, tmp_path / "e.pt2")
 
@@ -307,6 +319,35 @@ def test_plain_functions_are_refused(tmp_path):
     run = Run(bound, None, {"program": {"name": "mine"}, "data": {"name": "x"}})
     with pytest.raises(UsageError, match="mine is plain Pyro, .*only a declared Program can be one graph"):
         export(run, tmp_path / "e.pt2")
+
+
+def test_a_loaders_run_asks_for_rows(tmp_path):
+    x = torch.from_numpy(bits())
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x), batch_size=10)
+    run = fit(load("vae", z_dim=2, hidden=(8,)), loader, max_steps=1)
+    with pytest.raises(UsageError, match="data is not at hand: give rows to compare on as data="):
+        export(run, tmp_path / "e.pt2")
+    export(run, tmp_path / "e.pt2", data=bits(2))
+    close(opened(tmp_path / "e.pt2")({"x": bits(4)}), run.encode(bits(4)))
+
+
+def test_a_size_of_the_program_may_be_that_of_the_example(tmp_path):
+    n = pyro_exporting.EXAMPLE
+    rows = {"x": np.random.default_rng(0).normal(size=(n, n)).astype("f")}
+    layers = {"z_dims": (n, n), "hidden": (n, n), "likelihood": "normal"}
+    for name, fields in (("linear_gaussian", {"z_dim": n}), ("hvae", layers)):
+        run = fit(load(name, **fields), rows, max_steps=1, batch_size=5)
+        export(run, tmp_path / f"{name}.pt2")
+        call = opened(tmp_path / f"{name}.pt2")
+        for count in (n, n - 1):
+            close(call({"x": rows["x"][:count]}), run.encode(rows["x"][:count]))
+
+
+def test_the_decoder_has_a_gradient_for_latents(small, tmp_path):
+    export(small, tmp_path / "d.pt2", "decode")
+    z = torch.zeros(3, 2, requires_grad=True)
+    torch.export.load(tmp_path / "d.pt2").module()(z=z)["x"].sum().backward()
+    assert (z.grad != 0).any(1).all()
 
 
 def test_without_data_rows_are_asked_for_and_any_will_do(small, tmp_path):

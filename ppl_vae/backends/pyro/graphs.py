@@ -138,7 +138,8 @@ class Score(Verb):
         likelihood = terms.log_likelihood.double()
         rate = sum((kl.double() for kl in terms.kl.values()), start=torch.zeros_like(likelihood))
         if terms.kl_global:
-            rate = rate + sum(kl.double() for kl in terms.kl_global.values()) / self.bound.num_data
+            sharing = self.bound.num_data or likelihood.shape[0]
+            rate = rate + sum(kl.double() for kl in terms.kl_global.values()) / sharing
         return {"elbo": likelihood - rate, "rate": rate, "distortion": -likelihood}
 
     def eager(self, inputs: Arrays, seed: int) -> dict[str, np.ndarray]:
