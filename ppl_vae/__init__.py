@@ -20,7 +20,7 @@ _HOMES = {
     "load": "gallery",
     "ELBO": "objectives",
     "IWAE": "objectives",
-    **dict.fromkeys(("bind", "fit", "evaluate", "posterior", "check", "export", "open_run", "Run"), "api"),
+    **dict.fromkeys(("bind", "fit", "evaluate", "posterior", "export", "check", "open_run", "Run"), "api"),
 }
 
 __all__ = [  # noqa: RUF022 (in the order in which one meets them)

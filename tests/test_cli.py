@@ -14,10 +14,8 @@ import ppl_vae
 from ppl_vae import evaluate, open_run
 
 ROOT = Path(ppl_vae.__file__).parent.parent
-VERBS = (
-    "train", "evaluate", "encode", "decode", "sample", "reconstruct", "log_prob", "posterior", "check",
-    "export",
-)  # fmt: skip
+VERBS = ("train", "evaluate", "encode", "decode", "sample", "reconstruct", "log_prob", "posterior", "export")
+VERBS += ("check",)
 TOOLS = ("list", "copy", "data", "doctor")
 
 

@@ -21,8 +21,8 @@ _FIRST = (
     "decode",
     "log_prob",
     "posterior",
-    "check",
     "export",
+    "check",
 )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppl_vae.errors import DataError, UsageError
-from ppl_vae.store.disk import sync_folder
+from ppl_vae.store.disk import publish
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -53,7 +53,9 @@ def to_netcdf(tree: "xr.DataTree", path: str | os.PathLike, *, overwrite: bool =
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         tree.to_netcdf(part, engine="h5netcdf", encoding=_compression(tree))
-        _publish(part, path, overwrite)
+        publish(part, path, overwrite)
+    except FileExistsError:
+        raise _occupied(path) from None
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
@@ -69,18 +71,3 @@ def _compression(tree: "xr.DataTree") -> dict[str, dict[str, dict[str, Any]]]:
     how = {"zlib": True, "complevel": 1, "shuffle": True}
     groups = {node.path: node.data_vars.items() for node in tree.subtree if node.data_vars}
     return {path: {name: how for name, v in found if v.size >= 1024} for path, found in groups.items()}
-
-
-def _publish(part: Path, path: Path, overwrite: bool) -> None:
-    with open(part, "rb") as file:
-        os.fsync(file.fileno())
-    if overwrite:
-        os.replace(part, path)
-    else:
-        try:
-            os.link(part, path)  # unlike a rename it fails where another process has just written
-        except FileExistsError:
-            raise _occupied(path) from None
-        except OSError:  # a file system without links
-            os.rename(part, path)
-    sync_folder(path.parent)

@@ -113,3 +113,25 @@ def entry_of(path: Path) -> Entry | None:
     except FileNotFoundError:
         return None
     return Entry(size, digest.hexdigest())
+
+
+def publish(part: Path, path: Path, overwrite: bool) -> None:
+    """Put a written file into its place atomically.
+
+    Raises
+    ------
+    FileExistsError
+        Where there is a file already, be it from this very moment, and `overwrite` is false.
+    """
+    with open(part, "rb") as file:
+        os.fsync(file.fileno())
+    if overwrite:
+        os.replace(part, path)
+    else:
+        try:
+            os.link(part, path)  # unlike a rename it fails where another process has just written
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            os.rename(part, path)
+    sync_folder(path.parent)

@@ -5,7 +5,7 @@ import pyro.infer
 from ppl_vae.backends.pyro.bound import Bound, bind
 from ppl_vae.backends.pyro.check import probe
 from ppl_vae.backends.pyro.evaluate import score
-from ppl_vae.backends.pyro.export import exported
+from ppl_vae.backends.pyro.exporting import check_export, export
 from ppl_vae.backends.pyro.plain import PlainBound
 from ppl_vae.backends.pyro.posterior import draws
 from ppl_vae.backends.pyro.predictive import decode, encode, reconstruct, sample
@@ -17,10 +17,11 @@ __all__ = [
     "Engine",
     "PlainBound",
     "bind",
+    "check_export",
     "decode",
     "draws",
     "encode",
-    "exported",
+    "export",
     "probe",
     "reconstruct",
     "sample",

@@ -104,6 +104,12 @@ def _refuse_constants(graph: Graph, bound: nn.Module) -> None:
         raise NotCaptured(f"{missing} of its parameters would become constants")
 
 
+def first_line(error: Exception) -> str:
+    """Return an error of torch's as one line."""
+    text = str(error).partition("The error above occurred when calling")[0].strip()  # torch's advice
+    return ": ".join(filter(None, [type(error).__name__, text.partition("\n")[0]]))
+
+
 @contextmanager
 def untouched(module: nn.Module) -> Iterator[None]:
     """Try a module out: buffers, gradients and noise are afterwards what they were. What fails is a reason
@@ -115,8 +121,7 @@ def untouched(module: nn.Module) -> Iterator[None]:
         with pyro.validation_enabled(False), torch.random.fork_rng(devices=list(devices)):
             yield
     except Exception as error:
-        line = str(error).strip().partition("\n")[0]
-        raise NotCaptured(f"{type(error).__name__}: {line}") from error
+        raise NotCaptured(first_line(error)) from error
     finally:
         with torch.no_grad():
             for name, value in module.named_buffers():

@@ -74,18 +74,18 @@ def encode(bound: nn.Module, rows: Arrays, *, draw: bool = False, seed: int = 0)
     with at_rest(bound, seed):
         for part in chunk_rows(rows, _rows_at_once(rows)):
             trace = guide_trace(bound, on_device(bound, rows, part), draw)
-            found.append({name: value.cpu().numpy() for name, value in latents_of(trace).items()})
+            found.append(_host(latents_of(trace)))
     return _joined(found)
 
 
 def guide_trace(bound: nn.Module, batch: Mapping[str, Tensor], draw: bool) -> poutine.Trace:
-    """Return a trace of the guide in which latents are drawn, or the centres of their distributions."""
+    """Return a trace of the guide: its centres, or one draw."""
     guide = bound.guide if draw else Centres()(bound.guide)
     return poutine.trace(guide).get_trace(**batch)
 
 
 def latents_of(trace: poutine.Trace) -> dict[str, Tensor]:
-    """Return the local latents of a guide's trace by site, and the numbers of codes."""
+    """Return the local latents of a guide's trace by site, and `<site>_codes` of a site of codes."""
     values = {}
     for name, site in latent_sites(trace).items():
         if is_local(site):
@@ -185,9 +185,7 @@ def _generate(
     return _joined(found)
 
 
-def shared_latents(
-    bound: nn.Module, probe: poutine.Trace, batch: Mapping[str, Tensor], draw: bool
-) -> dict[str, Tensor]:
+def shared_latents(bound: nn.Module, probe: poutine.Trace, batch: Arrays, draw: bool) -> dict[str, Tensor]:
     """Return the global latents as the guide has learned them: once, since every row of one call lives in the
     same world.
     """
@@ -229,6 +227,10 @@ def _drawn(trace: poutine.Trace, fields: tuple[str, ...]) -> dict[str, np.ndarra
             values[name] = site["value"]
             if name in fields:
                 values[f"{name}_mean"] = centre(site["fn"])
+    return _host(values)
+
+
+def _host(values: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     return {name: value.cpu().numpy() for name, value in values.items()}
 
 

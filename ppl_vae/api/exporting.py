@@ -1,0 +1,142 @@
+"""`export`: encode, decode or score of a run as a file that needs torch or ONNX Runtime, and no ppl_vae."""
+
+import secrets
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppl_vae import data as data_sets
+from ppl_vae.api import recorded
+from ppl_vae.api.loaders import LOADER
+from ppl_vae.api.rows import checked_rows
+from ppl_vae.api.run import Run
+from ppl_vae.backends import backend as backend_named
+from ppl_vae.data import Data
+from ppl_vae.errors import DataError, RunError, UsageError
+from ppl_vae.program import Program
+from ppl_vae.store.disk import publish
+
+COMPARED = 5
+
+
+def export(
+    run: Run,
+    path: str | Path,
+    what: str = "encode",
+    *,
+    data: Any = None,
+    overwrite: bool = False,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Write a verb of a run as one graph with its weights, once it has given the run's own numbers for rows.
+
+    `torch.export.load(path).module()` takes the inputs by name, any number of rows, and returns a dict; it
+    needs torch alone. In a .pt2 each call draws anew where the verb draws.
+
+    Parameters
+    ----------
+    run : Run
+        Of a declared program, on Pyro.
+    path : path
+        Ends in .pt2 (torch) or .onnx (needs the extra `onnx`).
+    what : str
+        encode: rows to the guide's means by site, as `Run.encode`; decode: latents and covariates to the
+        likelihood's centre by field, as `Run.decode`; score: rows to `elbo`, `rate` and `distortion`, nats a
+        row, as `Run.score`.
+    data : Data or arrays, optional
+        Rows to compare on, where the run's own are not at hand.
+    overwrite : bool
+        Replace a file that lies there.
+    seed : int
+        Of the draws that graph and run are compared on.
+
+    Returns
+    -------
+    dict
+        `inputs` and `outputs` with types and shapes, `difference` (the largest seen), and `out`, the path.
+
+    Raises
+    ------
+    UsageError
+        For a verb, a path or a run that cannot be written.
+    ProgramError
+        For a program that is no single graph, or gives other numbers as one; nothing is written.
+    """
+    path = Path(path)
+    check_export(run, path, what)
+    _refuse_place(path, overwrite)
+    about = {
+        "program": run.name,
+        "binarize": run.config["data"]["binarize"],
+        "steps": run.steps,
+        "versions": {n: v for n, v in recorded.versions().items() if n in ("ppl-vae", "torch")},
+    }
+    made = backend_named(run.backend).export(run.bound, _rows(run, data), what, path.suffix, about, seed)
+    _write(path, made.content, overwrite)
+    return made.about | {"difference": made.difference, "bytes": len(made.content), "out": str(path)}
+
+
+def check_export(run: Run, path: Path, what: str) -> None:
+    """Refuse a run, a kind of file or a verb that cannot be exported, before any data is loaded.
+
+    Raises
+    ------
+    UsageError
+    """
+    if run.backend != "pyro":
+        raise UsageError(
+            f"an export is a graph of torch and the run is on {run.backend}: "
+            "train the program with backend pyro"
+        )
+    if not isinstance(run.program, Program):
+        raise UsageError(
+            f"{run.name} is plain Pyro, whose parameters lie outside of any module: "
+            "only a declared Program can be one graph"
+        )
+    backend_named(run.backend).check_export(what, path.suffix)
+
+
+def _refuse_place(path: Path, overwrite: bool) -> None:
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: name a file")
+    if not path.parent.is_dir():
+        raise UsageError(f"there is no folder {path.parent}: make it first")
+    if path.exists() and not overwrite:
+        raise _occupied(path)
+
+
+def _occupied(path: Path) -> UsageError:
+    return UsageError(f"{path} exists and is not overwritten: name another file, or ask to overwrite it")
+
+
+def _rows(run: Run, data: Any) -> dict[str, np.ndarray]:
+    """Return some rows as they are scored: of the validation split, else of another one."""
+    if data is None and (run.config["data"]["name"] == LOADER or run.data is None):
+        raise UsageError(
+            "the run's data is not at hand: give rows to compare on as data=... (on the command line --data)"
+        )
+    if data is None:
+        data = run.data
+    elif not isinstance(data, Data):
+        data = recorded.other_data(run.config, partial(data_sets.of, data))
+    split = next((name for name in ("valid", "test", "train") if data.num_rows(name)), None)
+    if split is None:
+        raise DataError(f"{data.name} has no rows: give at least one to compare on")
+    return checked_rows(run.bound, {name: value[:COMPARED] for name, value in data.rows(split).items()})
+
+
+def _write(path: Path, content: bytes, overwrite: bool) -> None:
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        part.write_bytes(content)
+        publish(part, path, overwrite)
+    except FileExistsError:
+        raise _occupied(path) from None
+    except OSError as error:
+        raise RunError(
+            f"cannot write {path} ({error.strerror or error}): free space, or name another file"
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)

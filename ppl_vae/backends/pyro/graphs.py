@@ -1,0 +1,153 @@
+"""Encode, decode and score as modules from named tensors to named tensors, each with its eager verb."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+
+from ppl_vae.backends.pyro.evaluate import on_device, score
+from ppl_vae.backends.pyro.predictive import (
+    Centres,
+    at_rest,
+    centre,
+    decode,
+    encode,
+    guide_trace,
+    latents_of,
+    shared_latents,
+)
+from ppl_vae.backends.pyro.terms import elbo_terms, is_latent_or_observed, is_local, traces
+from ppl_vae.options import stream
+from ppl_vae.program import declared
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class Verb(nn.Module):
+    """A verb of a bound program.
+
+    Parameters
+    ----------
+    bound : Bound
+    rows : dict of str to array
+        Rows of the program's data, to find the inputs with.
+
+    Attributes
+    ----------
+    example : dict of str to array
+        The inputs that belong to the rows.
+    """
+
+    def __init__(self, bound: nn.Module, rows: Arrays):
+        super().__init__()
+        self.bound = bound
+        self.example = self.inputs(rows)
+        # torch.export calls the inputs of a graph as the parameters of `forward` are called.
+        self.forward = _with_names(self.values, tuple(self.example))
+
+    def inputs(self, rows: Arrays) -> dict[str, np.ndarray]:
+        """Return the verb's inputs that belong to rows."""
+        raise NotImplementedError
+
+    def values(self, **inputs: Tensor) -> dict[str, Tensor]:
+        """Return the verb's outputs: what is captured."""
+        raise NotImplementedError
+
+    def eager(self, inputs: Arrays, seed: int) -> dict[str, np.ndarray]:
+        """Return the outputs that the verb itself gives."""
+        raise NotImplementedError
+
+    def noise(self, seed: int) -> int:
+        """Return the seed of torch's noise that `eager` draws with."""
+        return seed
+
+
+def _with_names(function: Callable[..., Any], names: tuple[str, ...]) -> Callable[..., Any]:
+    def forward(*args: Tensor, **named: Tensor) -> Any:
+        return function(**dict(zip(names, args, strict=False)) | named)
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    forward.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in names])
+    return forward
+
+
+class Encode(Verb):
+    """Rows to the guide's latents, as `encode` returns them."""
+
+    def inputs(self, rows: Arrays) -> dict[str, np.ndarray]:
+        return declared(self.bound.program, "guide", {n: rows[n] for n in self.bound.fields if n in rows})
+
+    def values(self, **inputs: Tensor) -> dict[str, Tensor]:
+        return latents_of(guide_trace(self.bound, inputs, draw=False))
+
+    def eager(self, inputs: Arrays, seed: int) -> dict[str, np.ndarray]:
+        return encode(self.bound, inputs, seed=seed)
+
+
+class Decode(Verb):
+    """Latents and covariates to the centre of the likelihood, as `decode` returns it. Global latents are the
+    guide's centres.
+    """
+
+    def inputs(self, rows: Arrays) -> dict[str, np.ndarray]:
+        first = on_device(self.bound, rows, slice(0, 1))
+        with at_rest(self.bound, 0):
+            guide = guide_trace(self.bound, first, draw=False)
+            probe = poutine.trace(poutine.replay(self.bound.model, trace=guide)).get_trace(**first)
+            covariates = [name for name in first if name not in probe.nodes]
+            given = {name: first[name] for name in covariates}
+            self.shared = shared_latents(self.bound, probe, given, draw=False)
+        latents = {n: value for n, value in encode(self.bound, rows).items() if n in _local(probe)}
+        return latents | {name: rows[name] for name in covariates}
+
+    def _parts(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return latents and covariates."""
+        fields = self.bound.fields
+        latents = {name: value for name, value in inputs.items() if name not in fields}
+        return latents, {name: value for name, value in inputs.items() if name in fields}
+
+    def values(self, **inputs: Tensor) -> dict[str, Tensor]:
+        latents, covariates = self._parts(inputs)
+        # An observation takes its centre too: nobody sees a draw of it.
+        model = Centres()(poutine.condition(self.bound.model, data=latents | self.shared))
+        rows = next(iter(inputs.values())).shape[0]
+        found = _local(poutine.trace(model).get_trace(n=rows, **covariates))
+        return {name: centre(found[name]["fn"]) for name in self.bound.fields if name in found}
+
+    def eager(self, inputs: Arrays, seed: int) -> dict[str, np.ndarray]:
+        latents, covariates = self._parts(inputs)
+        return decode(self.bound, latents, covariates=covariates, seed=seed)
+
+
+def _local(trace: poutine.Trace) -> dict[str, Any]:
+    return {n: s for n, s in trace.nodes.items() if is_latent_or_observed(s) and is_local(s)}
+
+
+class Score(Verb):
+    """Rows to the terms of the plain bound, a number a row, as `score` returns them."""
+
+    def inputs(self, rows: Arrays) -> dict[str, np.ndarray]:
+        return {name: rows[name] for name in self.bound.fields if name in rows}
+
+    def values(self, **inputs: Tensor) -> dict[str, Tensor]:
+        terms = elbo_terms(*traces(self.bound, inputs))
+        likelihood = terms.log_likelihood.double()
+        rate = sum((kl.double() for kl in terms.kl.values()), start=torch.zeros_like(likelihood))
+        if terms.kl_global:
+            sharing = self.bound.num_data or likelihood.shape[0]
+            rate = rate + sum(kl.double() for kl in terms.kl_global.values()) / sharing
+        return {"elbo": likelihood - rate, "rate": rate, "distortion": -likelihood}
+
+    def eager(self, inputs: Arrays, seed: int) -> dict[str, np.ndarray]:
+        found = score(self.bound, inputs, seed=seed)
+        return {"elbo": found.elbo, "rate": found.rate, "distortion": -found.log_likelihood}
+
+    def noise(self, seed: int) -> int:
+        return stream(seed, "score")
+
+
+VERBS = {"encode": Encode, "decode": Decode, "score": Score}
