@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from command_line import SMALL, cli, contents, ok, refused
 from PIL import Image
 
@@ -128,18 +127,6 @@ def test_log_prob(run):
     assert found.shape == (9,) and result["k"] == 7
     assert result["iw_nats"] == pytest.approx(found.mean()) and result["k"] == 7
     assert result["iw_stderr"] == pytest.approx(found.std(ddof=1) / 3)
-
-
-def test_export(run, tmp_path):
-    out = tmp_path / "encoder.pt2"
-    assert ok("export", run, out)["what"] == "encode"
-    rows = open_run(run).data.rows("test")["x"][:4]
-    found = torch.export.load(out).module()(x=torch.from_numpy(rows))["z"]
-    np.testing.assert_allclose(found, open_run(run).encode(rows)["z"], atol=1e-5)
-    assert "exists and is not overwritten" in refused(2, "export", run, out)
-    assert "file to write" in refused(2, "export", run)
-    assert "dream" in refused(2, "export", run, tmp_path / "other.pt2", "--what", "dream")
-    assert ok("export", run, out, "--what", "decode", "--overwrite")["what"] == "decode"
 
 
 @pytest.mark.parametrize("verb", ["encode", "decode", "sample", "reconstruct", "log_prob", "posterior"])
