@@ -12,10 +12,12 @@ ROOT = Path(ppl_vae.__file__).parent.parent
 RESULTS = sorted((ROOT / "inference" / "recipes").glob("*.json"))
 
 
-def test_the_table_of_the_readme_is_made_from_the_committed_results():
-    spec = importlib.util.spec_from_file_location("results_table", ROOT / "benchmarks" / "table.py")
+@pytest.mark.parametrize("name", ["table", "speed_table"])
+def test_the_tables_of_the_readme_are_made_from_the_committed_results(name):
+    spec = importlib.util.spec_from_file_location(f"results_{name}", ROOT / "benchmarks" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    assert module.table().count("\n") > 4
     assert module.table() in (ROOT / "README.md").read_text()
 
 

@@ -244,7 +244,7 @@ class Engine:
         except Exception as error:
             raise RunError(f"{STATE} cannot be read ({error}): restore it from a copy of the run") from None
         self.rng, self.cuda_rng, self.best = content["rng"], content["cuda_rng"], content["best"]
-        self.taken, self._pending = content["taken"], content
+        self.taken, self._pending = content.get("taken", 0), content
         if self.step is not None:
             self._apply(content)
 
