@@ -1,4 +1,4 @@
-"""Train a recipe in single and in mixed precision, from several seeds, and compare the bounds of the test rows.
+"""Train a recipe in single and in mixed precision, from several seeds, and compare what they reach.
 
     python benchmarks/precision.py vae-mnist --seeds 0 1 2 --out runs/precision --importance-samples 500
 
