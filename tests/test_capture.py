@@ -1,5 +1,7 @@
 """The captured step equals the eager one, for every program of the gallery and every objective."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pyro
 import pytest
@@ -13,7 +15,7 @@ from ppl_vae.backends.pyro.compiling import Compiled
 from ppl_vae.backends.pyro.objectives import Objective
 from ppl_vae.backends.pyro.plain import PlainBound
 from ppl_vae.objectives import parse
-from ppl_vae.program import PlainProgram
+from ppl_vae.program import PlainProgram, Program
 
 PROGRAMS = ("vae", "hvae", "counts", "vqvae", "linear_gaussian")
 OBJECTIVES = ("elbo", "elbo(particles=2)", "iwae(k=3)")
@@ -86,6 +88,55 @@ def test_a_compiled_step_is_the_eager_one(name):
     with torch._inductor.config.patch(fallback_random=True):
         found = stepped(Compiled(loss, graph, batch, torch.tensor(0.3)), loss, batch)
     close(found, stepped(loss, loss, batch), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vae", "vqvae"])
+def test_what_was_compiled_once_is_found_again_and_takes_other_weights(name):
+    from torch._dynamo.utils import counters
+
+    found = counters["aot_autograd"]
+    with torch._inductor.config.patch(fallback_random=True):
+        for shift in (0.0, 0.1):
+            loss, batch = objective(name, "elbo")
+            with torch.no_grad():
+                for parameter in loss.parameters():
+                    parameter.add_(shift)
+            before = found["autograd_cache_hit"]
+            graph = capture(loss, loss.bound, batch, torch.tensor(0.3))
+            ours = stepped(Compiled(loss, graph, batch, torch.tensor(0.3)), loss, batch)
+            close(ours, stepped(loss, loss, batch), rtol=1e-4, atol=1e-5)
+    assert found["autograd_cache_hit"] == before + 1
+
+
+@dataclass(frozen=True)
+class Shifted(Program):
+    """A program with a constant: its bound is -shift^2 / 2 and a term that does not depend on it."""
+
+    shift: float = 0.0
+
+    def networks(self, nn):
+        return {"loc": nn.Parameter((2,))}
+
+    def model(self, ppl, net, x=None):
+        with ppl.minibatch(x):
+            z = ppl.sample("z", ppl.dist.Normal(net.loc(), 1.0).to_event(1))
+            ppl.sample("x", ppl.dist.Normal(0.0 * z + ppl.array([self.shift, 0.0]), 1.0).to_event(1), obs=x)
+
+    def guide(self, ppl, net, x):
+        with ppl.minibatch(x):
+            ppl.sample("z", ppl.dist.Normal(net.loc(), 1.0).to_event(1))
+
+
+@pytest.mark.slow
+def test_what_was_compiled_once_takes_other_constants():
+    x, weight, found = {"x": torch.zeros(4, 2)}, torch.tensor(1.0), []
+    for shift in (1.0, 3.0):
+        loss = Objective(bind(Shifted(shift), num_data=4).train(), ELBO(), 4)
+        found.append(capture(loss, loss.bound, x, weight).compiled(x, weight)(x, weight).value.item())
+    # log p(x | z) = -log(2 pi) - shift^2 / 2, and q(z | x) = p(z).
+    expected = [np.log(2 * np.pi) + shift**2 / 2 for shift in (1.0, 3.0)]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_noise_is_fresh_at_every_call():

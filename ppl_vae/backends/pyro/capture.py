@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from ppl_vae.backends.pyro.plain import PlainBound
 
+# Kinds of regions in a graph that the compiler's cache does not know to be functions of what is in them.
+REGIONS = ("wrap_with_autocast", "wrap_with_set_grad_enabled")
+
 
 class NotCaptured(Exception):
     """Why a program runs step by step instead of as a graph."""
@@ -52,11 +55,24 @@ class Graph(NamedTuple):
         """Return the graph compiled for arguments of the example's shapes.
 
         Straight through the compiler's back end: the graph is there already, and `torch.compile` would look
-        for it again and check at every call that nothing has changed.
+        for it again and check at every call that nothing has changed. What was compiled once on a machine
+        is there in seconds the next time.
         """
-        from torch._inductor.compile_fx import compile_fx  # a second or two, for those who compile
+        # A second or two, for those who compile.
+        from torch._guards import TracingContext, tracing
+        from torch._inductor import config
+        from torch._inductor.compile_fx import compile_fx
+        from torch._subclasses.fake_tensor import FakeTensorMode
+        from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-        return compile_fx(self.module(), list(example))
+        module = self.module()
+        # The compiler's cache finds a graph by its pickle, and what export hangs on to a module has none; nor
+        # does it look without a context that says which sizes are fixed.
+        bare = torch.fx.GraphModule(module, module.graph)
+        fake = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True, allow_non_fake_inputs=True)
+        regions = {f"torch.ops.higher_order.{name}": torch.__version__ for name in REGIONS}
+        with tracing(TracingContext(fake)), config.patch(unsafe_marked_cacheable_functions=regions):
+            return compile_fx(bare, list(example))
 
 
 def capture(module: nn.Module, bound: nn.Module, batch: Mapping[str, Tensor], *more: Tensor) -> Graph:
