@@ -15,7 +15,8 @@ from two_processes import BATCH, CASES, OPTIONS, STOCHASTIC, Normalized, data_of
 import ppl_vae
 from ppl_vae import ELBO, bind, evaluate, fit, open_run
 from ppl_vae.backends.pyro.across import moments, spread, totals
-from ppl_vae.backends.pyro.devices import Devices, make_fabric, merged
+from ppl_vae.backends.pyro.devices import OneDevice
+from ppl_vae.backends.pyro.several_devices import SeveralDevices, make_fabric, merged
 from ppl_vae.backends.pyro.svi import Engine
 from ppl_vae.diagnostics.evidence import Scores
 from ppl_vae.errors import UsageError
@@ -186,7 +187,7 @@ def test_the_command_line_tells_once(tmp_path, command):
 
 
 def fake(rank, count):
-    found = Devices.__new__(Devices)
+    found = SeveralDevices.__new__(SeveralDevices)
     found.rank, found.count = rank, count
     return found
 
@@ -204,7 +205,7 @@ def test_shares_of_batches_and_their_parts():
         ([0, 1, 4], [(2, 0.4, True), (1, 0.2, False)]),
         ([2, 3, 4], [(2, 0.4, True), (1, 0.0, False)]),
     ]
-    assert Devices(Training(device="cpu")).shares([3, 1], Training()) == ([3, 1], None)
+    assert OneDevice("cpu").shares([3, 1], Training()) == ([3, 1], None)
 
 
 def test_on_one_device_layers_add_up_nothing():

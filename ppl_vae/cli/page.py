@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from ppl_vae import report
 from ppl_vae.api import Run
 from ppl_vae.cli.running import say
 from ppl_vae.cli.training import validation
@@ -27,6 +26,8 @@ def write(run: Run, files: Mapping[str, Any] | None = None) -> str | None:
 
 def html(run: Run, fresh: Mapping[str, Any] | None = None) -> str:
     """Return the page: curves, samples, reconstructions, numbers, configuration."""
+    from ppl_vae import report  # with matplotlib, which no training waits for
+
     data, config = (
         run.config["data"],
         {name: value for name, value in run.config.items() if name not in ("data", "versions", "program")},

@@ -1,178 +1,79 @@
-"""The devices of a run: one, or several with a process each, which share every batch (Lightning Fabric's
-DDP).
-"""
+"""The devices of a run, as its engine sees them: one here, several in `several_devices`."""
 
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import timedelta
-from inspect import signature
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
-import torch
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
-from lightning_fabric.strategies import DDPStrategy
-from torch import Tensor, distributed, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor, nn
 
-from ppl_vae.backends.pyro import across, launching
 from ppl_vae.backends.pyro.bound import find_device
-from ppl_vae.backends.pyro.capture import untouched
 from ppl_vae.backends.pyro.compiling import compiled
-from ppl_vae.backends.pyro.objectives import Loss, rows_of
-from ppl_vae.backends.pyro.step import Share, Step, cut
-from ppl_vae.diagnostics.evidence import Scores, joined
-from ppl_vae.errors import RunError, UsageError
-from ppl_vae.options import Training, stream
-
-LOG = logging.getLogger(__name__)
-# Of one exchange: longer than compiling, or a first device's checkpoint, may keep the others waiting.
-PATIENCE = timedelta(minutes=30)
+from ppl_vae.backends.pyro.step import Share, Step
+from ppl_vae.diagnostics.evidence import Scores
+from ppl_vae.options import Training
 
 
-def make_fabric(device: str, count: int = 1) -> Fabric:
-    """Return a Fabric for a device (auto, cpu, cuda, cuda:1 ...) and those after it."""
-    found = find_device(device)
-    if found.type == "cuda" and found.index + count > torch.cuda.device_count():
-        there = torch.cuda.device_count()
-        raise UsageError(f"devices={count}: from {device!r} on this machine has {there - found.index}")
-    devices = list(range(found.index, found.index + count)) if found.type == "cuda" else count
-    if count == 1:
-        return Fabric(accelerator=found.type, devices=devices, precision="32-true")
-    # Quiet: it tells its readers what they have asked for.
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    launching.check(count)
-    backend = "nccl" if found.type == "cuda" else "gloo"
-    # Buffers are the same everywhere already; newer versions of torch have another name for it.
-    names = signature(DistributedDataParallel).parameters
-    buffers = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
-    ddp = DDPStrategy(process_group_backend=backend, timeout=PATIENCE, **{buffers: False})
-    under = TorchElasticEnvironment if TorchElasticEnvironment.detect() else LightningEnvironment
-    return Fabric(
-        accelerator=found.type, devices=devices, precision="32-true", strategy=ddp, plugins=[under()]
-    )
+def devices_of(options: Training) -> "OneDevice":
+    """Return the devices that a run asks for."""
+    if options.devices == 1:
+        return OneDevice(options.device)
+    # Fabric takes as long to import as torch: for those who need it.
+    from ppl_vae.backends.pyro.several_devices import SeveralDevices
+
+    return SeveralDevices(options)
 
 
-class Devices:
-    """The devices of a run, seen from the process of one of them.
+class OneDevice:
+    """One device, in this process.
 
     Parameters
     ----------
-    options : Training
+    name : str
+        auto, cpu, cuda, cuda:1 ...
 
     Attributes
     ----------
+    device : torch.device
     rank, count : int
         Which of how many processes this is.
-    place : Place or None
-        What layers add up over; None for one device.
     """
 
-    def __init__(self, options: Training):
-        self.fabric, self.count = make_fabric(options.device, options.devices), options.devices
-        self.device, self.rank = self.fabric.device, self.fabric.local_rank if self.count > 1 else 0
-        self.place: across.Place | None = None
+    rank, count = 0, 1
+
+    def __init__(self, name: str):
+        self.device = find_device(name)
 
     def start(self) -> None:
         """Start the processes of the other devices and wait for them."""
-        if self.count == 1 or self.place is not None:
-            return
-        launching.start(self.count)
-        with self.together(), launching.ended_by_a_signal():
-            self.fabric.launch()
-            self.place = across.Place(self.rank, self.count, distributed.new_group(timeout=PATIENCE))
-        if self.rank:
-            logging.getLogger("ppl_vae").setLevel(logging.ERROR)
 
-    @contextmanager
-    def together(self) -> Iterator[None]:
+    def together(self) -> AbstractContextManager[None]:
         """Turn the loss of another process into an error that says so."""
-        try:
-            with warnings.catch_warnings():
-                # The layout of a compiled gradient, which costs less than it takes to say so.
-                warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
-                yield
-        except RuntimeError as error:
-            words = ("gloo", "nccl", "connection", "timed out", "timeout", "store")
-            if self.count == 1 or not any(word in str(error).lower() for word in words):
-                raise
-            launching.lost()
-            if self.rank:  # the first process tells it
-                raise SystemExit(1) from None
-            raise RunError(launching.told()) from error
+        return nullcontext()
 
     def agree(self, number: int) -> int:
         """Return the greatest of a number of each process."""
-        if self.place is None:
-            return number
-        with self.together():
-            return int(self.fabric.all_reduce(torch.tensor(number, device=self.device), reduce_op="max"))
+        return number
 
     def total(self, values: Tensor) -> Tensor:
         """Return the sum of a tensor of each process."""
-        if self.place is None:
-            return values
-        with self.together():
-            return self.fabric.all_reduce(values, reduce_op="sum")
+        return values
 
     def shares(self, rows: Any, options: Training) -> tuple[Any, list[Share] | None]:
-        """Return this device's rows of a batch, and the parts that they lie in.
-
-        Parts of fewer rows than devices are worked on by all, and count on the first.
-        """
-        if self.count == 1:
-            return rows, None
-        found, shares = [], []
-        for part in cut(rows, options.part_size):
-            if len(part) < self.count:
-                own, counted = part, len(part) * (self.rank == 0)
-            else:
-                own = np.array_split(part, self.count)[self.rank]
-                counted = len(own)
-            found.append(own)
-            shares.append(Share(len(own), counted / len(rows), len(part) % self.count == 0))
-        return np.concatenate(found), shares
+        """Return this device's rows of a batch, and the parts that they lie in."""
+        return rows, None
 
     def compiled(self, loss: nn.Module, batch: Mapping[str, Any], rows: int, choice: str, steps: int) -> Any:
         """Return an objective compiled for the shares of parts of so many rows, if all devices can; see
         `ppl_vae.backends.pyro.compiling.compiled`.
         """
-        if self.place is None:
-            return compiled(loss, batch, rows, choice, steps)
-        if rows % self.count and choice != "off":
-            LOG.warning(
-                "the step runs uncompiled: %d rows make unequal shares on %d devices", rows, self.count
-            )
-            return loss
-        if choice == "auto":  # the first one measures, on its own
-            earns = self.rank == 0 and compiled(loss, batch, rows // self.count, choice, steps) is not loss
-            choice = "on" if self.agree(int(earns)) else "off"
-        with self.together(), across.sharing(self.place):
-            found = compiled(loss, batch, rows // self.count, choice, steps)
-        return loss if self.agree(int(found is loss)) else found
+        return compiled(loss, batch, rows, choice, steps)
 
     def step(
         self, loss: nn.Module, module: Any, parameters: Sequence[Tensor], options: Training, batch: Any
     ) -> Step:
         """Return the optimizer step of an objective that runs as `module`."""
-        if self.place is None:
-            return Step(module, parameters, options)
-        if not parameters:  # only statistics, which add up by themselves
-            return SharedStep(self, Pair(loss, module), parameters, options)
-        with self.together(), untouched(loss), across.sharing(self.place):
-            loss(dict(batch), torch.ones((), device=self.device)).value.backward()
-            unused = [parameter for parameter in parameters if parameter.grad is None]
-        # DDP waits for the gradient of whatever asks for one.
-        for parameter in unused:
-            parameter.requires_grad_(False)
-        with self.together():
-            shared = self.fabric.setup_module(Pair(loss, module))
-        for parameter in unused:
-            parameter.requires_grad_(True)
-        return SharedStep(self, shared, parameters, options)
+        return Step(module, parameters, options)
 
     def scored(
         self,
@@ -181,59 +82,4 @@ class Devices:
         score: Callable[[Mapping[str, np.ndarray], int], Scores],
     ) -> Scores:
         """Return the scores of all rows, each device scoring its share of them."""
-        if self.place is None or rows_of(rows) < self.count:
-            return score(rows, seed)
-        index = np.array_split(np.arange(rows_of(rows)), self.count)[self.rank]
-        own = {name: values[index] for name, values in rows.items()}
-        # Draws for other rows are other draws.
-        found: list[Any] = [None] * self.count
-        mine = score(own, stream(seed, f"valid/{self.rank}") if self.rank else seed)
-        with self.together():
-            distributed.all_gather_object(found, mine)
-        return merged(found)
-
-
-class Pair(nn.Module):
-    """An objective and its compiled form, whose code depends on the number of rows: that all devices run the
-    same, shares of unequal size go through the objective.
-    """
-
-    def __init__(self, loss: nn.Module, fast: nn.Module):
-        super().__init__()
-        self.loss, self.fast = loss, fast
-
-    def forward(self, batch: dict[str, Tensor], weight: Tensor, even: bool) -> Loss:
-        return (self.fast if even else self.loss)(batch, weight)
-
-
-class SharedStep(Step):
-    """A step whose gradient is that of the batch that all devices share."""
-
-    def __init__(self, devices: Devices, shared: nn.Module, parameters: Sequence[Tensor], options: Training):
-        super().__init__(shared, parameters, options)
-        self.devices = devices
-
-    def _pass(self, part: dict[str, Tensor], weight: Tensor, share: Share, last: bool) -> dict[str, Tensor]:
-        devices = self.devices
-        with across.sharing(devices.place, counts=share.part > 0):
-            if not self.parameters:
-                value, metrics = self.loss(part, weight, share.even)
-                return metrics | {"loss": value.detach()}
-            with devices.fabric.no_backward_sync(self.loss, enabled=not last):
-                value, metrics = self.loss(part, weight, share.even)
-                # The gradient is the mean over devices.
-                (value * (share.part * devices.count)).backward()
-        return metrics | {"loss": value.detach()}
-
-
-def merged(parts: Sequence[Scores]) -> Scores:
-    """Return the scores of rows from those of parts of them, in order."""
-    first, rows = parts[0], [len(part.log_likelihood) for part in parts]
-    found = vars(first) | {
-        "log_likelihood": np.concatenate([part.log_likelihood for part in parts]),
-        "kl": joined([part.kl for part in parts], rows),
-        "dims": first.dims
-        if len({part.dims for part in parts}) == 1
-        else sum(part.dims * n for part, n in zip(parts, rows, strict=True)) / sum(rows),
-    }
-    return Scores(**found)
+        return score(rows, seed)

@@ -17,7 +17,6 @@ from ppl_vae.backends.pyro.graphs import VERBS, Verb
 from ppl_vae.backends.pyro.predictive import at_rest
 from ppl_vae.errors import ProgramError, UsageError
 
-ROWS = torch.export.Dim("rows", min=1)
 SIZES = (5, 2, 1)
 # Rows of the example that a graph is captured with. Rarely the size of anything else: torch would take one
 # for the other.
@@ -131,7 +130,8 @@ def _captured(verb: Verb) -> ExportedProgram:
         name: torch.from_numpy(np.zeros((EXAMPLE, *value.shape[1:]), value.dtype))
         for name, value in verb.example.items()
     }
-    shapes = {name: {0: ROWS} for name in example}
+    rows = torch.export.Dim("rows", min=1)
+    shapes = {name: {0: rows} for name in example}
     try:
         with quiet(), at_rest(verb.bound, 0):
             graph = torch.export.export(verb, (), example, dynamic_shapes=shapes, strict=False)

@@ -1,6 +1,4 @@
-"""Stochastic variational inference with Pyro: optimizer steps for the training loop, on any device, through
-Lightning Fabric.
-"""
+"""Stochastic variational inference with Pyro: optimizer steps for the training loop, on any device."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -13,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.backends.pyro.denormals import flushed
-from ppl_vae.backends.pyro.devices import Devices
+from ppl_vae.backends.pyro.devices import devices_of
 from ppl_vae.backends.pyro.evaluate import score
 from ppl_vae.backends.pyro.objectives import Objective, rows_of
 from ppl_vae.backends.pyro.plain import PlainBound
@@ -61,7 +59,7 @@ class Engine:
         compile: str = "off",
         steps: int = 0,
     ):
-        self.devices, self.options, self.bound = Devices(options), options, bound
+        self.devices, self.options, self.bound = devices_of(options), options, bound
         if self.devices.count > 1:
             _check_fits(bound, train)
         self.rank, self.start, self.agree = self.devices.rank, self.devices.start, self.devices.agree

@@ -1,0 +1,218 @@
+"""Several devices with a process each, which share every batch: Lightning Fabric's DDP."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from inspect import signature
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from lightning_fabric.strategies import DDPStrategy
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ppl_vae.backends.pyro import across, launching
+from ppl_vae.backends.pyro.bound import find_device
+from ppl_vae.backends.pyro.capture import untouched
+from ppl_vae.backends.pyro.compiling import compiled
+from ppl_vae.backends.pyro.objectives import Loss, rows_of
+from ppl_vae.backends.pyro.step import Share, Step, cut
+from ppl_vae.diagnostics.evidence import Scores, joined
+from ppl_vae.errors import RunError, UsageError
+from ppl_vae.options import Training, stream
+
+LOG = logging.getLogger(__name__)
+# Of one exchange: longer than compiling, or a first device's checkpoint, may keep the others waiting.
+PATIENCE = timedelta(minutes=30)
+
+
+def make_fabric(device: str, count: int) -> Fabric:
+    """Return a Fabric for a device (auto, cpu, cuda, cuda:1 ...) and those after it."""
+    found = find_device(device)
+    if found.type == "cuda" and found.index + count > torch.cuda.device_count():
+        there = torch.cuda.device_count()
+        raise UsageError(f"devices={count}: from {device!r} on this machine has {there - found.index}")
+    devices = list(range(found.index, found.index + count)) if found.type == "cuda" else count
+    # Quiet: it tells its readers what they have asked for.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    launching.check(count)
+    backend = "nccl" if found.type == "cuda" else "gloo"
+    # Buffers are the same everywhere already; newer versions of torch have another name for it.
+    names = signature(DistributedDataParallel).parameters
+    buffers = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
+    ddp = DDPStrategy(process_group_backend=backend, timeout=PATIENCE, **{buffers: False})
+    under = TorchElasticEnvironment if TorchElasticEnvironment.detect() else LightningEnvironment
+    return Fabric(
+        accelerator=found.type, devices=devices, precision="32-true", strategy=ddp, plugins=[under()]
+    )
+
+
+class SeveralDevices:
+    """The devices of a run, seen from the process of one of them; see
+    `ppl_vae.backends.pyro.devices.OneDevice` for what each method promises.
+
+    Parameters
+    ----------
+    options : Training
+
+    Attributes
+    ----------
+    place : Place or None
+        What layers add up over; None until the processes have started.
+    """
+
+    def __init__(self, options: Training):
+        self.fabric, self.count = make_fabric(options.device, options.devices), options.devices
+        self.device, self.rank = self.fabric.device, self.fabric.local_rank
+        self.place: across.Place | None = None
+
+    def start(self) -> None:
+        if self.place is not None:
+            return
+        launching.start(self.count)
+        with self.together(), launching.ended_by_a_signal():
+            self.fabric.launch()
+            self.place = across.Place(self.rank, self.count, distributed.new_group(timeout=PATIENCE))
+        if self.rank:
+            logging.getLogger("ppl_vae").setLevel(logging.ERROR)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        try:
+            with warnings.catch_warnings():
+                # The layout of a compiled gradient, which costs less than it takes to say so.
+                warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+                yield
+        except RuntimeError as error:
+            words = ("gloo", "nccl", "connection", "timed out", "timeout", "store")
+            if not any(word in str(error).lower() for word in words):
+                raise
+            launching.lost()
+            if self.rank:  # the first process tells it
+                raise SystemExit(1) from None
+            raise RunError(launching.told()) from error
+
+    def agree(self, number: int) -> int:
+        if self.place is None:
+            return number
+        with self.together():
+            return int(self.fabric.all_reduce(torch.tensor(number, device=self.device), reduce_op="max"))
+
+    def total(self, values: Tensor) -> Tensor:
+        if self.place is None:
+            return values
+        with self.together():
+            return self.fabric.all_reduce(values, reduce_op="sum")
+
+    def shares(self, rows: Any, options: Training) -> tuple[Any, list[Share] | None]:
+        # Parts of fewer rows than devices are worked on by all, and count on the first.
+        found, shares = [], []
+        for part in cut(rows, options.part_size):
+            if len(part) < self.count:
+                own, counted = part, len(part) * (self.rank == 0)
+            else:
+                own = np.array_split(part, self.count)[self.rank]
+                counted = len(own)
+            found.append(own)
+            shares.append(Share(len(own), counted / len(rows), len(part) % self.count == 0))
+        return np.concatenate(found), shares
+
+    def compiled(self, loss: nn.Module, batch: Mapping[str, Any], rows: int, choice: str, steps: int) -> Any:
+        if rows % self.count and choice != "off":
+            LOG.warning(
+                "the step runs uncompiled: %d rows make unequal shares on %d devices", rows, self.count
+            )
+            return loss
+        if choice == "auto":  # the first one measures, on its own
+            earns = self.rank == 0 and compiled(loss, batch, rows // self.count, choice, steps) is not loss
+            choice = "on" if self.agree(int(earns)) else "off"
+        with self.together(), across.sharing(self.place):
+            found = compiled(loss, batch, rows // self.count, choice, steps)
+        return loss if self.agree(int(found is loss)) else found
+
+    def step(
+        self, loss: nn.Module, module: Any, parameters: Sequence[Tensor], options: Training, batch: Any
+    ) -> Step:
+        if not parameters:  # only statistics, which add up by themselves
+            return SharedStep(self, Pair(loss, module), parameters, options)
+        with self.together(), untouched(loss), across.sharing(self.place):
+            loss(dict(batch), torch.ones((), device=self.device)).value.backward()
+            unused = [parameter for parameter in parameters if parameter.grad is None]
+        # DDP waits for the gradient of whatever asks for one.
+        for parameter in unused:
+            parameter.requires_grad_(False)
+        with self.together():
+            shared = self.fabric.setup_module(Pair(loss, module))
+        for parameter in unused:
+            parameter.requires_grad_(True)
+        return SharedStep(self, shared, parameters, options)
+
+    def scored(
+        self,
+        rows: Mapping[str, np.ndarray],
+        seed: int,
+        score: Callable[[Mapping[str, np.ndarray], int], Scores],
+    ) -> Scores:
+        if rows_of(rows) < self.count:
+            return score(rows, seed)
+        index = np.array_split(np.arange(rows_of(rows)), self.count)[self.rank]
+        own = {name: values[index] for name, values in rows.items()}
+        # Draws for other rows are other draws.
+        found: list[Any] = [None] * self.count
+        mine = score(own, stream(seed, f"valid/{self.rank}") if self.rank else seed)
+        with self.together():
+            distributed.all_gather_object(found, mine)
+        return merged(found)
+
+
+class Pair(nn.Module):
+    """An objective and its compiled form, whose code depends on the number of rows: that all devices run the
+    same, shares of unequal size go through the objective.
+    """
+
+    def __init__(self, loss: nn.Module, fast: nn.Module):
+        super().__init__()
+        self.loss, self.fast = loss, fast
+
+    def forward(self, batch: dict[str, Tensor], weight: Tensor, even: bool) -> Loss:
+        return (self.fast if even else self.loss)(batch, weight)
+
+
+class SharedStep(Step):
+    """A step whose gradient is that of the batch that all devices share."""
+
+    def __init__(
+        self, devices: SeveralDevices, shared: nn.Module, parameters: Sequence[Tensor], options: Training
+    ):
+        super().__init__(shared, parameters, options)
+        self.devices = devices
+
+    def _pass(self, part: dict[str, Tensor], weight: Tensor, share: Share, last: bool) -> dict[str, Tensor]:
+        devices = self.devices
+        with across.sharing(devices.place, counts=share.part > 0):
+            if not self.parameters:
+                value, metrics = self.loss(part, weight, share.even)
+                return metrics | {"loss": value.detach()}
+            with devices.fabric.no_backward_sync(self.loss, enabled=not last):
+                value, metrics = self.loss(part, weight, share.even)
+                # The gradient is the mean over devices.
+                (value * (share.part * devices.count)).backward()
+        return metrics | {"loss": value.detach()}
+
+
+def merged(parts: Sequence[Scores]) -> Scores:
+    """Return the scores of rows from those of parts of them, in order."""
+    first, rows = parts[0], [len(part.log_likelihood) for part in parts]
+    found = vars(first) | {
+        "log_likelihood": np.concatenate([part.log_likelihood for part in parts]),
+        "kl": joined([part.kl for part in parts], rows),
+        "dims": first.dims
+        if len({part.dims for part in parts}) == 1
+        else sum(part.dims * n for part, n in zip(parts, rows, strict=True)) / sum(rows),
+    }
+    return Scores(**found)
