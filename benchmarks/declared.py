@@ -34,10 +34,11 @@ def trained(
     *,
     compile: bool,
     precision: str = "32",
+    memory_format: torch.memory_format = torch.preserve_format,
 ) -> Steps:
     """Return the library's optimizer steps on batches of rows `items`."""
     options = Training(batch_size=len(items[0]), lr=LR, precision=precision, device="cpu")
-    bound = bind(program, num_data=len(x))
+    bound = bind(program, num_data=len(x)).to(memory_format=memory_format)
     chosen = {"train": {"x": x}, "num_data": len(x), "compile": "on" if compile else "off"}
     engine = Engine(bound, ELBO(), options, **chosen)
     rates, weights = np.full(len(items), LR), np.ones(len(items))
