@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS) -c constraints/cpu.txt
 DEMO := runs/demo
 PEERS := $(VENV)/.peers
-BENCHMARKS := steps epochs deep codes jax_steps process evaluation memory growth
+BENCHMARKS := steps epochs deep codes jax_steps process evaluation memory growth formats profiles
 
 .PHONY: install demo test lint bench clean
 

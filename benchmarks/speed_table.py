@@ -1,4 +1,4 @@
-"""Print the README's table of speed from the committed numbers of the benchmarks.
+"""Print the README's tables of speed from the committed numbers of the benchmarks.
 
 python benchmarks/speed_table.py
 """
@@ -53,11 +53,36 @@ def table(folder: Path = RESULTS) -> str:
     return "\n".join(lines) + "\n"
 
 
+def formats(folder: Path = RESULTS) -> str:
+    """Return the table of precisions and memory formats in Markdown, the quickest of a recipe in bold."""
+    results = json.loads((folder / "formats.json").read_text())["results"]
+    names = list(dict.fromkeys(name for result in results for name in result["contenders"]))
+    lines = [f"| ms a step | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for result in results:
+        took = {name: number(found["median"]) for name, found in result["contenders"].items()}
+        took[result["quickest"]] = f"**{took[result['quickest']]}**"
+        lines.append(f"| `{result['workload']}` | {' | '.join(took.get(name, '') for name in names)} |")
+    return "\n".join(lines) + "\n"
+
+
+def profiles(folder: Path = RESULTS) -> str:
+    """Return the table of where a step's time goes in Markdown."""
+    results = json.loads((folder / "profiles.json").read_text())["results"]
+    names = list(next(iter(results[0]["contenders"].values()))["parts"])
+    lines = [f"| ms a step | | {' | '.join(names)} | all |", "|---" * (len(names) + 3) + "|"]
+    for result in results:
+        for name, found in result["contenders"].items():
+            cells = [number(value) for value in (*found["parts"].values(), found["median"])]
+            lines.append(f"| {result['workload']} | {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of the JSON files")
-    print(table(parser.parse_args(argv).results), end="")
+    folder = parser.parse_args(argv).results
+    print(table(folder), formats(folder), profiles(folder), sep="\n", end="")
 
 
 if __name__ == "__main__":

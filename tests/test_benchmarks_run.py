@@ -12,7 +12,7 @@ import pytest
 import torch
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
-ALONE = {"codes": "vector_quantize_pytorch", "epochs": "pythae"}
+ALONE = {"codes": "vector_quantize_pytorch", "epochs": "pythae", "profiles": "pythae"}
 
 
 @pytest.fixture
@@ -40,7 +40,19 @@ def numbers(module, tmp_path):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    "name", ["steps", "deep", "codes", "epochs", "jax_steps", "evaluation", "memory", "growth"]
+    "name",
+    [
+        "steps",
+        "deep",
+        "codes",
+        "epochs",
+        "jax_steps",
+        "evaluation",
+        "memory",
+        "growth",
+        "formats",
+        "profiles",
+    ],
 )
 def test_a_benchmark_measures_every_contender(benchmark, tmp_path, monkeypatch, name):
     if name in ALONE:

@@ -5,20 +5,55 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 import ppl_vae
 
 ROOT = Path(ppl_vae.__file__).parent.parent
-RESULTS = sorted((ROOT / "inference" / "recipes").glob("*.json"))
+RECIPES = ROOT / "inference" / "recipes"
+RESULTS = sorted(RECIPES.glob("*.json"))
 
 
-@pytest.mark.parametrize("name", ["table", "speed_table"])
-def test_the_tables_of_the_readme_are_made_from_the_committed_results(name):
+MEASURED = ROOT / "benchmarks" / "results"
+README = ROOT / "README.md"
+
+
+def made(name):
+    """Return a file of the benchmarks as a module."""
     spec = importlib.util.spec_from_file_location(f"results_{name}", ROOT / "benchmarks" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.table().count("\n") > 4
-    assert module.table() in (ROOT / "README.md").read_text()
+    return module
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("table", "table"), *[("speed_table", name) for name in ("table", "formats", "profiles")]],
+)
+def test_the_tables_of_the_readme_are_made_from_the_committed_results(file, name):
+    table = getattr(made(file), name)()
+    assert table.count("\n") > 4
+    assert table in README.read_text()
+
+
+def test_the_gap_between_precisions_is_told_as_it_was_measured():
+    found = json.loads((MEASURED / "precision.json").read_text())
+    gaps = {
+        name: f"{gap['mean']:+.2f} ± {gap['stderr']:.2f}" for name, gap in found["mixed_minus_single"].items()
+    }
+    assert len(found["seeds"]) > 2
+    assert f"{gaps['iw']} nats (IW-500) and {gaps['elbo']} nats (ELBO)" in README.read_text()
+
+
+def test_recipes_train_in_a_precision_that_none_beats():
+    found = json.loads((MEASURED / "formats.json").read_text())["results"]
+    recipes = {path.stem: yaml.safe_load(path.read_text()) for path in RECIPES.glob("*.yaml")}
+    assert {result["workload"] for result in found} == set(recipes)
+    for result in found:
+        took = {name: numbers["median"] for name, numbers in result["contenders"].items()}
+        chosen = recipes[result["workload"]]["precision"]
+        # Within a few percent two of them are one.
+        assert min(ms for name, ms in took.items() if name.startswith(chosen)) <= 1.05 * min(took.values())
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
