@@ -5,8 +5,11 @@ twice. Captured once (`torch.export`) and compiled, the handlers are gone and wh
 """
 
 import hashlib
+import io
+import logging
+import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any, NamedTuple
 
 import pyro
@@ -109,7 +112,7 @@ def capture(module: nn.Module, bound: nn.Module, batch: Mapping[str, Tensor], *m
 
 
 def _exported(module: nn.Module, example: tuple, shapes: Any) -> torch.export.ExportedProgram:
-    with untouched(module):
+    with quiet(), untouched(module):
         return torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
 
 
@@ -143,3 +146,19 @@ def untouched(module: nn.Module) -> Iterator[None]:
             for name, value in module.named_buffers():
                 value.copy_(buffers[name])
         module.zero_grad(set_to_none=True)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence what torch's exporters say of themselves: what matters is raised."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.fx.experimental.symbolic_shapes")]
+    levels, nowhere = [logger.level for logger in loggers], io.StringIO()
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(nowhere), redirect_stderr(nowhere):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -17,7 +17,7 @@ from ppl_vae.backends.pyro.plain import PlainBound
 LOG = logging.getLogger(__name__)
 # Part of a step's time that compilation saves at least, as measured on the programs of the gallery; and what
 # a compilation takes that was never measured here: so many seconds, and so many for each operation.
-SAVED, START, EACH = 0.15, 3.0, 0.03
+SAVED, START, EACH = 0.15, 3.0, 0.06
 FEW = 100  # steps that are not worth a look
 
 
@@ -81,6 +81,7 @@ def compiled(
         graph = capture(loss, loss.bound, example, weight)
         if plain is not None and not _earns(graph, rows, plain, steps):
             return loss
+        captured, kept = time.perf_counter() - started, _kept()
         module = Compiled(loss, graph, example, weight)
         with untouched(loss):
             module(dict(example), weight).value.backward()
@@ -88,7 +89,8 @@ def compiled(
     except NotCaptured as reason:
         LOG.warning("the step runs uncompiled: %s", reason)
         return loss
-    _note(graph, rows, spent)
+    # What the compiler has kept takes about as long to load as it took to capture.
+    _note(graph, rows, captured if _kept() > kept else spent)
     LOG.info("compiled %d operations in %.1f s", graph.nodes, spent)
     return module if plain is None else _faster(module, loss, example, weight, plain)
 
@@ -144,12 +146,19 @@ def _noted(graph: Graph, rows: int) -> Path:
 
 
 def _notes() -> Path:
-    """Return where the seconds that compilations took are kept: beside what they left in the compiler's
+    """Return where the seconds that compilations take are kept: beside what they left in the compiler's
     cache.
     """
     from torch._inductor.runtime.cache_dir_utils import cache_dir  # a second, for those who compile
 
     return Path(cache_dir()) / "ppl_vae"
+
+
+def _kept() -> int:
+    """Return how many graphs this process has put into the compiler's cache."""
+    from torch._dynamo.utils import counters  # here already, where something was compiled
+
+    return counters["aot_autograd"]["autograd_cache_saved"]
 
 
 def _note(graph: Graph, rows: int, seconds: float) -> None:

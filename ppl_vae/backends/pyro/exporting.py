@@ -10,9 +10,9 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from ppl_vae.backends.pyro.capture import NotCaptured, first_line
+from ppl_vae.backends.pyro.capture import NotCaptured, first_line, quiet
 from ppl_vae.backends.pyro.denormals import flushed
-from ppl_vae.backends.pyro.graph_files import KINDS, check_kind, quiet
+from ppl_vae.backends.pyro.graph_files import KINDS, check_kind
 from ppl_vae.backends.pyro.graphs import VERBS, Verb
 from ppl_vae.backends.pyro.predictive import at_rest
 from ppl_vae.errors import ProgramError, UsageError

@@ -2,10 +2,7 @@
 
 import io
 import json
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any
 
@@ -13,7 +10,7 @@ import numpy as np
 import torch
 from torch.export import ExportedProgram
 
-from ppl_vae.backends.pyro.capture import first_line
+from ppl_vae.backends.pyro.capture import first_line, quiet
 from ppl_vae.errors import ProgramError, UsageError
 
 ABOUT = "ppl_vae.json"
@@ -99,22 +96,6 @@ def _converted(graph: ExportedProgram, about: Mapping[str, Any]) -> bytes:
 def _draws(graph: ExportedProgram) -> bool:
     tags = (getattr(node.target, "tags", ()) for node in graph.graph.nodes if node.op == "call_function")
     return any(torch.Tag.nondeterministic_seeded in found for found in tags)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence what torch's exporters say of themselves: what matters is raised."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.fx.experimental.symbolic_shapes")]
-    levels, nowhere = [logger.level for logger in loggers], io.StringIO()
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(nowhere), redirect_stderr(nowhere):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 KINDS = {".pt2": pt2, ".onnx": onnx}
