@@ -17,8 +17,8 @@ TASK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 def flushed() -> Iterator[None]:
     """Round denormal numbers to zero, in this thread and in torch's worker threads.
 
-    exp(-|logit|) of a certain pixel is one: without this a Bernoulli likelihood takes five times as long. So is,
-    some 750 steps after its last gradient, Adam's first moment of a weight: the step then takes twice as long.
+    exp(-|logit|) of a certain pixel is one: without this a Bernoulli likelihood takes five times as long. So
+    is Adam's first moment of a weight 750 steps after its last gradient: a step then takes twice as long.
     """
     before = bool((torch.full((), 1e-38) * 1e-3).item() == 0)
     _set(True)
