@@ -53,10 +53,12 @@ def trained(
 
 
 def stock(program: Any, x: np.ndarray, items: Sequence[np.ndarray]) -> Steps:
-    """Return Pyro's own `SVI.step` on the declared model and guide, with its fastest settings."""
+    """Return Pyro's own `SVI.step` on the declared model and guide, with the closed form of the KL as ours
+    (a little quicker than `Trace_ELBO`), a fused optimizer and no validation.
+    """
     bound = bind(program, num_data=len(x)).train()
     optimizer = pyro.optim.Adam({"lr": LR, "fused": True})
-    svi = pyro.infer.SVI(bound.model, bound.guide, optimizer, pyro.infer.Trace_ELBO())
+    svi = pyro.infer.SVI(bound.model, bound.guide, optimizer, pyro.infer.TraceMeanField_ELBO())
     data, rows = torch.from_numpy(x), [torch.from_numpy(one) for one in items]
 
     def steps() -> None:

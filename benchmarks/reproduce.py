@@ -14,6 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+
 RECIPES = Path(__file__).resolve().parent.parent / "inference" / "recipes"
 LEFT_OUT = ("out", "report", "path", "file")
 
@@ -68,9 +70,11 @@ def main() -> None:
     shown = [
         shlex.join(words).replace(str(options.out), f"runs/{options.recipe}") for words in (train, evaluate)
     ]
+    settings = yaml.safe_load((options.out / "config.yaml").read_text())
     found = {
         "recipe": options.recipe,
         "commands": shown,
+        "settings": settings["training"] | {"compile": settings["compile"], "model": settings["model"]},
         "train": portable(trained),
         "test": portable(tested),
         "machine": machine(),

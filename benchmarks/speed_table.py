@@ -19,17 +19,18 @@ def number(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def cell(name: str, numbers: Mapping[str, Any], unit: str) -> str:
+def cell(name: str, result: Mapping[str, Any]) -> str:
     """Return who measured what."""
-    return f"{name}: {number(numbers['median'])} {unit.partition(' but')[0]}"
+    told = f"{name}: {number(result['contenders'][name]['median'])} {result['unit'].partition(' but')[0]}"
+    whole = result.get("whole_seconds")
+    return told if whole is None else f"{told} (in all {number(whole[name]['median'])} s)"
 
 
 def rows(result: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     """Yield a row for every ratio or limit of a workload."""
-    found, unit = result["contenders"], result["unit"]
     for one in result["comparisons"]:
         low, high = one["ratio_quartiles"]
-        ours, peer = (cell(one[role], found[one[role]], unit) for role in ("ours", "peer"))
+        ours, peer = (cell(one[role], result) for role in ("ours", "peer"))
         ratio = f"**{one['ratio']:.2f}** ({low:.2f} to {high:.2f})"
         yield result["workload"], ours, peer, ratio, f"{one['target']:.2f}", yes(one["reached"])
     for one in result.get("limits", ()):

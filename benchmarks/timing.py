@@ -83,19 +83,17 @@ def spread(values: Sequence[float], digits: int = 3) -> dict[str, Any]:
 
 
 def compared(aim: Aim, found: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    """Return the ratio of two medians, the quartiles of the ratios within a round, and whether the aim is
-    reached.
-    """
+    """Return the median and the quartiles of the ratios within a round, and whether the aim is reached."""
     ours, peer = found[aim.ours], found[aim.peer]
-    ratio = statistics.median(ours) / statistics.median(peer)
     within = spread([one / other for one, other in zip(ours, peer, strict=True)])
+    ratio = within["median"]
     return {
         "ours": aim.ours,
         "peer": aim.peer,
-        "ratio": round(ratio, 3),
+        "ratio": ratio,
         "ratio_quartiles": within["quartiles"],
         "target": aim.most,
-        "reached": round(ratio, 3) <= aim.most,
+        "reached": ratio <= aim.most,
     }
 
 

@@ -35,7 +35,8 @@ class Training:
     batch_size : int
         Rows a step; the odd last batch of an epoch is kept.
     accumulate : int
-        Parts that a batch is computed in, one after the other, to need less memory.
+        Parts that a batch is computed in, one after the other, to need less memory. Gradients add up to that
+        of the batch; statistics (codebooks, batch normalization) move with every part.
     optimizer : str
         adam, adamw or adamax.
     lr : float, str or schedule

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 from test_capture import objective
+from torch.utils.data import DataLoader
 
-from ppl_vae import fit, load, open_run
+from ppl_vae import ELBO, bind, fit, load, open_run
 from ppl_vae.api import resume
-from ppl_vae.backends.pyro import compiling
+from ppl_vae.backends.pyro import compiling, devices
+from ppl_vae.backends.pyro.capture import capture
 from ppl_vae.backends.pyro.compiling import Compiled, compiled
+from ppl_vae.backends.pyro.objectives import Objective
 from ppl_vae.errors import UsageError
 
 X = (np.random.default_rng(0).random((40, 1, 4, 4)) < 0.4).astype(np.float32)
@@ -102,11 +105,64 @@ def test_a_run_keeps_what_auto_decided(eager, cache, tmp_path):
         fit(small(), X, out=tmp_path / "part", resume=True, compile="off", **OPTIONS)
 
 
+def test_a_compiler_that_fails_leaves_the_step_uncompiled(monkeypatch, caplog):
+    from torch._inductor import compile_fx
+
+    def fails(*_):
+        raise OSError("no space left on the device\nand a page of details")
+
+    monkeypatch.setattr(compile_fx, "compile_fx", fails)
+    module, loss = chosen(1000, "on")
+    assert module is loss
+    assert "the step runs uncompiled: OSError: no space left on the device" in caplog.text
+    assert "details" not in caplog.text
+
+
+def test_a_program_of_statistics_alone_is_not_compiled(caplog):
+    loss, batch = objective("vqvae", "elbo")
+    for parameter in loss.parameters():
+        parameter.requires_grad_(False)
+    assert compiled(loss, batch, 8, "on") is loss
+    assert not caplog.text
+
+
+def test_what_a_compilation_took_is_noted_for_weights_of_one_shape():
+    def digest(width):
+        loss = Objective(bind(load("vae", x_shape=(4,), hidden=(width,), z_dim=2), num_data=9), ELBO(), 9)
+        return capture(loss, loss.bound, {"x": torch.zeros(3, 4)}, torch.ones(())).digest
+
+    assert digest(8) == digest(8) != digest(9)
+
+
+def test_a_run_that_could_not_be_compiled_goes_on_with_the_same_words(monkeypatch, tmp_path, caplog):
+    from torch._inductor import compile_fx
+
+    monkeypatch.setattr(compile_fx, "compile_fx", None)  # not callable
+    options = OPTIONS | {"compile": "on"}
+    fit(small(), X, out=tmp_path, **options | {"max_steps": 3})
+    caplog.clear()
+    run = fit(small(), X, out=tmp_path, resume=True, **options | {"max_steps": 5})
+    assert run.config["compile"] == "off"
+    assert "goes on uncompiled, as it began" in caplog.text
+
+
+def test_a_loader_s_batches_are_compiled_for_their_own_size(monkeypatch):
+    sizes = []
+    monkeypatch.setattr(devices, "compiled", lambda loss, batch, rows, *_: sizes.append(rows) or loss)
+    rows = list(torch.from_numpy(np.repeat(X, 8, 0)))
+    for accumulate in (1, 2):
+        loader = DataLoader(rows, batch_size=200)
+        fit(small(), loader, max_steps=2, compile="on", accumulate=accumulate)
+    assert sizes == [200, 100]
+
+
 def test_noise_and_buffers_are_untouched_by_trying_out():
     loss, batch = objective("vqvae", "elbo")
     before = {name: value.clone() for name, value in loss.state_dict().items()}
-    noise = torch.get_rng_state()
+    noise, gradients = torch.get_rng_state(), [torch.full_like(p, 0.5) for p in loss.parameters()]
+    for parameter, gradient in zip(loss.parameters(), gradients, strict=True):
+        parameter.grad = gradient
     assert compiling._seconds(loss, batch, torch.ones(())) > 0
     assert torch.equal(torch.get_rng_state(), noise)
     assert all(torch.equal(value, before[name]) for name, value in loss.state_dict().items())
-    assert all(parameter.grad is None for parameter in loss.parameters())
+    assert all(p.grad is g and (g == 0.5).all() for p, g in zip(loss.parameters(), gradients, strict=True))

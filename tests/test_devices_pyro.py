@@ -243,6 +243,10 @@ def test_what_several_devices_cannot_do_is_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(UsageError, match="devices=2, but 3 processes were started"):
         fit(Normalized(), found, **options)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    with pytest.raises(UsageError, match="devices=2: only 1 of the processes run on this machine"):
+        fit(Normalized(), found, **options)
 
 
 def test_where_no_process_can_be_started_is_refused(monkeypatch):

@@ -115,3 +115,23 @@ def batches_of(items):
             return iter(items)
 
     return Batches()
+
+
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_a_large_batch_of_a_loader_is_taken_whole(backend):
+    library = pyro if backend == "pyro" else pytest.importorskip("numpyro")
+    seen = []
+
+    def model(x, table):
+        seen.append((len(x), len(table)))
+        with library.plate("rows", len(x)):
+            z = library.sample("z", library.distributions.Normal(0.0, 1.0))
+            library.sample("x", library.distributions.Normal(z + table.mean(), 1.0), obs=x)
+
+    def guide(x, table):
+        with library.plate("rows", len(x)):
+            library.sample("z", library.distributions.Normal(x, 1.0))
+
+    batches = DataLoader([0], batch_size=1, collate_fn=lambda _: (torch.zeros(300), torch.zeros(200)))
+    fit(PlainProgram(model, guide, backend=backend), batches, max_steps=1)
+    assert set(seen) == {(300, 200)}

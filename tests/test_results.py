@@ -63,3 +63,7 @@ def test_a_result_belongs_to_a_recipe_and_states_its_protocol(path):
     assert result["commands"][0].startswith(f"ppl-vae train --config {result['recipe']}")
     assert {"elbo_nats", "elbo_stderr", "n", "split", "binarize", "backend", "seconds"} <= set(result["test"])
     assert result["test"]["split"] == "test"
+    recipe = yaml.safe_load((path.parent / f"{result['recipe']}.yaml").read_text())
+    for name, value in result.get("settings", {}).items():
+        if name in recipe and name != "model":
+            assert value == recipe[name]

@@ -67,7 +67,8 @@ def fit(
         Also write TensorBoard logs into the run folder.
     compile : str
         on: Pyro's step becomes one compiled graph, which takes seconds to minutes to make; off: not; auto:
-        where the run is long enough to earn that. A run folder records what auto decided.
+        where the run is long enough to earn that, as timed. A run folder records what auto decided. Compiled
+        code draws other noise from the same seed: for the same weights on any machine say on or off.
     **training
         The fields of `ppl_vae.options.Training`: epochs, max_steps, batch_size, lr, seed, device, precision
         ...

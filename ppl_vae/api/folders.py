@@ -1,5 +1,6 @@
 """The folder of a run that starts, or of one that goes on with what it recorded."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from ppl_vae.api.run import CONFIG
 from ppl_vae.errors import UsageError
 from ppl_vae.store import RunFolder, read_config, write_config
 
+LOG = logging.getLogger(__name__)
 # What may change when a run goes on: how long it takes and where it runs, not what it computes.
 CHANGES = ("epochs", "max_steps", "patience", "checkpoint_every", "device", "devices")
 
@@ -23,8 +25,12 @@ def earlier_folder(out: str | Path) -> RunFolder | None:
 def recorded_compile(earlier: RunFolder | None, compile: str) -> str:
     """Return how to compile: as an earlier part of the run did, so that it goes on bit by bit."""
     before = "auto" if earlier is None else read_config(earlier.read(CONFIG))["compile"]
-    if "auto" not in (before, compile) and before != compile:
-        raise UsageError(f"{earlier.path} was trained with compile={before}: it cannot go on with {compile}")
+    if (before, compile) == ("on", "off"):
+        raise UsageError(
+            f"{earlier.path} was trained with compile=on: it cannot go on with off (leave compile away)"
+        )
+    if (before, compile) == ("off", "on"):  # what asked for it before was told why not
+        LOG.warning("%s goes on uncompiled, as it began", earlier.path)
     return compile if before == "auto" else before
 
 

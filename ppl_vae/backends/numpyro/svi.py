@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -94,6 +95,8 @@ class Engine(OneProcess):
         self.bound.eval()
         self.bound.ensure_parameters(batch)
         self.loss.check(batch)
+        if self.data is None and self.options.accumulate > 1:  # a loader's batches have a size of their own
+            self.options = replace(self.options, batch_size=len(next(iter(batch.values()))))
         params = self.bound.trainable()
         average = params if self.options.ema else None
         key = random.fold_in(random.key(self.options.seed), TRAINING)
@@ -184,11 +187,9 @@ class Engine(OneProcess):
 
     def _gradient(self, carry: Carry, noise: Array, batch: Any, weight: Array) -> tuple[Any, Any, Any]:
         """Return gradient, statistics and metrics of a batch, taken in parts where the options say so."""
-        rows, size = len(next(iter(batch.values()))), self.options.part_size
-        state, found = carry.state, []
-        for number, start in enumerate(range(0, rows, size)):
-            part = {name: array[start : start + size] for name, array in batch.items()}
-            key = noise if rows <= size else random.fold_in(noise, number)
+        parts, state, found = self._parts(batch), carry.state, []
+        for number, (part, share) in enumerate(parts):
+            key = noise if len(parts) == 1 else random.fold_in(noise, number)
 
             def objective(params: Any, state: Any = state, key: Array = key, part: Any = part) -> Any:
                 loss = self.loss(params, state, key, part, weight)
@@ -196,10 +197,22 @@ class Engine(OneProcess):
 
             grads, loss = jax.grad(objective, has_aux=True)(carry.params)
             state, metrics = dict(state) | loss.state, loss.metrics | {"loss": loss.value}
-            share = min(size, rows - start) / rows
             found.append(jax.tree.map(lambda v, s=share: s * v, (grads, _single(metrics))))
         grads, metrics = jax.tree.map(lambda *parts: sum(parts), *found)
         return grads, state, metrics
+
+    def _parts(self, batch: dict[str, Array]) -> list[tuple[dict[str, Array], float]]:
+        """Return the parts of a batch, and which share of its rows each has."""
+        if self.options.accumulate == 1:
+            return [(batch, 1.0)]
+        rows, size = len(next(iter(batch.values()))), self.options.part_size
+        return [
+            (
+                {name: array[start : start + size] for name, array in batch.items()},
+                min(size, rows - start) / rows,
+            )
+            for start in range(0, rows, size)
+        ]
 
     def _clipped(self, grads: Any) -> Any:
         if self.options.clip_norm is None:

@@ -47,8 +47,9 @@ class Graph(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """Return a name for what it computes."""
-        return hashlib.sha256(self.exported.graph_module.code.encode()).hexdigest()
+        """Return a name for what it computes, on weights of which shapes and where."""
+        weights = [(v.shape, v.dtype, v.device) for v in self.exported.state_dict.values()]
+        return hashlib.sha256(f"{self.exported.graph_module.code}{weights}".encode()).hexdigest()
 
     def module(self) -> nn.Module:
         """Return the graph as a module that runs operation by operation."""
@@ -135,7 +136,10 @@ def untouched(module: nn.Module) -> Iterator[None]:
     not to capture it.
     """
     buffers = {name: value.clone() for name, value in module.named_buffers()}
-    devices = {value.device for value in module.parameters() if value.device.type == "cuda"}
+    gradients = [(parameter, parameter.grad) for parameter in module.parameters()]
+    tensors = [*module.parameters(), *module.buffers()]
+    devices = {value.device for value in tensors if value.device.type == "cuda"}
+    module.zero_grad(set_to_none=True)
     try:
         with pyro.validation_enabled(False), torch.random.fork_rng(devices=list(devices)):
             yield
@@ -145,7 +149,8 @@ def untouched(module: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for name, value in module.named_buffers():
                 value.copy_(buffers[name])
-        module.zero_grad(set_to_none=True)
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
 
 
 @contextmanager

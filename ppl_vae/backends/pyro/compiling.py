@@ -1,9 +1,10 @@
 """Whether and how a training step is compiled: always, never, or where the run is long enough to earn it."""
 
 import contextlib
+import gc
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,19 +72,22 @@ def compiled(
     """
     if choice == "off" or (choice == "auto" and (steps < FEW or isinstance(loss.bound, PlainBound))):
         return loss
+    trained = isinstance(loss.bound, PlainBound) or any(p.requires_grad for p in loss.parameters())
+    if not trained:  # statistics alone
+        return loss
     try:
         example = {name: _resized(value, rows) for name, value in batch.items()}
         weight = torch.ones((), device=next(iter(example.values())).device)
         plain = _seconds(loss, example, weight) if choice == "auto" else None
         if plain is not None and SAVED * plain * steps < START:
             return loss
-        started = time.perf_counter()
+        kept, started = _kept(), time.perf_counter()
         graph = capture(loss, loss.bound, example, weight)
         if plain is not None and not _earns(graph, rows, plain, steps):
             return loss
-        captured, kept = time.perf_counter() - started, _kept()
-        module = Compiled(loss, graph, example, weight)
-        with untouched(loss):
+        captured = time.perf_counter() - started
+        with untouched(loss), _uncollected():
+            module = Compiled(loss, graph, example, weight)
             module(dict(example), weight).value.backward()
         spent = time.perf_counter() - started
     except NotCaptured as reason:
@@ -93,6 +97,18 @@ def compiled(
     _note(graph, rows, captured if _kept() > kept else spent)
     LOG.info("compiled %d operations in %.1f s", graph.nodes, spent)
     return module if plain is None else _faster(module, loss, example, weight, plain)
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Collect no garbage: of millions of objects that a compiler makes it takes an eighth of its time."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _resized(value: Any, rows: int) -> Tensor:
@@ -156,7 +172,7 @@ def _notes() -> Path:
 
 def _kept() -> int:
     """Return how many graphs this process has put into the compiler's cache."""
-    from torch._dynamo.utils import counters  # here already, where something was compiled
+    from torch._dynamo.utils import counters  # most of a second; torch's optimizers need it in any case
 
     return counters["aot_autograd"]["autograd_cache_saved"]
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from ppl_vae.backends.pyro import launching
 from ppl_vae.backends.pyro.bound import find_device
 from ppl_vae.backends.pyro.compiling import compiled
 from ppl_vae.backends.pyro.step import Share, Step
@@ -39,10 +40,10 @@ class OneDevice:
         Which of how many processes this is.
     """
 
-    rank, count = 0, 1
+    count = 1
 
     def __init__(self, name: str):
-        self.device = find_device(name)
+        self.device, self.rank = find_device(name), launching.rank()
 
     def start(self) -> None:
         """Start the processes of the other devices and wait for them."""

@@ -20,6 +20,7 @@ from ppl_vae.errors import UsageError
 # Seconds until a process ends whose fellow has died, if it has not ended by itself.
 GRACE, LOOK = 5.0, 0.2
 _handled = threading.Event()
+_rank = 0
 
 
 def check(count: int) -> None:
@@ -35,6 +36,11 @@ def check(count: int) -> None:
             raise UsageError(
                 f"devices={count}, but {started} processes were started: make the two numbers equal"
             )
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", started))
+        if here != started:
+            raise UsageError(
+                f"devices={count}: only {here} of the processes run on this machine; start all of them on one"
+            )
         return
     if not distributed.is_available():
         raise UsageError(f"devices={count}: this build of torch has no torch.distributed")
@@ -46,8 +52,15 @@ def check(count: int) -> None:
         raise UsageError(f"devices={count}: {sys.argv[0]!r} cannot be started once a device: use a script")
 
 
+def rank() -> int:
+    """Return which of the processes of this script this one is; 0 before there are several."""
+    return _rank
+
+
 def start(count: int) -> None:
     """Run this script again for every other device, unless that was done already."""
+    global _rank
+    _rank = int(os.environ.get("LOCAL_RANK", 0))
     if "LOCAL_RANK" in os.environ:
         if "PPL_VAE_PARENT" in os.environ:
             _watch(_left_by(int(os.environ["PPL_VAE_PARENT"])), [])

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,8 @@ class Engine:
             # An optimizer must see every parameter, and plain Pyro makes its own at the first call.
             self.bound.ensure_parameters(batch)
             self.loss.check(batch)
+        if self.data is None:  # a loader's batches have a size of their own
+            self.options = replace(self.options, batch_size=rows_of(batch))
         made = self.bound.trainable()
         self._made = len(made)
         module = self._compiled(batch)
@@ -105,10 +108,9 @@ class Engine:
             self._apply(self._pending)
 
     def _compiled(self, batch: dict[str, Tensor]) -> nn.Module:
-        rows = rows_of(batch) if self.data is None else min(self.options.batch_size, self.num_data)
         self.bound.train()
         self.bound.autocast = self.autocast
-        rows = min(rows, self.options.part_size)
+        rows = min(self.options.batch_size, self.num_data, self.options.part_size)
         found = self.devices.compiled(self.loss, batch, rows, self.compile, self.steps)
         self.compile = "off" if found is self.loss else "on"
         return found
@@ -146,6 +148,8 @@ class Engine:
                 for item, rate, beta in zip(items, lr, weights, strict=True):
                     if ends or (self.devices.count == 1 and stop()):
                         break
+                    if self.devices.count > 1:
+                        self._seed_step(self.taken + done)
                     rows, shares = self.devices.shares(item, self.options)
                     metrics = self.step(self._binarized(self.batch(rows)), float(rate), beta, shares)
                     sums = _added(sums, metrics)
@@ -174,12 +178,15 @@ class Engine:
         return dict(zip(sums, self.devices.total(values).div(count).tolist(), strict=True))
 
     def _set_rng(self) -> None:
-        if self.devices.count > 1:  # a stream of each device, of which none needs to be kept
-            torch.manual_seed(stream(self.options.seed, f"training/{self.rank}/{self.taken}"))
+        if self.devices.count > 1:
             return
         torch.random.set_rng_state(self.rng)
         if self.cuda_rng is not None and self._cuda():
             torch.cuda.set_rng_state(self.cuda_rng, self.device)
+
+    def _seed_step(self, step: int) -> None:
+        """Each of several devices has noise of its own at each step: none of it needs to be kept."""
+        torch.manual_seed(stream(self.options.seed, f"training/{self.rank}/{step}"))
 
     def _get_rng(self) -> None:
         if self.devices.count > 1:
