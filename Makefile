@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS) -c constraints/cpu.txt
 DEMO := runs/demo
 PEERS := $(VENV)/.peers
-BENCHMARKS := steps epochs deep codes jax_steps process evaluation memory growth formats profiles
+BENCHMARKS := steps epochs deep codes jax_steps process evaluation memory growth formats profiles first_steps
 
 .PHONY: install demo test lint bench clean
 

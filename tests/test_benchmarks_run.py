@@ -67,6 +67,17 @@ def test_a_benchmark_measures_every_contender(benchmark, tmp_path, monkeypatch, 
     assert results and flushed
 
 
+def test_first_steps_are_taken_anew_and_again(benchmark, monkeypatch, tmp_path):
+    first_steps, taken = benchmark("first_steps"), []
+    monkeypatch.setattr(first_steps, "process", lambda who, small, cache: taken.append((who, cache)) or 1.0)
+    (result,) = numbers(first_steps, tmp_path)
+    assert list(result["contenders"]) == [
+        f"{who}, {when}" for when in ("anew", "again") for who in first_steps.WHO
+    ]
+    # Anew means a cache of one's own, again the same one.
+    assert taken[::2] == taken[1::2] and len(set(taken)) == 4
+
+
 @pytest.mark.slow
 def test_a_workload_is_measured_compiled(benchmark):
     steps = benchmark("steps")

@@ -45,6 +45,13 @@ def test_the_gap_between_precisions_is_told_as_it_was_measured():
     assert f"{gaps['iw']} nats (IW-500) and {gaps['elbo']} nats (ELBO)" in README.read_text()
 
 
+def test_seconds_to_a_first_step_are_told_as_they_were_measured():
+    (found,) = json.loads((MEASURED / "first_steps.json").read_text())["results"]
+    told = {name: f"{one['median']:.0f} s" for name, one in found["contenders"].items()}
+    for when in ("anew", "again"):
+        assert f"{told[f'declared, {when}']} (by hand {told[f'by hand, {when}']})" in README.read_text()
+
+
 def test_recipes_train_in_a_precision_that_none_beats():
     found = json.loads((MEASURED / "formats.json").read_text())["results"]
     recipes = {path.stem: yaml.safe_load(path.read_text()) for path in RECIPES.glob("*.yaml")}
