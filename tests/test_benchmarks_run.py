@@ -19,7 +19,9 @@ ALONE = {"codes": "vector_quantize_pytorch", "epochs": "pythae", "profiles": "py
 def benchmark(monkeypatch):
     """Return a function that imports a file of the benchmarks by its name."""
     monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
-    return importlib.import_module
+    yield importlib.import_module
+    # A benchmark flushes denormal numbers for the rest of its process, which here goes on with other tests.
+    torch.set_flush_denormal(False)
 
 
 def numbers(module, tmp_path):
@@ -59,12 +61,7 @@ def test_a_benchmark_measures_every_contender(benchmark, tmp_path, monkeypatch, 
         pytest.importorskip(ALONE[name])
     # As they are captured, but not compiled: that takes minutes.
     monkeypatch.setattr(torch, "compile", lambda module, **_: module)
-    flushed = torch.set_flush_denormal(True)
-    try:
-        results = numbers(benchmark(name), tmp_path)
-    finally:
-        torch.set_flush_denormal(False)
-    assert results and flushed
+    assert numbers(benchmark(name), tmp_path)
 
 
 def test_first_steps_are_taken_anew_and_again(benchmark, monkeypatch, tmp_path):

@@ -10,6 +10,7 @@ from ppl_vae.backends.pyro.denormals import _region, flushed
 def two_threads():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
+    assert torch.set_flush_denormal(False)
     yield
     torch.set_num_threads(before)
 
