@@ -139,6 +139,17 @@ def test_what_was_compiled_once_takes_other_constants():
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
+def test_what_is_compiled_is_made_for_one_size():
+    # Code for any size is slower, and takes longer to make.
+    loss, weight = Objective(bind(Shifted(1.0), num_data=4).train(), ELBO(), 4), torch.tensor(1.0)
+    graph = capture(loss, loss.bound, {"x": torch.zeros(4, 2)}, weight)
+    call = graph.compiled({"x": torch.zeros(4, 2)}, weight)
+    assert graph.any_size and call({"x": torch.zeros(4, 2)}, weight).value > 0
+    with pytest.raises(AssertionError, match="size 3==4"):
+        call({"x": torch.zeros(3, 2)}, weight)
+
+
 def test_noise_is_fresh_at_every_call():
     loss, batch = objective("vae", "elbo")
     graph = capture(loss, loss.bound, batch, torch.tensor(1.0))

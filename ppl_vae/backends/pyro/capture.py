@@ -9,12 +9,14 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any, NamedTuple
 
 import pyro
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from ppl_vae.backends.pyro.plain import PlainBound
 
@@ -74,9 +76,10 @@ class Graph(NamedTuple):
         # does it look without a context that says which sizes are fixed.
         bare = torch.fx.GraphModule(module, module.graph)
         fake = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True, allow_non_fake_inputs=True)
+        fixed = pytree.tree_map_only(Tensor, lambda v: fake.from_tensor(v, static_shapes=True), list(example))
         regions = {f"torch.ops.higher_order.{name}": torch.__version__ for name in REGIONS}
         with tracing(TracingContext(fake)), config.patch(unsafe_marked_cacheable_functions=regions):
-            return compile_fx(bare, list(example))
+            return compile_fx(bare, fixed)
 
 
 def capture(module: nn.Module, bound: nn.Module, batch: Mapping[str, Tensor], *more: Tensor) -> Graph:
@@ -118,10 +121,20 @@ def _exported(module: nn.Module, example: tuple, shapes: Any) -> torch.export.Ex
 
 
 def _refuse_constants(graph: Graph, bound: nn.Module) -> None:
-    inside = {parameter.data_ptr() for parameter in graph.module().parameters()}
+    inside = {parameter.data_ptr() for parameter in graph.exported.parameters()}
     missing = sum(parameter.data_ptr() not in inside for parameter in bound.trainable())
     if missing:
         raise NotCaptured(f"{missing} of its parameters would become constants")
+
+
+@contextmanager
+def compiler_at_hand() -> Iterator[None]:
+    """Let the compiler find out meanwhile, in child processes, which vector instructions the CPU has."""
+    from torch._inductor import codecache, cpu_vec_isa  # noqa: F401 (two threads do not import at once)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(cpu_vec_isa.pick_vec_isa)
+        yield
 
 
 def first_line(error: Exception) -> str:

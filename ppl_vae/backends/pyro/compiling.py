@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.backends.pyro.capture import Graph, NotCaptured, capture, untouched
+from ppl_vae.backends.pyro.capture import Graph, NotCaptured, capture, compiler_at_hand, untouched
 from ppl_vae.backends.pyro.objectives import Loss, Objective, rows_of
 from ppl_vae.backends.pyro.plain import PlainBound
 
@@ -82,7 +82,8 @@ def compiled(
         if plain is not None and SAVED * plain * steps < START:
             return loss
         kept, started = _kept(), time.perf_counter()
-        graph = capture(loss, loss.bound, example, weight)
+        with compiler_at_hand():
+            graph = capture(loss, loss.bound, example, weight)
         if plain is not None and not _earns(graph, rows, plain, steps):
             return loss
         captured = time.perf_counter() - started

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.backends.pyro.capture import NotCaptured, capture, untouched
+from ppl_vae.backends.pyro.capture import NotCaptured, capture, compiler_at_hand, untouched
 from ppl_vae.backends.pyro.objectives import rows_of
 from ppl_vae.backends.pyro.terms import log_weights, traces
 
@@ -78,7 +78,8 @@ def _compiled(module: Weights, batch: Mapping[str, Tensor]) -> Pass:
     """Return a pass compiled for a batch's size; as it is, and a line of the log, where that fails."""
     started = time.perf_counter()
     try:
-        graph = capture(module, module.bound, batch)
+        with compiler_at_hand():
+            graph = capture(module, module.bound, batch)
         with untouched(module):
             call = graph.compiled(dict(batch))
             call(dict(batch))
