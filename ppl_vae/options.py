@@ -100,6 +100,10 @@ class Training:
         for name, known in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS), ("keep", ("best", "last"))):
             if getattr(self, name) not in known:
                 raise UsageError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(known)}")
+        if self.devices > self.batch_size:
+            raise UsageError(
+                f"devices={self.devices}: more than the rows of a batch, batch_size={self.batch_size}"
+            )
         self._check_numbers()
 
     def _check_numbers(self) -> None:

@@ -249,6 +249,14 @@ def test_what_several_devices_cannot_do_is_refused(monkeypatch):
         fit(Normalized(), found, **options)
 
 
+def test_more_processes_than_this_machine_can_bear_are_refused(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    with pytest.raises(UsageError, match="devices=1000: each is a process, and this machine has 4 CPU cores"):
+        make_fabric("cpu", 1000)
+    with pytest.raises(UsageError, match="devices=3: more than the rows of a batch, batch_size=2"):
+        fit(Normalized(), data_of("normalized"), **OPTIONS | {"devices": 3, "batch_size": 2})
+
+
 def test_where_no_process_can_be_started_is_refused(monkeypatch):
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)

@@ -1,6 +1,7 @@
 """Several devices with a process each, which share every batch: Lightning Fabric's DDP."""
 
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,6 +38,9 @@ def make_fabric(device: str, count: int) -> Fabric:
     if found.type == "cuda" and found.index + count > torch.cuda.device_count():
         there = torch.cuda.device_count()
         raise UsageError(f"devices={count}: from {device!r} on this machine has {there - found.index}")
+    cores = os.cpu_count() or 1
+    if found.type == "cpu" and count > max(2, cores):  # two for all, to try it out
+        raise UsageError(f"devices={count}: each is a process, and this machine has {cores} CPU cores")
     devices = list(range(found.index, found.index + count)) if found.type == "cuda" else count
     # Quiet: it tells its readers what they have asked for.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
