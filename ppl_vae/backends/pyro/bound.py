@@ -40,11 +40,10 @@ class Networks:
         return self._callable(module, frozen)
 
     def _callable(self, module: nn.Module, frozen: bool) -> Any:
-        stateful = [part for part in module.modules() if hasattr(part, "frozen")]
-
         def call(*args: Any, **kwargs: Any) -> Any:
-            for part in stateful:
-                part.frozen = frozen
+            for part in module.modules():
+                if hasattr(part, "frozen"):
+                    part.frozen = frozen
             if self._autocast is None:
                 return module(*args, **kwargs)
             device = next((a.device.type for a in args if isinstance(a, Tensor)), "cpu")
