@@ -22,6 +22,7 @@ class VQVAE(Program):
 
     def __post_init__(self):
         super().__post_init__()
+        self.require(self.hidden > 1, f"hidden={self.hidden}: the outer layers have half as many channels")
         self.require(self.sigma > 0, f"sigma={self.sigma}: a standard deviation is above 0")
         self.require(self.commitment >= 0, f"commitment={self.commitment}: a penalty is not negative")
 
