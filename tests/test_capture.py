@@ -139,6 +139,23 @@ def test_what_was_compiled_once_takes_other_constants():
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+@dataclass(frozen=True)
+class Undecided(Shifted):
+    """A program whose guide looks at the data."""
+
+    def guide(self, ppl, net, x):
+        with ppl.minibatch(x):
+            loc = net.loc() if float(x.sum()) > 1.0 else 0.0
+            ppl.sample("z", ppl.dist.Normal(loc, 1.0).expand((2,)).to_event(1))
+
+
+def test_control_flow_that_depends_on_data_is_told_with_its_line():
+    loss = Objective(bind(Undecided(), num_data=4).train(), ELBO(), 4)
+    place = r"\(test_capture.py, line \d+: loc = net.loc\(\) if float"
+    with pytest.raises(NotCaptured, match=f"^its control flow depends on the values of data {place}"):
+        capture(loss, loss.bound, {"x": torch.zeros(4, 2)}, torch.tensor(1.0))
+
+
 @pytest.mark.slow
 def test_what_is_compiled_is_made_for_one_size():
     # Code for any size is slower, and takes longer to make.

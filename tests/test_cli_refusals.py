@@ -194,6 +194,10 @@ PROGRAMS = {
         "--resume --out run --lr 1",
         "--lr is recorded in the run and cannot change on --resume",
     ),
+    "another way to compile": (
+        "--resume --out run --compile on",
+        "--compile is recorded in the run and cannot change on --resume",
+    ),
     "field of a run": (
         "--resume --out run --model.z_dim 1",
         "--model is recorded in the run and cannot change on --resume",
@@ -220,6 +224,10 @@ def test_impossible_fields_of_a_program_are_refused(here, words):
 def test_impossible_programs_are_refused(here, case):
     words, line = PROGRAMS[case]
     assert line in refused(2, "train", *words.split())
+
+
+def test_an_option_like_no_other_is_refused_without_a_guess(here):
+    assert refused(2, "train", "vae", "--bogus", 3).endswith("unknown option --bogus")
 
 
 RUNS = {

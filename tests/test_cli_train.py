@@ -75,7 +75,11 @@ def test_a_signal_saves_prints_and_exits(tmp_path, name, code):
     run = open_run(out)
     assert run.steps == found.result["steps"] > 0
     assert ok("evaluate", out)["steps"] == run.steps
-    assert ok("train", "--resume", "--out", out, "--max-steps", run.steps + 2)["steps"] == run.steps + 2
+    assert f"ppl-vae train: stopped by {name}: go on with --resume --out {out}" in found.err
+    # What the run records may be said again.
+    same = ("--seed", 0, "--backend", "pyro", "--compile", "auto")
+    more = cli("train", "--resume", "--out", out, "--max-steps", run.steps + 2, *same)
+    assert more.result["steps"] == run.steps + 2 and f"going on from step {run.steps}" in more.err
 
 
 def test_a_signal_before_training_ends_the_command(tmp_path):

@@ -257,6 +257,13 @@ def test_more_processes_than_this_machine_can_bear_are_refused(monkeypatch):
         fit(Normalized(), data_of("normalized"), **OPTIONS | {"devices": 3, "batch_size": 2})
 
 
+def test_one_device_in_each_of_torchrun_s_processes_is_refused(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="devices=1, but 2 processes were started: make the two"):
+        fit(Normalized(), data_of("normalized"), **OPTIONS)
+
+
 def test_where_no_process_can_be_started_is_refused(monkeypatch):
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)

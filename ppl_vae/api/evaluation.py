@@ -14,7 +14,6 @@ from ppl_vae.data import Data
 from ppl_vae.diagnostics.evidence import summary
 from ppl_vae.diagnostics.reconstruction import codebook_use, squared_error
 from ppl_vae.errors import ProgramError, UsageError
-from ppl_vae.options import COMPILE
 from ppl_vae.program import Program
 
 
@@ -47,7 +46,8 @@ def evaluate(
     seed : int
         Of the guide's draws; the bits of binarized data belong to the protocol and never change.
     compile : str
-        Compile the importance weights on Pyro: on, off, or auto, where there are many.
+        Compile the importance weights on Pyro: on, off, or auto, where there are many. On NumPyro they are
+        always compiled.
 
     Returns
     -------
@@ -58,8 +58,7 @@ def evaluate(
     for name, value in (("importance_samples", importance_samples), ("rows", rows)):
         if value is not None and not (isinstance(value, int) and value >= 1):
             raise UsageError(f"{name}={value}: give at least 1")
-    if compile not in COMPILE:
-        raise UsageError(f"compile={compile!r}: choose one of {', '.join(COMPILE)}")
+    recorded.check_compile(compile, run.backend)
     if run.config["data"]["name"] == LOADER and not isinstance(data, Data):
         taken, levels = _as_given(run, data), None
         facts = {"split": "all", "data": LOADER, "binarize": "none"}

@@ -1,5 +1,6 @@
 """`fit`: from a program, data and an objective to a run, in memory or in a folder."""
 
+import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
@@ -21,11 +22,12 @@ from ppl_vae.backends import backend as backend_named
 from ppl_vae.data import Data
 from ppl_vae.errors import PplVaeError, ProgramError, UsageError
 from ppl_vae.objectives import ELBO
-from ppl_vae.options import COMPILE, Training
+from ppl_vae.options import Training
 from ppl_vae.program import PlainProgram, Program
 from ppl_vae.store import RunFolder, read_config, write_config
 from ppl_vae.training import Loop, Position, Rows
 
+LOG = logging.getLogger(__name__)
 Callback = Callable[[str, Mapping[str, Any]], None]
 
 
@@ -68,7 +70,8 @@ def fit(
     compile : str
         on: Pyro's step becomes one compiled graph, which takes seconds to minutes to make; off: not; auto:
         where the run is long enough to earn that, as timed. A run folder records what auto decided. Compiled
-        code draws other noise from the same seed: for the same weights on any machine say on or off.
+        code draws other noise from the same seed: for the same weights on any machine say on or off. On
+        NumPyro steps are always compiled.
     **training
         The fields of `ppl_vae.options.Training`: epochs, max_steps, batch_size, lr, seed, device, precision
         ...
@@ -79,12 +82,11 @@ def fit(
         Ctrl-C ends training after the present step (on several devices of Pyro: after the present row of the
         history) and returns the run as far as it got.
     """
-    if compile not in COMPILE:
-        raise UsageError(f"compile={compile!r}: choose one of {', '.join(COMPILE)}")
     options = Training(**_known(training))
     program = program_of(program)
     backend = backend or program.backends[0]
     recorded.check_backend(program, backend)
+    recorded.check_compile(compile, backend)
     objective = recorded.make_objective(ELBO() if objective is None else objective, backend)
     loader = Loader(data) if is_loader(data) else None
     found = described(loader) if loader else data_of(data)
@@ -232,6 +234,7 @@ def _trained(
             callbacks.append(board.writer_to(folder.path / "tensorboard"))
         if resume:
             step = _resumed(loop, folder)
+            LOG.info("going on from step %d", step)
             folder.write({CONFIG: write_config(run.config)})  # once the checkpoint is known to be whole
             folder.truncate_metrics(step)
 

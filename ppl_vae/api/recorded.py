@@ -15,7 +15,7 @@ from ppl_vae.backends import NAMES
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.data import Data
 from ppl_vae.errors import DataError, RunError, UsageError
-from ppl_vae.options import Training
+from ppl_vae.options import COMPILE, Training
 from ppl_vae.program import PlainProgram, Program
 
 FORMAT = 1
@@ -210,6 +210,14 @@ def settle_binarize(program: Program | PlainProgram, data: Data) -> Data:
     grey = data.levels is not None and data.levels > 2
     bits = getattr(program, "likelihood", None) == "bernoulli" and grey
     return with_binarize(data, "dynamic" if bits else "none")
+
+
+def check_compile(compile: str, backend: str | None) -> None:
+    """Refuse an unknown choice, and one that a backend does not have."""
+    if compile not in COMPILE:
+        raise UsageError(f"compile={compile!r}: choose one of {', '.join(COMPILE)}")
+    if (backend, compile) == ("numpyro", "off"):
+        raise UsageError("compile='off': NumPyro's steps are always compiled, leave it away")
 
 
 def check_backend(program: Program | PlainProgram, backend: str) -> None:

@@ -60,6 +60,8 @@ def run(
         if result:
             print(json.dumps(plain(result), allow_nan=False), flush=True)
         stopped = result.get("stopped_by")
+        if stopped:
+            say(f"ppl-vae {verb}: stopped by {stopped}: go on with --resume --out {result['out']}")
         return 128 + signal.Signals[stopped] if stopped else code
 
     return guarded(verb, work)
@@ -135,8 +137,10 @@ def say(text: str) -> None:
 
 def hint(name: str, known: Iterable[str], otherwise: str = "") -> str:
     """Return `: did you mean ...?` where a known name is close, else another ending."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f": did you mean {close[0]}?" if close else otherwise
+    # Dashes that all have in common would make any two look alike.
+    bare = {one.lstrip("-").removeprefix("model."): one for one in known}
+    close = difflib.get_close_matches(name.lstrip("-").removeprefix("model."), bare, n=1)
+    return f": did you mean {bare[close[0]]}?" if close else otherwise
 
 
 def plain(value: Any) -> Any:

@@ -12,10 +12,10 @@ from ppl_vae import objectives
 from ppl_vae.api import Run, recorded, resume
 from ppl_vae.api.folders import CHANGES
 from ppl_vae.backends import NAMES
-from ppl_vae.cli.running import say
+from ppl_vae.cli.running import plain, say
 from ppl_vae.data import Data
 from ppl_vae.errors import UsageError
-from ppl_vae.options import COMPILE, Training
+from ppl_vae.options import Training
 from ppl_vae.store import RunFolder
 from ppl_vae.training import VALIDATED
 
@@ -39,8 +39,7 @@ def check(options: Any) -> None:
         raise UsageError(f"unknown backend {options.backend!r}: choose one of {', '.join(NAMES)}")
     if options.backend is not None:
         recorded.make_objective(chosen, options.backend)
-    if options.compile not in COMPILE:
-        raise UsageError(f"compile={options.compile!r}: choose one of {', '.join(COMPILE)}")
+    recorded.check_compile(options.compile, options.backend)
 
 
 def program(options: Any) -> str:
@@ -102,7 +101,12 @@ def told(out: str | Path, seconds: float = 10.0) -> Callable[[str, Mapping[str, 
 
 def go_on(options: Any) -> Run:
     """Go on with the run in --out as it records it."""
-    fixed = [name for name in options.given if name not in (*CHANGES, *_ASIDE)]
+    config = RunFolder.open(options.out).config()
+    fixed = [
+        name
+        for name in options.given
+        if name not in (*CHANGES, *_ASIDE) and not _is_recorded(config, name, options[name])
+    ]
     if fixed:
         option = "--" + fixed[0].replace("_", "-")
         raise UsageError(
@@ -118,8 +122,15 @@ def go_on(options: Any) -> Run:
         "callbacks": [told(options.out)],
     }
     place = options.data if "data" in options.given else None
-    found = recorded.data_of(RunFolder.open(options.out).config(), options.offline, place)
+    found = recorded.data_of(config, options.offline, place)
     return resume(options.out, model_file=options.model_file, data=found, **shown, **changes)
+
+
+def _is_recorded(config: Mapping[str, Any], name: str, value: Any) -> bool:
+    if name == "compile":
+        return value in ("auto", config["compile"])
+    before = config["training"] | {"backend": config["backend"]}
+    return name in before and before[name] == plain(value)
 
 
 def summary(run: Run) -> dict[str, Any]:

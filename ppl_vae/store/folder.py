@@ -59,7 +59,8 @@ class RunFolder:
         except (FileExistsError, NotADirectoryError):
             raise UsageError(f"a part of {path} is a file: choose another folder with --out") from None
         except OSError as error:
-            raise _failed("make", path, error) from error
+            reason = error.strerror or error
+            raise RunError(f"cannot make {path} ({reason}): choose another folder with --out") from error
         folder = cls(path, Manifest())
         with folder.lock():
             _refuse_occupied(path)  # someone else may have started a run here in the meantime

@@ -170,7 +170,7 @@ def refuse_outside(model: Trace, inside: Mapping[str, np.ndarray]) -> None:
         if not fine.all():
             row = int(np.argwhere(~fine)[0][-1]) if fine.ndim else 0
             kind = type(base(model[name]["fn"])).__name__.removesuffix("Logits").removesuffix("Probs")
-            hint = "choose the likelihood normal, or for grey levels in [0, 1] binarize dynamic or static"
+            hint = "choose another, such as normal, or for grey levels in [0, 1] binarize dynamic or static"
             hint = hint if kind == "Bernoulli" else "choose a likelihood for such data"
             raise ProgramError(
                 f"row {row} of {name!r} is outside the support of its likelihood {kind}: {hint}"

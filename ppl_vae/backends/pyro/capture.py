@@ -7,10 +7,12 @@ twice. Captured once (`torch.export`) and compiled, the handlers are gone and wh
 import hashlib
 import io
 import logging
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyro
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ppl_vae.backends.pyro.plain import PlainBound
+from ppl_vae.program import Program
 
 # Kinds of regions in a graph that the compiler's cache does not know to be functions of what is in them.
 REGIONS = ("wrap_with_autocast", "wrap_with_set_grad_enabled")
@@ -78,7 +81,13 @@ class Graph(NamedTuple):
         fake = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True, allow_non_fake_inputs=True)
         fixed = pytree.tree_map_only(Tensor, lambda v: fake.from_tensor(v, static_shapes=True), list(example))
         regions = {f"torch.ops.higher_order.{name}": torch.__version__ for name in REGIONS}
-        with tracing(TracingContext(fake)), config.patch(unsafe_marked_cacheable_functions=regions):
+        with (
+            tracing(TracingContext(fake)),
+            config.patch(unsafe_marked_cacheable_functions=regions),
+            warnings.catch_warnings(),
+        ):
+            # To name a graph, pickle asks every module of the process, those that warn of any name too.
+            warnings.simplefilter("ignore", DeprecationWarning)
             return compile_fx(bare, fixed)
 
 
@@ -110,7 +119,10 @@ def capture(module: nn.Module, bound: nn.Module, batch: Mapping[str, Tensor], *m
     try:
         graph = Graph(_exported(module, example, shapes), any_size=True)
     except NotCaptured:  # a `len(x)` in the program makes the number of rows a constant
-        graph = Graph(_exported(module, example, None), any_size=False)
+        try:
+            graph = Graph(_exported(module, example, None), any_size=False)
+        except NotCaptured as reason:
+            raise NotCaptured(f"{reason}{_place(reason.__cause__, bound.program)}") from reason.__cause__
     _refuse_constants(graph, bound)
     return graph
 
@@ -140,7 +152,16 @@ def compiler_at_hand() -> Iterator[None]:
 def first_line(error: Exception) -> str:
     """Return an error of torch's as one line."""
     text = str(error).partition("The error above occurred when calling")[0].strip()  # torch's advice
+    if not text and type(error).__name__ == "GuardOnDataDependentSymNode":
+        return "its control flow depends on the values of data"
     return ": ".join(filter(None, [type(error).__name__, text.partition("\n")[0]]))
+
+
+def _place(error: BaseException, program: Program) -> str:
+    """Return the line of a program's file that an error comes from."""
+    file = type(program).guide.__code__.co_filename
+    lines = [one for one in traceback.extract_tb(error.__traceback__) if one.filename == file]
+    return f" ({Path(file).name}, line {lines[-1].lineno}: {lines[-1].line})" if lines else ""
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from ppl_vae.options import Training
 def devices_of(options: Training) -> "OneDevice":
     """Return the devices that a run asks for."""
     if options.devices == 1:
+        launching.check_alone()
         return OneDevice(options.device)
     # Fabric takes as long to import as torch: for those who need it.
     from ppl_vae.backends.pyro.several_devices import SeveralDevices

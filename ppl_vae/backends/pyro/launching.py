@@ -33,9 +33,7 @@ def check(count: int) -> None:
     if "LOCAL_RANK" in os.environ:
         started = int(os.environ.get("WORLD_SIZE", 1))
         if started != count:
-            raise UsageError(
-                f"devices={count}, but {started} processes were started: make the two numbers equal"
-            )
+            raise _unequal(count, started)
         here = int(os.environ.get("LOCAL_WORLD_SIZE", started))
         if here != started:
             raise UsageError(
@@ -52,6 +50,22 @@ def check(count: int) -> None:
         raise UsageError(f"devices={count}: {sys.argv[0]!r} cannot be started once a device: use a script")
 
 
+def check_alone() -> None:
+    """Refuse to train on one device in each of torchrun's processes.
+
+    Raises
+    ------
+    UsageError
+    """
+    started = int(os.environ.get("WORLD_SIZE", 1))
+    if "TORCHELASTIC_RUN_ID" in os.environ and started > 1:
+        raise _unequal(1, started)
+
+
+def _unequal(count: int, started: int) -> UsageError:
+    return UsageError(f"devices={count}, but {started} processes were started: make the two numbers equal")
+
+
 def rank() -> int:
     """Return which of the processes of this script this one is; 0 before there are several."""
     return _rank
@@ -62,6 +76,7 @@ def start(count: int) -> None:
     global _rank
     _rank = int(os.environ.get("LOCAL_RANK", 0))
     if "LOCAL_RANK" in os.environ:
+        atexit.register(_end, [])
         if "PPL_VAE_PARENT" in os.environ:
             _watch(_left_by(int(os.environ["PPL_VAE_PARENT"])), [])
         return

@@ -134,7 +134,7 @@ def check_support(model: poutine.Trace) -> None:
             row = int((~inside).nonzero()[0][-1]) if inside.ndim else 0
             kind = type(base(site["fn"])).__name__
             hint = (
-                ": choose the likelihood normal, or for grey levels in [0, 1] binarize dynamic or static"
+                ": choose another, such as normal, or for grey levels in [0, 1] binarize dynamic or static"
                 if kind == "Bernoulli"
                 else ": choose a likelihood for such data"
             )
