@@ -22,7 +22,7 @@ def parser():
         "--compile",
         type=str,
         default="auto",
-        help="compile Pyro's importance weights: on, off, or auto, if there are many",
+        help="compile Pyro's importance weights: on, off, or auto, if there are many (NumPyro always does)",
     )
     parser.add_argument(
         "--per-row", type=str | None, default=None, help="also write the bounds of every row to this .npz"

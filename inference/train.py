@@ -48,6 +48,7 @@ def main(options):
         )
     if run.rank:  # the process of another device: the first one tells
         return None
+    training.tell_stop(run)
     report = page.write(run)
     seconds = run.earlier_seconds + time.perf_counter() - started
     return training.summary(run) | {"report": report, "seconds": seconds}

@@ -186,13 +186,14 @@ def data_fields(program: Program) -> tuple[str, ...]:
     first.
     """
     names: dict[str, None] = {}
-    for function in (program.model, program.guide):
+    for role in ("model", "guide"):
+        function = getattr(program, role)
         for name, parameter in inspect.signature(function).parameters.items():
             if name in _SKIPPED:
                 continue
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 raise ProgramError(
-                    f"{type(program).__name__}.{function.__name__} takes *{name}: "
+                    f"{type(program).__name__}.{role} takes *{name}: "
                     "name the data fields that it uses one by one"
                 )
             names[name] = None

@@ -163,7 +163,7 @@ def test_what_is_compiled_is_made_for_one_size():
     graph = capture(loss, loss.bound, {"x": torch.zeros(4, 2)}, weight)
     call = graph.compiled({"x": torch.zeros(4, 2)}, weight)
     assert graph.any_size and call({"x": torch.zeros(4, 2)}, weight).value > 0
-    with pytest.raises(AssertionError, match="size 3==4"):
+    with pytest.raises(AssertionError, match="size"):
         call({"x": torch.zeros(3, 2)}, weight)
 
 

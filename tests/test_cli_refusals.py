@@ -192,15 +192,15 @@ PROGRAMS = {
     ),
     "option of a run": (
         "--resume --out run --lr 1",
-        "--lr is recorded in the run and cannot change on --resume",
+        "--lr is recorded in the run, which goes on with it: leave it out on --resume",
     ),
     "another way to compile": (
         "--resume --out run --compile on",
-        "--compile is recorded in the run and cannot change on --resume",
+        "--compile is recorded in the run, which goes on with it: leave it out on --resume",
     ),
     "field of a run": (
         "--resume --out run --model.z_dim 1",
-        "--model is recorded in the run and cannot change on --resume",
+        "--model is recorded in the run, which goes on with it: leave it out on --resume",
     ),
 }
 

@@ -75,7 +75,7 @@ def test_a_signal_saves_prints_and_exits(tmp_path, name, code):
     run = open_run(out)
     assert run.steps == found.result["steps"] > 0
     assert ok("evaluate", out)["steps"] == run.steps
-    assert f"ppl-vae train: stopped by {name}: go on with --resume --out {out}" in found.err
+    assert f"stopped by {name}: ppl-vae train --resume --out {out} goes on" in found.err
     # What the run records may be said again.
     same = ("--seed", 0, "--backend", "pyro", "--compile", "auto")
     more = cli("train", "--resume", "--out", out, "--max-steps", run.steps + 2, *same)

@@ -14,6 +14,7 @@ from two_processes import BATCH, CASES, OPTIONS, STOCHASTIC, Normalized, data_of
 
 import ppl_vae
 from ppl_vae import ELBO, bind, evaluate, fit, open_run
+from ppl_vae.backends.pyro import launching
 from ppl_vae.backends.pyro.across import moments, spread, totals
 from ppl_vae.backends.pyro.devices import OneDevice
 from ppl_vae.backends.pyro.several_devices import SeveralDevices, make_fabric, merged
@@ -250,8 +251,8 @@ def test_what_several_devices_cannot_do_is_refused(monkeypatch):
 
 
 def test_more_processes_than_this_machine_can_bear_are_refused(monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 4)
-    with pytest.raises(UsageError, match="devices=1000: each is a process, and this machine has 4 CPU cores"):
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    with pytest.raises(UsageError, match="devices=1000: each is a process, of which this machine bears 8"):
         make_fabric("cpu", 1000)
     with pytest.raises(UsageError, match="devices=3: more than the rows of a batch, batch_size=2"):
         fit(Normalized(), data_of("normalized"), **OPTIONS | {"devices": 3, "batch_size": 2})
@@ -262,6 +263,9 @@ def test_one_device_in_each_of_torchrun_s_processes_is_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UsageError, match="devices=1, but 2 processes were started: make the two"):
         fit(Normalized(), data_of("normalized"), **OPTIONS)
+    # After a training that all have taken part in.
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    launching.check_alone()
 
 
 def test_where_no_process_can_be_started_is_refused(monkeypatch):

@@ -66,4 +66,6 @@ def test_a_wrong_choice_is_refused():
     )
     with pytest.raises(UsageError, match="compile='maybe': choose one of auto, on, off"):
         evaluate(run, "train", compile="maybe")
+    with pytest.raises(UsageError, match="compile='off': NumPyro always compiles"):
+        fit(load("vae"), np.zeros((12, 1, 2, 2), np.float32), backend="numpyro", compile="off")
     assert math.isfinite(evaluate(run, "train", 2)["iw_nats"])

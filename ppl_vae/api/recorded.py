@@ -217,7 +217,7 @@ def check_compile(compile: str, backend: str | None) -> None:
     if compile not in COMPILE:
         raise UsageError(f"compile={compile!r}: choose one of {', '.join(COMPILE)}")
     if (backend, compile) == ("numpyro", "off"):
-        raise UsageError("compile='off': NumPyro's steps are always compiled, leave it away")
+        raise UsageError("compile='off': NumPyro always compiles, leave it away")
 
 
 def check_backend(program: Program | PlainProgram, backend: str) -> None:

@@ -128,7 +128,8 @@ def objective(parser: ArgumentParser) -> None:
         "--compile",
         type=str,
         default="auto",
-        help="make one compiled graph of Pyro's step: on, off, or auto, if the run is long enough to earn it",
+        help="make one compiled graph of Pyro's step: on, off, or auto, if the run is long enough to earn it "
+        "(NumPyro always compiles)",
     )
 
 

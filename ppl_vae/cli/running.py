@@ -60,8 +60,6 @@ def run(
         if result:
             print(json.dumps(plain(result), allow_nan=False), flush=True)
         stopped = result.get("stopped_by")
-        if stopped:
-            say(f"ppl-vae {verb}: stopped by {stopped}: go on with --resume --out {result['out']}")
         return 128 + signal.Signals[stopped] if stopped else code
 
     return guarded(verb, work)
@@ -137,10 +135,11 @@ def say(text: str) -> None:
 
 def hint(name: str, known: Iterable[str], otherwise: str = "") -> str:
     """Return `: did you mean ...?` where a known name is close, else another ending."""
-    # Dashes that all have in common would make any two look alike.
-    bare = {one.lstrip("-").removeprefix("model."): one for one in known}
-    close = difflib.get_close_matches(name.lstrip("-").removeprefix("model."), bare, n=1)
-    return f": did you mean {bare[close[0]]}?" if close else otherwise
+    # What all of a kind begin with would make any two look alike.
+    kind = next(start for start in ("--model.", "--", "") if name.startswith(start))
+    bare = [one.removeprefix(kind) for one in known if one.startswith(kind)]
+    close = difflib.get_close_matches(name.removeprefix(kind), bare, n=1)
+    return f": did you mean {kind}{close[0]}?" if close else otherwise
 
 
 def plain(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """From the options of `ppl-vae train` to what `fit` and `resume` take, and from a run to its summary."""
 
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -33,7 +34,8 @@ def check(options: Any) -> None:
         raise UsageError("--resume needs the run folder: --out DIR")
     if not options.resume:
         program(options)
-    Training(**settings(options))
+    # A run that goes on records its batch size.
+    Training(**settings(options) | ({"devices": 1} if options.resume else {}))
     chosen = objective(options)
     if options.backend not in (None, *NAMES):
         raise UsageError(f"unknown backend {options.backend!r}: choose one of {', '.join(NAMES)}")
@@ -110,8 +112,8 @@ def go_on(options: Any) -> Run:
     if fixed:
         option = "--" + fixed[0].replace("_", "-")
         raise UsageError(
-            f"{option} is recorded in the run and cannot change on --resume: "
-            "leave it out, or train into another folder"
+            f"{option} is recorded in the run, which goes on with it: "
+            "leave it out on --resume, or train into another folder"
         )
     changes = {name: options[name] for name in CHANGES if name in options.given}
     if "epochs" in changes or "max_steps" in changes:
@@ -131,6 +133,13 @@ def _is_recorded(config: Mapping[str, Any], name: str, value: Any) -> bool:
         return value in ("auto", config["compile"])
     before = config["training"] | {"backend": config["backend"]}
     return name in before and before[name] == plain(value)
+
+
+def tell_stop(run: Run) -> None:
+    """Say how a run that was stopped goes on."""
+    if run.stopped_by and run.folder is not None:
+        path = shlex.quote(str(run.folder.path))
+        say(f"stopped by {run.stopped_by}: ppl-vae train --resume --out {path} goes on")
 
 
 def summary(run: Run) -> dict[str, Any]:

@@ -4,9 +4,11 @@ Effect handlers cost Python time at every step, and a guide and a model that sha
 twice. Captured once (`torch.export`) and compiled, the handlers are gone and what is common is computed once.
 """
 
+import contextvars
 import hashlib
 import io
 import logging
+import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -140,12 +142,16 @@ def _refuse_constants(graph: Graph, bound: nn.Module) -> None:
 
 
 @contextmanager
-def compiler_at_hand() -> Iterator[None]:
+def compiler_at_hand(bound: nn.Module) -> Iterator[None]:
     """Let the compiler find out meanwhile, in child processes, which vector instructions the CPU has."""
+    if isinstance(bound, PlainBound) or bound.device.type != "cpu":
+        yield
+        return
     from torch._inductor import codecache, cpu_vec_isa  # noqa: F401 (two threads do not import at once)
 
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(cpu_vec_isa.pick_vec_isa)
+        # The compiler's settings belong to a context.
+        pool.submit(contextvars.copy_context().run, cpu_vec_isa.pick_vec_isa)
         yield
 
 
@@ -158,10 +164,11 @@ def first_line(error: Exception) -> str:
 
 
 def _place(error: BaseException, program: Program) -> str:
-    """Return the line of a program's file that an error comes from."""
-    file = type(program).guide.__code__.co_filename
-    lines = [one for one in traceback.extract_tb(error.__traceback__) if one.filename == file]
-    return f" ({Path(file).name}, line {lines[-1].lineno}: {lines[-1].line})" if lines else ""
+    """Return the line of a program's own files that an error comes from."""
+    kinds = [kind for kind in type(program).__mro__ if kind not in Program.__mro__]
+    files = {getattr(sys.modules.get(kind.__module__), "__file__", None) for kind in kinds}
+    lines = [one for one in traceback.extract_tb(error.__traceback__) if one.filename in files]
+    return f" ({Path(lines[-1].filename).name}, line {lines[-1].lineno}: {lines[-1].line})" if lines else ""
 
 
 @contextmanager

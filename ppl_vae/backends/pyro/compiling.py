@@ -82,7 +82,7 @@ def compiled(
         if plain is not None and SAVED * plain * steps < START:
             return loss
         kept, started = _kept(), time.perf_counter()
-        with compiler_at_hand():
+        with compiler_at_hand(loss.bound):
             graph = capture(loss, loss.bound, example, weight)
         if plain is not None and not _earns(graph, rows, plain, steps):
             return loss

@@ -78,7 +78,7 @@ def _compiled(module: Weights, batch: Mapping[str, Tensor]) -> Pass:
     """Return a pass compiled for a batch's size; as it is, and a line of the log, where that fails."""
     started = time.perf_counter()
     try:
-        with compiler_at_hand():
+        with compiler_at_hand(module.bound):
             graph = capture(module, module.bound, batch)
         with untouched(module):
             call = graph.compiled(dict(batch))

@@ -51,14 +51,15 @@ def check(count: int) -> None:
 
 
 def check_alone() -> None:
-    """Refuse to train on one device in each of torchrun's processes.
+    """Refuse to train on one device in each of torchrun's processes, unless they have joined already.
 
     Raises
     ------
     UsageError
     """
     started = int(os.environ.get("WORLD_SIZE", 1))
-    if "TORCHELASTIC_RUN_ID" in os.environ and started > 1:
+    joined = distributed.is_available() and distributed.is_initialized()
+    if "TORCHELASTIC_RUN_ID" in os.environ and started > 1 and not joined:
         raise _unequal(1, started)
 
 
@@ -76,7 +77,8 @@ def start(count: int) -> None:
     global _rank
     _rank = int(os.environ.get("LOCAL_RANK", 0))
     if "LOCAL_RANK" in os.environ:
-        atexit.register(_end, [])
+        atexit.unregister(_leave)
+        atexit.register(_leave)
         if "PPL_VAE_PARENT" in os.environ:
             _watch(_left_by(int(os.environ["PPL_VAE_PARENT"])), [])
         return
@@ -164,11 +166,15 @@ def _kill(others: Sequence[subprocess.Popen]) -> None:
             process.kill()
 
 
+def _leave() -> None:
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 def _end(others: Sequence[subprocess.Popen]) -> None:
     """Let the others come to their end, which they reach with this process or not at all."""
     lost()
-    if distributed.is_initialized():
-        distributed.destroy_process_group()
+    _leave()
     until = time.monotonic() + GRACE
     for process in others:
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -38,9 +38,9 @@ def make_fabric(device: str, count: int) -> Fabric:
     if found.type == "cuda" and found.index + count > torch.cuda.device_count():
         there = torch.cuda.device_count()
         raise UsageError(f"devices={count}: from {device!r} on this machine has {there - found.index}")
-    cores = os.cpu_count() or 1
-    if found.type == "cpu" and count > max(2, cores):  # two for all, to try it out
-        raise UsageError(f"devices={count}: each is a process, and this machine has {cores} CPU cores")
+    most = max(4, os.cpu_count() or 1)  # a few for all, to try it out
+    if found.type == "cpu" and count > most:
+        raise UsageError(f"devices={count}: each is a process, of which this machine bears {most}")
     devices = list(range(found.index, found.index + count)) if found.type == "cuda" else count
     # Quiet: it tells its readers what they have asked for.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
