@@ -1,6 +1,7 @@
 """Encode, decode and score as modules from named tensors to named tensors, each with its eager verb."""
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,7 +28,7 @@ from ppl_vae.program import declared
 Arrays = Mapping[str, np.ndarray]
 
 
-class Verb(nn.Module):
+class Verb(nn.Module, ABC):
     """A verb of a bound program.
 
     Parameters
@@ -49,17 +50,17 @@ class Verb(nn.Module):
         # torch.export calls the inputs of a graph as the parameters of `forward` are called.
         self.forward = _with_names(self.values, tuple(self.example))
 
+    @abstractmethod
     def inputs(self, rows: Arrays) -> dict[str, np.ndarray]:
         """Return the verb's inputs that belong to rows."""
-        raise NotImplementedError
 
+    @abstractmethod
     def values(self, **inputs: Tensor) -> dict[str, Tensor]:
         """Return the verb's outputs: what is captured."""
-        raise NotImplementedError
 
+    @abstractmethod
     def eager(self, inputs: Arrays, seed: int) -> dict[str, np.ndarray]:
         """Return the outputs that the verb itself gives."""
-        raise NotImplementedError
 
     def noise(self, seed: int) -> int:
         """Return the seed of torch's noise that `eager` draws with."""
