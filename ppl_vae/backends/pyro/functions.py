@@ -1,0 +1,158 @@
+"""`F` of networks, distributions and objectives on torch."""
+
+import torch
+import torch.nn.functional as nnf
+
+from ppl_vae.functions import Functions
+
+HALF = (torch.bfloat16, torch.float16)
+
+
+class TorchFunctions(Functions):
+    """See `ppl_vae.functions.Functions`."""
+
+    abs, sign, exp, expm1 = map(staticmethod, (torch.abs, torch.sign, torch.exp, torch.expm1))
+    log, log1p, sqrt, rsqrt = map(staticmethod, (torch.log, torch.log1p, torch.sqrt, torch.rsqrt))
+    square, sin, cos, tanh = map(staticmethod, (torch.square, torch.sin, torch.cos, torch.tanh))
+    floor, round, isfinite = map(staticmethod, (torch.floor, torch.round, torch.isfinite))
+    sigmoid, log_sigmoid = map(staticmethod, (torch.sigmoid, nnf.logsigmoid))
+    softplus, relu, gelu = map(staticmethod, (nnf.softplus, nnf.relu, nnf.gelu))
+    silu, elu, lgamma = map(staticmethod, (nnf.silu, nnf.elu, torch.lgamma))
+    maximum, minimum, where = map(staticmethod, (torch.maximum, torch.minimum, torch.where))
+    matmul, einsum, broadcast_shapes = map(staticmethod, (torch.matmul, torch.einsum, torch.broadcast_shapes))
+
+    tril, expand_dims, moveaxis = map(staticmethod, (torch.tril, torch.unsqueeze, torch.movedim))
+    diag = staticmethod(torch.diag_embed)
+
+    def clip(self, x, low=None, high=None):
+        return torch.clamp(x, low, high)
+
+    def stop_gradient(self, x):
+        return x.detach()
+
+    def sum(self, x, axis=None, keepdims=False):
+        return x.sum() if axis is None else x.sum(axis, keepdim=keepdims)
+
+    def mean(self, x, axis=None, keepdims=False):
+        return x.mean() if axis is None else x.mean(axis, keepdim=keepdims)
+
+    def var(self, x, axis=None, keepdims=False):
+        return torch.var(x, axis, correction=0, keepdim=keepdims)
+
+    def max(self, x, axis=None, keepdims=False):
+        return x.amax(() if axis is None else axis, keepdim=keepdims)
+
+    def min(self, x, axis=None, keepdims=False):
+        return x.amin(() if axis is None else axis, keepdim=keepdims)
+
+    def argmax(self, x, axis=-1):
+        return x.argmax(axis)
+
+    def argmin(self, x, axis=-1):
+        return x.argmin(axis)
+
+    def logsumexp(self, x, axis=-1):
+        return torch.logsumexp(x, axis)
+
+    def softmax(self, x, axis=-1):
+        return torch.softmax(x, axis)
+
+    def log_softmax(self, x, axis=-1):
+        return torch.log_softmax(x, axis)
+
+    def cumsum(self, x, axis=-1):
+        return torch.cumsum(x, axis)
+
+    def concat(self, parts, axis=-1):
+        return torch.cat(tuple(parts), axis)
+
+    def stack(self, parts, axis=0):
+        return torch.stack(tuple(parts), axis)
+
+    def split(self, x, parts, axis=-1):
+        return x.chunk(parts, axis) if isinstance(parts, int) else x.split(list(parts), axis)
+
+    def broadcast_to(self, x, shape):
+        return x.expand(tuple(shape))
+
+    def flip(self, x, axis):
+        return torch.flip(x, (axis,))
+
+    def pad(self, x, widths, value=0.0):
+        return nnf.pad(x, [size for pair in reversed(widths) for size in pair], value=value)
+
+    def take(self, x, index, axis=0):
+        if axis == 0:
+            return x[index]
+        axis = axis % x.ndim
+        flat = torch.index_select(x, axis, index.reshape(-1))
+        return flat.reshape(*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
+
+    def take_along_axis(self, x, index, axis=-1):
+        return torch.take_along_dim(x, index, axis)
+
+    def diagonal(self, x):
+        return torch.diagonal(x, dim1=-2, dim2=-1)
+
+    def _resized(self, x, size, method):
+        corners = {"align_corners": False} if method == "bilinear" else {}
+        out = nnf.interpolate(x.reshape(-1, *x.shape[-3:]), tuple(size), mode=method, **corners)
+        return out.reshape(*x.shape[:-2], *size)
+
+    def astype(self, x, like):
+        return x.to(like.dtype)
+
+    def to_float(self, x):
+        return x if x.is_floating_point() else x.float()
+
+    def to_single(self, x):
+        return x.float() if x.dtype in HALF else x
+
+    def asarray(self, value, like):
+        return torch.as_tensor(value, dtype=like.dtype, device=like.device)
+
+    def zeros(self, shape, like):
+        return like.new_zeros(tuple(shape))
+
+    def ones(self, shape, like):
+        return like.new_ones(tuple(shape))
+
+    def full(self, shape, value, like):
+        return like.new_full(tuple(shape), value)
+
+    def arange(self, count, like):
+        return torch.arange(count, device=like.device)
+
+    def one_hot(self, index, count, like):
+        return nnf.one_hot(index.long(), count).to(like.dtype)
+
+    def attention(self, query, key, value, causal=False):
+        rows, columns = query.shape[-2], key.shape[-2]
+        if not causal or rows == columns:
+            return nnf.scaled_dot_product_attention(query, key, value, is_causal=causal)
+        mask = torch.ones(rows, columns, dtype=torch.bool, device=query.device).tril(columns - rows)
+        return nnf.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+
+    def fork(self, noise, count):
+        return (None,) * count
+
+    def uniform(self, noise, shape, like):
+        info = torch.finfo(like.dtype)
+        drawn = torch.rand(tuple(shape), dtype=like.dtype, device=like.device)
+        return drawn.clamp(info.tiny, 1 - info.eps)
+
+    def normal(self, noise, shape, like):
+        return torch.randn(tuple(shape), dtype=like.dtype, device=like.device)
+
+    def gamma(self, noise, concentration):
+        return torch._standard_gamma(concentration)
+
+    def poisson(self, noise, rate):
+        return torch.poisson(rate.detach())
+
+    def categorical(self, noise, logits, shape):
+        rows = logits.detach().expand(*shape, logits.shape[-1]).reshape(-1, logits.shape[-1])
+        return torch.multinomial(rows.softmax(-1), 1, replacement=True).reshape(tuple(shape))
+
+
+F = TorchFunctions()
