@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ppl_vae import data
     from ppl_vae.api import Run, bind, check, evaluate, export, fit, open_run, posterior
     from ppl_vae.gallery import load
-    from ppl_vae.objectives import ELBO, IWAE
+    from ppl_vae.objectives import ELBO, IWAE, STL, DReG, Objective
     from ppl_vae.program import Program
 
     __version__: str
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Program": "program",
     "load": "gallery",
-    "ELBO": "objectives",
-    "IWAE": "objectives",
+    **dict.fromkeys(("Objective", "ELBO", "IWAE", "DReG", "STL"), "objectives"),
     **dict.fromkeys(("bind", "fit", "evaluate", "posterior", "export", "check", "open_run", "Run"), "api"),
 }
 
@@ -27,8 +26,11 @@ __all__ = [  # noqa: RUF022 (in the order in which one meets them)
     "Program",
     "load",
     "data",
+    "Objective",
     "ELBO",
     "IWAE",
+    "DReG",
+    "STL",
     "bind",
     "fit",
     "evaluate",

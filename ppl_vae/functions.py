@@ -124,6 +124,9 @@ class Functions:
     def moveaxis(self, x: Array, source: Any, destination: Any) -> Array:
         """Move axes to other places."""
 
+    def permute(self, x: Array, axes: Sequence[int]) -> Array:
+        """Put all axes into another order."""
+
     def broadcast_to(self, x: Array, shape: Sequence[int]) -> Array:
         """Repeat an array along axes of size 1, and along new ones on the left."""
 

@@ -87,7 +87,7 @@ def declared(source: ModelSource) -> type[Program] | Program | PlainProgram:
     """
     key = (source.path, source.sha256)
     if key not in _executed:
-        found = _pick(_execute(source), source)
+        found = _pick(execute(source), source)
         if isinstance(found, PlainProgram):
             return found
         _executed[key] = found
@@ -118,7 +118,14 @@ def _declared_backends(node: ast.ClassDef) -> tuple[str, ...]:
     return ()
 
 
-def _execute(source: ModelSource) -> ModuleType:
+def execute(source: ModelSource) -> ModuleType:
+    """Execute a file as a module of its own.
+
+    Raises
+    ------
+    ProgramError
+        Where it fails: with its line.
+    """
     name = f"ppl_vae_model_{re.sub(r'[^A-Za-z0-9_]', '_', source.name)}_{next(_counter)}"
     module = ModuleType(name)
     module.__file__ = str(source.path)

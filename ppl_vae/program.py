@@ -65,6 +65,13 @@ class Program:
         """Approximate the posterior of every latent site of `model`, given the data. Abstract."""
         raise NotImplementedError(f"{type(self).__name__} declares no guide(self, ppl, net, ...)")
 
+    def schedules(self) -> dict[str, Any]:
+        """Return what changes with the step, by name: numbers, schedules or their texts.
+
+        Model and guide read the present value as `ppl.scalar(name)`.
+        """
+        return {}
+
     def adapted_to(self, data: Any) -> "Program":
         """Fill in what the program leaves open from the data.
 

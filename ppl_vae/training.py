@@ -16,7 +16,7 @@ from ppl_vae.data.batches import batches, order
 from ppl_vae.diagnostics.evidence import Scores, summary
 from ppl_vae.errors import DataError, RunError
 from ppl_vae.options import Training
-from ppl_vae.schedules import as_schedule
+from ppl_vae.scalars import Plan
 
 # What a row of the history tells of the validation rows.
 VALIDATED = ("elbo_nats", "elbo_stderr", "rate_nats", "distortion_nats", "bits_per_dim")
@@ -47,10 +47,17 @@ class Engine(Protocol):
         """Return the greatest of a number of each process."""
 
     def advance(
-        self, items: Sequence[Any], lr: np.ndarray, weight: np.ndarray, stop: Callable[[], bool]
+        self, items: Sequence[Any], scalars: Mapping[str, np.ndarray], stop: Callable[[], bool]
     ) -> Advance:
         """Take one optimizer step for each item (row numbers, or a batch); may return early once `stop()` is
         true.
+
+        Parameters
+        ----------
+        items : sequence
+        scalars : dict of str to [len(items)]
+            The value of each named scalar at each step; see `ppl_vae.scalars.Plan`.
+        stop : callable
         """
 
     def scores(self) -> Scores | None:
@@ -134,7 +141,7 @@ class Loop:
 
     Attributes
     ----------
-    engine, source, objective, options
+    engine, source, objective, program, options
         What runs, on what, for what, how.
     emit : callable
         Gets (event, position, row): "log", "valid", "checkpoint" or "end".
@@ -149,6 +156,7 @@ class Loop:
     engine: Engine
     source: Source
     objective: Any
+    program: Any
     options: Training
     emit: Callable[[str, Position, dict[str, Any]], None]
     levels: int | None = None
@@ -159,10 +167,7 @@ class Loop:
 
     def __post_init__(self) -> None:
         self.total = self.options.total_steps(len(self.source))
-        self.lr = as_schedule(self.options.lr)
-        self.lr.check_fits(self.total)
-        if hasattr(self.objective, "check_fits"):
-            self.objective.check_fits(self.total)
+        self.plan = Plan(self.options, self.objective, self.program, self.total)
 
     def run(self) -> Position:
         """Train to the end, or to where it is stopped; leave the kept weights in the bound program."""
@@ -210,21 +215,14 @@ class Loop:
 
     def _advance(self, chunk: list[Any]) -> int:
         first = self.position.step
-        steps = range(first, first + len(chunk))
-        weight = getattr(self.objective, "weight", lambda step: 1.0)
-        lr, beta = np.array([self.lr(s) for s in steps]), np.array([weight(s) for s in steps])
+        scalars = self.plan.table(range(first, first + len(chunk)))
         started = time.perf_counter()
-        done, metrics = self.engine.advance(chunk, lr, beta, self.stop)
+        done, metrics = self.engine.advance(chunk, scalars, self.stop)
         if done:
-            last, row = (
-                done - 1,
-                {"step": first + done, "epoch": (first + done - 1) // len(self.source), "split": "train"},
-            )
-            row |= metrics | {
-                "beta": float(beta[last]),
-                "lr": float(lr[last]),
-                "seconds": time.perf_counter() - started,
-            }
+            epoch = (first + done - 1) // len(self.source)
+            row = {"step": first + done, "epoch": epoch, "split": "train"} | metrics
+            row |= {name: float(values[done - 1]) for name, values in scalars.items()}
+            row["seconds"] = time.perf_counter() - started
             self.position.step += done
             self._record("log", row)
             if not math.isfinite(metrics.get("loss", 0.0)):

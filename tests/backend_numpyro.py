@@ -3,12 +3,14 @@
 import jax
 import numpy as np
 from jax import random
-from numpyro import handlers
 from small_programs import NUM_DATA, Seen
 
+from ppl_vae.backends.common.site import Pair
+from ppl_vae.backends.common.terms import Terms
 from ppl_vae.backends.numpyro import weights
+from ppl_vae.backends.numpyro.functions import F
 from ppl_vae.backends.numpyro.objectives import Objective
-from ppl_vae.backends.numpyro.terms import elbo_terms, log_prob, traces
+from ppl_vae.backends.numpyro.tracing import Tracer
 
 # These run once each: a quick compilation counts, not a quick run.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -18,15 +20,15 @@ def observe(bound, rows, latents, seed, particles):
     sizes = bound.compiled.setdefault("sizes", {})
 
     def run(params, state, batch, latents, seed):
-        key = random.key(seed)
+        tracer = Tracer(bound, random.key(seed), params, state)
         if latents is None:
-            guide, model, state = traces(bound, batch, key, particles, params, state)
+            pair = tracer.pair(batch, particles)
         else:
-            guide, model, state = _traces_at(bound, batch, key, params | state | latents)
-        sizes.update(
-            {n: int(np.prod(s["fn"].event_shape)) for n, s in model.items() if s["type"] == "sample"}
-        )
-        return _seen(guide, model), state
+            guide = tracer.guide(batch, values=latents)
+            model = tracer.model(batch, values={name: site.value for name, site in guide.latent.items()})
+            pair = Pair(guide, model, None, tracer.state)
+        sizes.update({n: s.dims for n, s in pair.model.items()})
+        return _seen(pair), pair.state
 
     # Compiled as one: each operation by itself would be compiled alone.
     name = ("observe", latents is None, particles, bound.training)
@@ -36,24 +38,12 @@ def observe(bound, rows, latents, seed, particles):
     return Seen(**jax.tree.map(np.asarray, found), event=dict(sizes), weights=bound.weights())
 
 
-def _traces_at(bound, batch, key, values):
-    with bound.unscaled():
-        seeded = handlers.substitute(handlers.seed(bound.guide, key), data=values)
-        guide = handlers.trace(seeded).get_trace(**batch)
-        state = {n: s["value"] for n, s in guide.items() if s["type"] == "mutable"}
-        replayed = handlers.replay(handlers.seed(bound.model, key), trace=guide)
-        model = handlers.trace(handlers.substitute(replayed, data=values | state)).get_trace(**batch)
-    return guide, model, state
-
-
-def _seen(guide, model):
-    terms, sites = elbo_terms(guide, model), {}
-    for role, trace in (("p", model), ("q", guide)):
-        sites[role] = {n: s for n, s in trace.items() if s["type"] == "sample"}
+def _seen(pair):
+    terms = Terms(F, pair, 1)
     return {
-        "latents": {n: s["value"] for n, s in sites["q"].items() if not s["is_observed"]},
-        "log_p": {n: log_prob(s) for n, s in sites["p"].items()},
-        "log_q": {n: log_prob(s) for n, s in sites["q"].items()},
+        "latents": {n: s.value for n, s in pair.guide.latent.items()},
+        "log_p": {n: s.log_prob for n, s in pair.model.items()},
+        "log_q": {n: s.log_prob for n, s in pair.guide.items()},
         "terms": {
             k: getattr(terms, k) for k in ("log_likelihood", "kl", "kl_global", "auxiliary", "metrics")
         },
@@ -64,18 +54,18 @@ def quick(function):
     return jax.jit(function, compiler_options=QUICK)
 
 
-def loss_and_gradients(bound, objective, rows, weight, seed):
+def loss_and_gradients(bound, objective, rows, scalars, seed):
     loss = Objective(bound, objective, NUM_DATA)
 
-    def run(params, state, seed, rows, weight):
+    def run(params, state, seed, rows, scalars):
         def value(params):
-            found = loss(params, state, random.key(seed), rows, weight)
+            found = loss(params, state, random.key(seed), rows, scalars)
             return found.value, found
 
         return jax.value_and_grad(value, has_aux=True)(params)
 
     function = bound.compiled.setdefault(("loss", id(objective), bound.training), quick(run))
-    (value, found), grads = function(bound.params, bound.state, seed, rows, weight)
+    (value, found), grads = function(bound.params, bound.state, seed, rows, scalars)
     kept, bound.params = bound.params, grads
     named = weights.to_torch(bound._modules())
     bound.params, bound.state = kept, bound.state | found.state

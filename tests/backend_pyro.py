@@ -3,11 +3,13 @@
 import numpy as np
 import pyro
 import torch
-from pyro import poutine
 from small_programs import NUM_DATA, Seen
 
+from ppl_vae.backends.common.site import Pair
+from ppl_vae.backends.common.terms import Terms
+from ppl_vae.backends.pyro.functions import F
 from ppl_vae.backends.pyro.objectives import Objective
-from ppl_vae.backends.pyro.terms import elbo_terms, is_latent_or_observed, log_prob, traces
+from ppl_vae.backends.pyro.tracing import Tracer
 
 
 def _arrays(values):
@@ -20,42 +22,33 @@ def _tensors(rows):
 
 def observe(bound, rows, latents, seed, particles):
     torch.manual_seed(seed)
-    batch = _tensors(rows)
+    batch, tracer = _tensors(rows), Tracer(bound)
     if latents is None:
-        guide, model = traces(bound, batch, particles)
-    else:
-        with bound.unscaled():
-            # Like replay, but with the guide's own distributions at the given values.
-            fixed = poutine.util.prune_subsample_sites(poutine.trace(bound.guide).get_trace(**batch))
-            for name, value in _tensors(latents).items():
-                fixed.nodes[name]["value"] = value
-            guide = poutine.trace(poutine.replay(bound.guide, trace=fixed)).get_trace(**batch)
-            model = poutine.trace(poutine.replay(bound.model, trace=guide)).get_trace(**batch)
-    return _seen(bound, guide, model)
+        return _seen(bound, tracer.pair(batch, particles))
+    guide = tracer.guide(batch, values=_tensors(latents))
+    model = tracer.model(batch, values={name: site.value for name, site in guide.latent.items()})
+    return _seen(bound, Pair(guide, model, again=None))
 
 
-def _seen(bound, guide, model):
-    terms, sites = elbo_terms(guide, model), {}
-    for role, trace in (("p", model), ("q", guide)):
-        sites[role] = {n: s for n, s in trace.nodes.items() if is_latent_or_observed(s)}
-    latents = {n: s["value"] for n, s in sites["q"].items() if not s["is_observed"]}
+def _seen(bound, pair):
+    terms = Terms(F, pair, 1)
     return Seen(
-        _arrays(latents),
-        _arrays({n: log_prob(s) for n, s in sites["p"].items()}),
-        _arrays({n: log_prob(s) for n, s in sites["q"].items()}),
+        _arrays({n: s.value for n, s in pair.guide.latent.items()}),
+        _arrays({n: s.log_prob for n, s in pair.model.items()}),
+        _arrays({n: s.log_prob for n, s in pair.guide.items()}),
         {k: _arrays(getattr(terms, k)) for k in ("kl", "kl_global", "auxiliary", "metrics")}
         | {"log_likelihood": terms.log_likelihood.detach().numpy()},
-        {n: s["fn"].event_shape.numel() for n, s in sites["p"].items()},
+        {n: s.dims for n, s in pair.model.items()},
         bound.weights(),
     )
 
 
-def loss_and_gradients(bound, objective, rows, weight, seed):
+def loss_and_gradients(bound, objective, rows, scalars, seed):
     bound.zero_grad()
     loss = Objective(bound, objective, NUM_DATA)
     with pyro.get_param_store().scope():
         torch.manual_seed(seed)
-        value, metrics = loss(_tensors(rows), torch.tensor(weight))
-        value.backward()
+        found = loss(_tensors(rows), {name: torch.tensor(value) for name, value in scalars.items()})
+        found.value.backward()
     grads = {n: p.grad for n, p in bound.networks.named_parameters() if p.grad is not None}
-    return value.item(), {n: v.item() for n, v in metrics.items()}, _arrays(grads)
+    return found.value.item(), {n: v.item() for n, v in found.metrics.items()}, _arrays(grads)

@@ -137,7 +137,7 @@ def observe(case_bound, rows, latents=None, seed=0, particles=1):
     return module.observe(case_bound, rows, latents, seed, particles)
 
 
-def loss_and_gradients(case_bound, objective, rows, weight=1.0, seed=0):
+def loss_and_gradients(case_bound, objective, rows, beta=1.0, seed=0):
     """Return loss, metrics and the gradient by torch's names."""
     module = importlib.import_module(f"backend_{case_bound.backend}")
-    return module.loss_and_gradients(case_bound, objective, rows, weight, seed)
+    return module.loss_and_gradients(case_bound, objective, rows, {"beta": beta}, seed)

@@ -59,6 +59,7 @@ CASES = {
     "split": (lambda F, x: F.split(x, 2)[1], lambda: X[..., 2:]),
     "split by sizes": (lambda F, x: F.split(x, (1, 2, 1))[1], lambda: X[..., 1:3]),
     "moveaxis": (lambda F, x: F.moveaxis(x, -3, -1), lambda: np.moveaxis(X, -3, -1)),
+    "permute": (lambda F, x: F.permute(x, (2, 0, 1)), lambda: X.transpose(2, 0, 1)),
     "broadcast_to": (lambda F, x: F.broadcast_to(x, (5, 2, 3, 4)), lambda: np.broadcast_to(X, (5, 2, 3, 4))),
     "expand_dims": (lambda F, x: F.expand_dims(x, -2), lambda: X[..., None, :]),
     "flip": (lambda F, x: F.flip(x, -1), lambda: X[..., ::-1]),

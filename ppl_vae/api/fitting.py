@@ -218,7 +218,7 @@ def _loop(run: Run, source: Any, objective: Any, options: Training) -> Loop:
         compile=run.config["compile"],
         steps=options.total_steps(len(source)),
     )
-    return Loop(engine, source, objective, options, emit=lambda *_: None, levels=found.levels)
+    return Loop(engine, source, objective, run.program, options, emit=lambda *_: None, levels=found.levels)
 
 
 def _trained(

@@ -39,7 +39,7 @@ def configuration(
         "backend": backend,
         "data": data.describe() | {"options": data.options, "columns": data.coords.get("x")},
         "objective": objective_text(objective),
-        "training": asdict(training) | {"lr": _text(training.lr)},
+        "training": asdict(training) | {"lr": as_text(training.lr)},
         "compile": compile,
         "versions": versions(),
     }
@@ -56,17 +56,14 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _text(value: Any) -> Any:
+def as_text(value: Any) -> Any:
     return value if value is None or isinstance(value, (int, float, str)) else str(value)
 
 
 def objective_text(objective: Any) -> str:
     """Return an objective in the text form that `make_objective` reads (for a callable, its name)."""
-    for name, kind in objectives.OBJECTIVES.items():
-        if type(objective) is kind:
-            given = {f.name: getattr(objective, f.name) for f in fields(kind)}
-            changed = {f.name: _text(given[f.name]) for f in fields(kind) if given[f.name] != f.default}
-            return objectives.text_of(name, changed)
+    if isinstance(objective, objectives.Objective):
+        return objectives.objective_text(objective)
     module = type(objective).__module__.split(".")[0]
     if module in ("pyro", "numpyro"):
         return objectives.text_of(f"{module}.infer.{type(objective).__name__}", _settings(objective))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ppl_vae.contract.probe import Maker, Probe, Site, Traces
+from ppl_vae.contract.probe import Maker, Probe, Seen, Traces
 from ppl_vae.data import Data
 from ppl_vae.program import PlainProgram, Program
 
@@ -111,7 +111,7 @@ class Case:
     def _few(self) -> dict[int, Traces]:
         return {}
 
-    def observed(self) -> dict[str, Site]:
+    def observed(self) -> dict[str, Seen]:
         """Return the sites of the model that take data."""
         sites = self.traces.model.items()
         return {name: site for name, site in sites if site.observed and not site.factor}

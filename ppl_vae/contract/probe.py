@@ -84,8 +84,8 @@ def _place(error: BaseException) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Site:
-    """One sample site of a trace.
+class Seen:
+    """One sample site of a trace, copied to the host.
 
     Attributes
     ----------
@@ -147,15 +147,15 @@ class Call(NamedTuple):
 class Traces(NamedTuple):
     """The sites of one run of guide and model, by name, and the calls of networks in order."""
 
-    guide: dict[str, Site]
-    model: dict[str, Site]
+    guide: dict[str, Seen]
+    model: dict[str, Seen]
     calls: list[Call]
 
     def latent(self) -> dict[str, np.ndarray]:
         """Return the values that the guide drew."""
         return {name: site.value for name, site in self.guide.items() if not site.observed}
 
-    def both(self) -> dict[str, Site]:
+    def both(self) -> dict[str, Seen]:
         """Return every site under the role and its name."""
         roles = {"guide": self.guide, "model": self.model}
         return {
@@ -194,6 +194,9 @@ class Probe(Protocol):
 
     def kl(self, rows: Arrays, seed: int = 0) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Return the KL by latent site at one draw: closed form where there is one, and sampled."""
+
+    def drawn_late(self, rows: Arrays, seed: int = 0) -> list[str]:
+        """Return the latent sites whose prior depends on latents that the guide draws later."""
 
     def score(self, rows: Arrays, importance_samples: int, seed: int = 0) -> Scores:
         """Return the bounds as an evaluation reports them."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ppl_vae.contract.case import Case, differ
-from ppl_vae.contract.probe import BrokenRule, Call, NotApplicable, ProgramFailure, Site, Traces
+from ppl_vae.contract.probe import BrokenRule, Call, NotApplicable, ProgramFailure, Seen, Traces
 
 PARTICLES = 2
 APART = "treat every row by itself, with no mean, sum or reshape over the first axis"
@@ -64,7 +64,7 @@ def _others(mine: np.ndarray, theirs: np.ndarray, row: int, size: int) -> np.nda
     return mixed
 
 
-def _pairs(a: Traces, b: Traces) -> Iterator[tuple[str, Site, Site]]:
+def _pairs(a: Traces, b: Traces) -> Iterator[tuple[str, Seen, Seen]]:
     others = b.both()
     return ((label, site, others[label]) for label, site in a.both().items() if label in others)
 

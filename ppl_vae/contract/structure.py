@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ppl_vae.contract.case import Case
-from ppl_vae.contract.probe import BrokenRule, NotApplicable, ProgramFailure, Site, other_event, said
+from ppl_vae.contract.probe import BrokenRule, NotApplicable, ProgramFailure, Seen, other_event, said
 from ppl_vae.program import Program, data_fields
 
 
@@ -156,7 +156,7 @@ def shapes(case: Case) -> str:
     return ", ".join(f"{name} {shape}" for name, shape in events.items())
 
 
-def _one_number(label: str, site: Site, size: int) -> None:
+def _one_number(label: str, site: Seen, size: int) -> None:
     wanted = (size,) if site.local else ()
     if site.batch_shape != wanted:
         raise BrokenRule(

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ppl_vae.contract.case import Case, shown
-from ppl_vae.contract.probe import BrokenRule, Call, Site, Traces
+from ppl_vae.contract.probe import BrokenRule, Call, Seen, Traces
 
 DRAWS = 24
 IMPORTANCE_SAMPLES = 16
@@ -29,7 +29,7 @@ def support(case: Case) -> str:
     return "data and draws lie in the supports"
 
 
-def _outside(case: Case, name: str, site: Site) -> str:
+def _outside(case: Case, name: str, site: Seen) -> str:
     if not site.observed:
         return (
             f"site {name!r}: draws of the guide lie outside the support of its {site.distribution} in the "
@@ -43,7 +43,7 @@ def _outside(case: Case, name: str, site: Site) -> str:
     return f"{at} (such as {shown(float(value[0]))}): {_remedy(case, site)}"
 
 
-def _remedy(case: Case, site: Site) -> str:
+def _remedy(case: Case, site: Seen) -> str:
     if site.distribution.startswith("Bernoulli"):
         if site.value.min() >= 0 and site.value.max() <= 1:
             grid = f"discretized_logistic:{case.data.levels}" if case.data.levels else "discretized_logistic"
@@ -56,7 +56,7 @@ def _remedy(case: Case, site: Site) -> str:
     return "transform the data, or choose another likelihood"
 
 
-def _same_grid(case: Case, name: str, site: Site) -> None:
+def _same_grid(case: Case, name: str, site: Seen) -> None:
     place = site.value * (site.levels - 1)
     if np.abs(place - np.round(place)).max() > 1e-2:
         raise BrokenRule(
@@ -146,7 +146,7 @@ def _same_draws(case: Case, again: Traces) -> None:
             )
 
 
-def _same(a: Site, b: Site) -> bool:
+def _same(a: Seen, b: Seen) -> bool:
     same_value = np.array_equal(a.value, b.value, equal_nan=a.value.dtype.kind == "f")
     return same_value and np.array_equal(a.log_prob, b.log_prob, equal_nan=True)
 
@@ -184,7 +184,7 @@ def bound(case: Case) -> str:
     return f"ELBO {elbo}, IW-{IMPORTANCE_SAMPLES} {iw} nats at the start"
 
 
-def _right_kl(site: Site, guide: str, closed: np.ndarray, sampled: np.ndarray) -> None:
+def _right_kl(site: Seen, guide: str, closed: np.ndarray, sampled: np.ndarray) -> None:
     lowest, pair = float(closed.min()), f"KL({guide} || {site.distribution})"
     if lowest < -1e-4 * site.dims and not np.array_equal(closed, sampled):
         raise BrokenRule(

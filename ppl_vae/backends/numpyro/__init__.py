@@ -2,12 +2,12 @@
 
 import numpyro.infer
 
+from ppl_vae.backends.common.evaluate import score
+from ppl_vae.backends.common.posterior import draws
+from ppl_vae.backends.common.predictive import decode, encode, reconstruct, sample
 from ppl_vae.backends.numpyro.bound import Bound, bind
 from ppl_vae.backends.numpyro.check import probe
-from ppl_vae.backends.numpyro.evaluate import score
 from ppl_vae.backends.numpyro.plain import PlainBound
-from ppl_vae.backends.numpyro.posterior import draws
-from ppl_vae.backends.numpyro.predictive import decode, encode, reconstruct, sample
 from ppl_vae.backends.numpyro.svi import Engine
 from ppl_vae.errors import UsageError
 

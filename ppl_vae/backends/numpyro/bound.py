@@ -1,7 +1,8 @@
 """A declared program whose `model` and `guide` are ordinary NumPyro functions."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,9 +10,12 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from ppl_vae.backends.common.bound import Scalars
+from ppl_vae.backends.common.calls import Calls
 from ppl_vae.backends.numpyro import networks, weights
 from ppl_vae.backends.numpyro.devices import find_devices
 from ppl_vae.backends.numpyro.modules import Part
+from ppl_vae.backends.numpyro.passes import Passes, at_rest
 from ppl_vae.backends.numpyro.primitives import Primitives
 from ppl_vae.errors import DataError, ProgramError
 from ppl_vae.program import Program, data_fields, declared
@@ -32,7 +36,7 @@ class Networks:
         # Statistics of a network that the guide calls are written by the guide alone, else twice a step.
         if self._writes:
             self._bound.written.add(name)
-        writes = self._writes or name not in self._bound.written
+        writes = not self._bound.calls.frozen and (self._writes or name not in self._bound.written)
         if isinstance(parts[name], list):
             return [self._registered(part, writes) for part in parts[name]]
         return self._registered(parts[name], writes)
@@ -42,11 +46,16 @@ class Networks:
             bound = self._bound
             params, state = bound.params.get(part.params_site), bound.state.get(part.state_site)
             state = None if state is None else state["state"]
-            self._made[part.name] = part.registered(params, state, bound.training, writes, bound.autocast)
+            call = part.registered(params, state, bound.training, writes, bound.autocast)
+            self._made[part.name] = partial(_once, bound.calls, part, call)
         return self._made[part.name]
 
 
-class Bound:
+def _once(calls: Calls, part: Part, call: Any, /, *args: Any, **kwargs: Any) -> Any:
+    return calls.once(part, bool(part.state), call, args, kwargs)
+
+
+class Bound(Scalars):
     """A program bound to NumPyro.
 
     `model(x, ..., n=None)` and `guide(x, ...)` take the data fields that the program declares, by position or
@@ -72,7 +81,7 @@ class Bound:
         Compiled functions of this program, by name.
     """
 
-    backend = "numpyro"
+    backend, declared = "numpyro", True
 
     def __init__(self, program: Program, num_data: int | None = None, seed: int = 0):
         self.program, self.num_data, self.fields = program, num_data, data_fields(program)
@@ -82,6 +91,8 @@ class Bound:
         self.state = {part.state_site: {"state": part.state} for part in self._all() if part.state}
         self.autocast, self.training, self.written, self._scaled = None, True, set(), True
         self.compiled: dict[Any, Any] = {}
+        self.calls, self.layouts = Calls(), {}
+        self.start_scalars(program)
 
     def _all(self) -> Iterator[Part]:
         for part in self.parts.values():
@@ -95,6 +106,11 @@ class Bound:
     @state.setter
     def state(self, values: Mapping[str, Any] | None) -> None:
         self._state = dict(values or {})
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the networks."""
+        return tuple(self.parts)
 
     @property
     def device(self) -> Any:
@@ -138,7 +154,7 @@ class Bound:
         unknown = set(batch) - set(self.fields)
         if unknown:
             raise ProgramError(f"{role} got {', '.join(sorted(unknown))}: the program declares {listed}")
-        ppl = Primitives(n, self.num_data if self._scaled else None)
+        ppl = Primitives(n, self.num_data if self._scaled else None, self.scalars)
         net = Networks(self, writes=role == "guide")
         return getattr(self.program, role)(ppl, net, **declared(self.program, role, batch))
 
@@ -150,6 +166,24 @@ class Bound:
             yield
         finally:
             self._scaled = before
+
+    @contextmanager
+    def calling(self, calls: Calls) -> Iterator[None]:
+        """Trace with scale 1, with networks called as asked."""
+        before, self.calls = self.calls, calls
+        try:
+            with self.unscaled():
+                yield
+        finally:
+            self.calls = before
+
+    def passes(self, seed: int, name: str | None = None) -> AbstractContextManager[Passes]:
+        """Return passes over rows in evaluation mode."""
+        return at_rest(self, seed, name)
+
+    def precision(self) -> np.dtype:
+        """Return the floating point type of the parameters."""
+        return precision_of(self.params)
 
     def train(self, mode: bool = True) -> "Bound":
         """Set train mode, or with False evaluation mode."""
@@ -187,6 +221,12 @@ class Bound:
         if not isinstance(item, Mapping):
             item = dict(zip(self.fields, item if isinstance(item, (tuple, list)) else (item,), strict=False))
         return {name: as_array(item[name]) for name in self.fields if name in item}
+
+
+def precision_of(params: Any) -> np.dtype:
+    """Return the floating point type of the first array that has one; without any JAX's own."""
+    kinds = (np.dtype(value.dtype) for value in jax.tree.leaves(params) if value.dtype.kind == "f")
+    return next(kinds, np.dtype(jax.numpy.result_type(float)))
 
 
 def as_array(value: Any) -> np.ndarray:

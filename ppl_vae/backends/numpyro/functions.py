@@ -29,9 +29,8 @@ class JaxFunctions(Functions):
     stop_gradient, tril = map(staticmethod, (lax.stop_gradient, jnp.tril))
     # Their arguments are the Array API's.
     sum, mean, var, max, min = map(staticmethod, (jnp.sum, jnp.mean, jnp.var, jnp.max, jnp.min))
-    moveaxis, broadcast_to, expand_dims, flip = map(
-        staticmethod, (jnp.moveaxis, jnp.broadcast_to, jnp.expand_dims, jnp.flip)
-    )
+    moveaxis, permute, broadcast_to = map(staticmethod, (jnp.moveaxis, jnp.transpose, jnp.broadcast_to))
+    expand_dims, flip = map(staticmethod, (jnp.expand_dims, jnp.flip))
 
     def clip(self, x, low=None, high=None):
         return jnp.clip(x, low, high)

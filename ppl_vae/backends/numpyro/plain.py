@@ -1,7 +1,7 @@
 """Two plain NumPyro functions as a bound program: their parameters and mutable state are held here."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import jax
@@ -12,13 +12,16 @@ from jax.tree_util import keystr, tree_flatten_with_path
 from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
 
-from ppl_vae.backends.numpyro.bound import as_array
+from ppl_vae.backends.common.bound import Scalars
+from ppl_vae.backends.common.calls import Calls
+from ppl_vae.backends.numpyro.bound import as_array, precision_of
 from ppl_vae.backends.numpyro.devices import find_devices
+from ppl_vae.backends.numpyro.passes import Passes, at_rest
 from ppl_vae.errors import RunError
 from ppl_vae.program import Arguments, PlainProgram, arguments
 
 
-class PlainBound:
+class PlainBound(Scalars):
     """`model` and `guide` as they are; their parameters come to exist when they first run on data.
 
     Parameters
@@ -33,7 +36,7 @@ class PlainBound:
         Values of the `numpyro.param` sites (within their constraints) and of the `mutable` sites.
     """
 
-    backend = "numpyro"
+    backend, declared = "numpyro", False
 
     def __init__(
         self,
@@ -46,7 +49,8 @@ class PlainBound:
         self.program, self.num_data, self._seed = program, num_data, seed
         self.arguments = arguments(program, fields) if fields else Arguments()
         self.fields = self.arguments.positional + self.arguments.named
-        self.autocast, self.training, self.compiled = None, True, {}
+        self.autocast, self.training, self.compiled, self.layouts = None, True, {}, {}
+        self.start_scalars(program)
         self.free: dict[str, Any] | None = None
         self.state: dict[str, Any] = {}
         self._transforms: dict[str, Any] = {}
@@ -99,6 +103,19 @@ class PlainBound:
     def unscaled(self) -> Iterator[None]:
         """Do nothing: a plain program scales its sites itself."""
         yield
+
+    @contextmanager
+    def calling(self, calls: Calls) -> Iterator[None]:
+        """Run as it is: parameters are given by handlers."""
+        yield
+
+    def passes(self, seed: int, name: str | None = None) -> AbstractContextManager[Passes]:
+        """Return passes over rows in evaluation mode."""
+        return at_rest(self, seed, name)
+
+    def precision(self) -> np.dtype:
+        """Return the floating point type of the parameters."""
+        return precision_of(self.free)
 
     def train(self, mode: bool = True) -> "PlainBound":
         """Record the mode: plain functions have none that could be set."""

@@ -1,12 +1,13 @@
 """The primitives that a program gets as `ppl`: NumPyro's own, with the differences to Pyro smoothed over."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
 import numpyro
 from jax import Array, lax
 
+from ppl_vae.backends.common.bound import named_scalar
 from ppl_vae.backends.numpyro import distributions
 from ppl_vae.errors import ProgramError, UsageError
 
@@ -22,6 +23,8 @@ class Primitives:
         Size of the plate "data" where no data is given.
     num_data : int or None
         Rows of the whole data set: stock ELBOs see a scale of num_data / batch. None: scale 1.
+    scalars : dict of str to number, optional
+        What changes with the step.
     """
 
     sample = staticmethod(numpyro.sample)
@@ -29,8 +32,17 @@ class Primitives:
     dist = distributions
     likelihood = staticmethod(distributions.likelihood)
 
-    def __init__(self, draws: int | None = None, num_data: int | None = None):
-        self._draws, self._num_data = draws, num_data
+    def __init__(
+        self,
+        draws: int | None = None,
+        num_data: int | None = None,
+        scalars: Mapping[str, Any] | None = None,
+    ):
+        self._draws, self._num_data, self._scalars = draws, num_data, scalars or {}
+
+    def scalar(self, name: str) -> Any:
+        """Return the present value of what changes with the step (see `Program.schedules`)."""
+        return named_scalar(self._scalars, name)
 
     def minibatch(self, *arrays: Array | None) -> numpyro.plate:
         """Return the plate "data" over the rows of the batch, or over the draws where all are None."""

@@ -1,54 +1,92 @@
-"""Sites of a NumPyro trace as plain arrays, and what NumPyro says about shapes in plain words."""
+"""Sites of NumPyro's traces, and what NumPyro says about shapes in plain words."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
+from numpyro.distributions.kl import kl_divergence
 
-from ppl_vae.backends.numpyro.terms import is_latent_or_observed
+from ppl_vae.backends.common import site as common
+from ppl_vae.backends.common.site import Plate, Trace
 
 WRAPPERS = (dist.Independent, dist.MaskedDistribution, dist.ExpandedDistribution)
 
 
-def log_density(node: Mapping[str, Any]) -> Array:
-    """Return a site's log density with its mask and with scale 1."""
-    extra = (node["intermediates"],) if node["intermediates"] else ()
-    return node["fn"].log_prob(node["value"], *extra)
+class Site(common.Site):
+    """A site of a NumPyro trace, whose distribution holds the mask."""
+
+    intermediates: Any = None
+
+    def _density(self) -> Array:
+        extra = (self.intermediates,) if self.intermediates else ()
+        return self.fn.log_prob(self.value, *extra)
+
+    def closed_kl(self, prior: common.Site) -> Array | None:
+        try:
+            return kl_divergence(self.fn, prior.fn)
+        except NotImplementedError:
+            return None
+
+    def inside(self) -> Array | None:
+        fn = self.fn
+        try:
+            found = jnp.asarray(self.inner.support(self.value))
+            while isinstance(fn, WRAPPERS):
+                if isinstance(fn, dist.MaskedDistribution) and not isinstance(fn._mask, bool):
+                    within = len(fn.event_shape) - len(self.inner.event_shape)
+                    mask = jnp.asarray(fn._mask, bool)
+                    found = found | ~mask.reshape(mask.shape + (1,) * within)
+                fn = fn.base_dist
+            return found
+        except (NotImplementedError, ValueError, AttributeError, TypeError):
+            return None
+
+    @property
+    def distribution(self) -> str:
+        return super().distribution.removesuffix("Logits").removesuffix("Probs")
 
 
-def taken_apart(trace: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, dict], dict[str, dict]]:
-    """Return the arrays of each sample site, for a compiled function to return, and what else is known of it.
-
-    Both together are the fields of `ppl_vae.contract.probe.Site`.
-    """
-    nodes = {name: node for name, node in trace.items() if is_latent_or_observed(node)}
-    known = {name: _known(node) for name, node in nodes.items()}
-    arrays = {
-        name: {"value": jnp.asarray(node["value"]), "supported": _supported(node)}
-        for name, node in nodes.items()
-    }
-    for name, node in nodes.items():
-        arrays[name]["log_prob"], known[name]["error"] = _log_prob(node)
-    return arrays, known
+def inner(fn: Any) -> Any:
+    """Return the distribution under `to_event`, `mask` and `expand`."""
+    while isinstance(fn, WRAPPERS):
+        fn = fn.base_dist
+    return fn
 
 
-def _known(node: Mapping[str, Any]) -> dict[str, Any]:
-    fn, inner = node["fn"], _inner(node["fn"])
-    return {
-        "name": node["name"],
-        "distribution": type(inner).__name__,
-        "observed": bool(node["is_observed"]),
-        "factor": isinstance(inner, dist.Unit),
-        "plates": {frame.name: frame.dim for frame in node["cond_indep_stack"]},
-        "batch_shape": tuple(fn.batch_shape),
-        "event_shape": tuple(fn.event_shape),
-        "levels": getattr(inner, "levels", None),
-        "reparametrised": bool(fn.has_rsample),
-        "enumerated": bool(node["infer"].get("enumerate")),
-        "deterministic": bool(getattr(inner, "deterministic", False)) or isinstance(inner, dist.Delta),
-    }
+def trace_of(trace: Mapping[str, Mapping[str, Any]]) -> Trace:
+    """Return the sample sites of a NumPyro trace, without its parameters, plates and deterministic values."""
+    plates = {name: node["args"] for name, node in trace.items() if node["type"] == "plate"}
+    factors = {name: size / part for name, (size, part) in plates.items() if part and part < size}
+    return Trace({name: _site(node, factors) for name, node in trace.items() if node["type"] == "sample"})
+
+
+def mutable(trace: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the networks' mutable state after a run, by site."""
+    return {name: node["value"] for name, node in trace.items() if node["type"] == "mutable"}
+
+
+def _site(node: Mapping[str, Any], factors: Mapping[str, float]) -> Site:
+    frames = node["cond_indep_stack"]
+    subsampling = math.prod(factors.get(frame.name, 1) for frame in frames)
+    scale = 1.0 if node["scale"] is None else node["scale"]
+    site = Site(
+        name=node["name"],
+        fn=node["fn"],
+        inner=inner(node["fn"]),
+        value=node["value"],
+        observed=bool(node["is_observed"]),
+        plates=tuple(Plate(frame.name, frame.dim, frame.size) for frame in frames),
+        scale=scale if subsampling == 1 else scale / subsampling,
+        subsampling=subsampling,
+        enumerated=bool(node["infer"].get("enumerate")),
+        auxiliary=bool(node["infer"].get("is_auxiliary")),
+        validated=inner(node["fn"]).__dict__.get("_validate_args") is not False,
+    )
+    site.intermediates = node["intermediates"]
+    return site
 
 
 def broken_plate(error: BaseException) -> str | None:
@@ -56,11 +94,8 @@ def broken_plate(error: BaseException) -> str | None:
     frame, message = error.__traceback__, None
     while frame is not None:
         # NumPyro does not say which site it was: the plate's message does.
-        message = (
-            frame.tb_frame.f_locals.get("msg")
-            if frame.tb_frame.f_code.co_name == "process_message"
-            else message
-        )
+        if frame.tb_frame.f_code.co_name == "process_message":
+            message = frame.tb_frame.f_locals.get("msg")
         frame = frame.tb_next
     if not isinstance(message, dict) or "Incompatible shapes for broadcasting" not in str(error):
         return None
@@ -70,34 +105,3 @@ def broken_plate(error: BaseException) -> str | None:
         f"{plate.name!r} of size {plate.size}: put every axis of one row into the event with "
         ".to_event(number of axes)"
     )
-
-
-def _inner(fn: Any) -> Any:
-    """Return the distribution under `to_event`, `mask` and `expand`."""
-    while isinstance(fn, WRAPPERS):
-        fn = fn.base_dist
-    return fn
-
-
-def _log_prob(node: Mapping[str, Any]) -> tuple[Array | None, str]:
-    try:
-        return log_density(node), ""
-    except Exception as error:
-        lines = str(error).strip().splitlines() or [""]
-        return None, f"log_prob fails ({type(error).__name__}: {lines[0]})"
-
-
-def _supported(node: Mapping[str, Any]) -> Array | None:
-    """Return which entries of a value lie in the support, or are masked away; None if unknown."""
-    fn, inner = node["fn"], _inner(node["fn"])
-    try:
-        found = jnp.asarray(inner.support(node["value"]))
-        while isinstance(fn, WRAPPERS):
-            if isinstance(fn, dist.MaskedDistribution) and not isinstance(fn._mask, bool):
-                inside = len(fn.event_shape) - len(inner.event_shape)
-                mask = jnp.asarray(fn._mask, bool)
-                found = found | ~mask.reshape(mask.shape + (1,) * inside)
-            fn = fn.base_dist
-        return found
-    except (NotImplementedError, ValueError, AttributeError, TypeError):
-        return None

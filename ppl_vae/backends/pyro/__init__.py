@@ -2,13 +2,13 @@
 
 import pyro.infer
 
+from ppl_vae.backends.common.evaluate import score
+from ppl_vae.backends.common.posterior import draws
+from ppl_vae.backends.common.predictive import decode, encode, reconstruct, sample
 from ppl_vae.backends.pyro.bound import Bound, bind
 from ppl_vae.backends.pyro.check import probe
-from ppl_vae.backends.pyro.evaluate import score
 from ppl_vae.backends.pyro.exporting import check_export, export
 from ppl_vae.backends.pyro.plain import PlainBound
-from ppl_vae.backends.pyro.posterior import draws
-from ppl_vae.backends.pyro.predictive import decode, encode, reconstruct, sample
 from ppl_vae.backends.pyro.svi import Engine
 from ppl_vae.errors import UsageError
 

@@ -1,8 +1,8 @@
 """A declared program as a torch module whose `model` and `guide` are ordinary Pyro functions."""
 
 import itertools
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,10 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from ppl_vae.backends.common.bound import Scalars
+from ppl_vae.backends.common.calls import Calls
 from ppl_vae.backends.pyro import networks
+from ppl_vae.backends.pyro.passes import Passes, at_rest
 from ppl_vae.backends.pyro.primitives import Primitives
 from ppl_vae.errors import ProgramError, RunError, UsageError
 from ppl_vae.program import Program, data_fields, declared
@@ -21,8 +24,16 @@ _IDS = itertools.count()
 class Networks:
     """What a program sees as `net` during one call: its networks as attributes, in the asked precision."""
 
-    def __init__(self, modules: nn.ModuleDict, autocast: torch.dtype | None, used: set[str], writes: bool):
+    def __init__(
+        self,
+        modules: nn.ModuleDict,
+        autocast: torch.dtype | None,
+        used: set[str],
+        writes: bool,
+        calls: Calls,
+    ):
         self._modules, self._autocast, self._used, self._writes = modules, autocast, used, writes
+        self._calls = calls
 
     def __getattr__(self, name: str) -> Any:
         if name not in self._modules:
@@ -33,7 +44,7 @@ class Networks:
         # twice a step.
         if self._writes:
             self._used.add(name)
-        frozen = not self._writes and name in self._used
+        frozen = self._calls.frozen or (not self._writes and name in self._used)
         module = self._modules[name]
         if isinstance(module, nn.ModuleList):
             return [self._callable(part, frozen) for part in module]
@@ -44,14 +55,22 @@ class Networks:
             for part in module.modules():
                 if hasattr(part, "frozen"):
                     part.frozen = frozen
+            forward = _constant(module) if self._calls.stopped else module
             if self._autocast is None:
-                return module(*args, **kwargs)
+                return forward(*args, **kwargs)
             device = next((a.device.type for a in args if isinstance(a, Tensor)), "cpu")
             with torch.autocast(device, self._autocast):
-                out = module(*args, **kwargs)
+                out = forward(*args, **kwargs)
             return _single_precision(out)
 
-        return call
+        stateful = next(module.buffers(), None) is not None
+        return lambda *args, **kwargs: self._calls.once(module, stateful, call, args, kwargs)
+
+
+def _constant(module: nn.Module) -> Callable[..., Any]:
+    """Return a module whose parameters are constants."""
+    values = {name: value.detach() for name, value in module.named_parameters()}
+    return lambda *args, **kwargs: torch.func.functional_call(module, values, args, kwargs)
 
 
 def _single_precision(out: Any) -> Any:
@@ -63,7 +82,7 @@ def _single_precision(out: Any) -> Any:
     return out
 
 
-class Bound(nn.Module):
+class Bound(Scalars, nn.Module):
     """A program bound to Pyro.
 
     `model(x, ..., n=None)` and `guide(x, ...)` take the data fields that the program declares, by position or
@@ -81,7 +100,7 @@ class Bound(nn.Module):
         Within `unscaled()` each row counts once, as NUTS and other samplers want it.
     """
 
-    backend = "pyro"
+    backend, declared = "pyro", True
 
     def __init__(self, program: Program, num_data: int | None = None):
         super().__init__()
@@ -92,6 +111,13 @@ class Bound(nn.Module):
         self.autocast: torch.dtype | None = None
         self.register_buffer("anchor", torch.empty(0), persistent=False)
         self._id, self._scaled, self._guide_networks = f"ppl_vae.{next(_IDS)}", True, set()
+        self._calls, self.layouts = Calls(), {}
+        self.start_scalars(program)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the networks."""
+        return tuple(self.networks)
 
     @property
     def device(self) -> torch.device:
@@ -119,8 +145,8 @@ class Bound(nn.Module):
             )
         if self._scaled and any(True for _ in self.parameters()):
             pyro.module(self._id, self)
-        ppl = Primitives(self.anchor, n, self.num_data if self._scaled else None)
-        net = Networks(self.networks, self.autocast, self._guide_networks, writes=role == "guide")
+        ppl = Primitives(self.anchor, n, self.num_data if self._scaled else None, self.scalars)
+        net = Networks(self.networks, self.autocast, self._guide_networks, role == "guide", self._calls)
         return getattr(self.program, role)(ppl, net, **declared(self.program, role, batch))
 
     @contextmanager
@@ -131,6 +157,24 @@ class Bound(nn.Module):
             yield
         finally:
             self._scaled = before
+
+    @contextmanager
+    def calling(self, calls: Calls) -> Iterator[None]:
+        """Trace with scale 1, with networks called as asked."""
+        before, self._calls = self._calls, calls
+        try:
+            with self.unscaled():
+                yield
+        finally:
+            self._calls = before
+
+    def passes(self, seed: int, name: str | None = None) -> AbstractContextManager[Passes]:
+        """Return passes over rows in evaluation mode."""
+        return at_rest(self, seed, name)
+
+    def precision(self) -> np.dtype:
+        """Return the floating point type of the parameters."""
+        return precision_of(self.tensors().values())
 
     def ensure_parameters(self, batch: Mapping[str, Tensor]) -> None:
         """Do nothing: a declared program has its parameters from the start."""
@@ -172,6 +216,12 @@ class Bound(nn.Module):
             parts = item if isinstance(item, (tuple, list)) else (item,)
             item = dict(zip(self.fields, parts, strict=False))
         return {name: to_device(item[name], device) for name in self.fields if name in item}
+
+
+def precision_of(tensors: Iterable[Tensor]) -> np.dtype:
+    """Return the floating point type of the first tensor that has one; without any single precision."""
+    kinds = (value.dtype for value in tensors if value.is_floating_point())
+    return torch.empty(0, dtype=next(kinds, torch.float32)).numpy().dtype
 
 
 def to_device(value: Any, device: torch.device) -> Any:

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ppl_vae.backends.pyro.plain import PlainBound
 from ppl_vae.program import Program
 
 # Kinds of regions in a graph that the compiler's cache does not know to be functions of what is in them.
@@ -93,7 +92,7 @@ class Graph(NamedTuple):
             return compile_fx(bare, fixed)
 
 
-def capture(module: nn.Module, bound: nn.Module, batch: Mapping[str, Tensor], *more: Tensor) -> Graph:
+def capture(module: nn.Module, bound: nn.Module, batch: Mapping[str, Tensor], *more: Any) -> Graph:
     """Return a module of a bound program as a graph, in the mode and the precision that it has now.
 
     Parameters
@@ -104,8 +103,8 @@ def capture(module: nn.Module, bound: nn.Module, batch: Mapping[str, Tensor], *m
         The program in it, whose parameters must be the graph's.
     batch : dict of str to Tensor
         An example of at least 2 rows.
-    *more : Tensor
-        Inputs of the graph that have no rows, such as the weight of the KL.
+    *more : nested dicts of Tensor
+        Inputs of the graph that have no rows, such as the named scalars.
 
     Raises
     ------
@@ -113,11 +112,11 @@ def capture(module: nn.Module, bound: nn.Module, batch: Mapping[str, Tensor], *m
         For control flow that depends on data, draws that cannot be captured, or a program whose parameters
         would become constants.
     """
-    if isinstance(bound, PlainBound):
+    if not bound.declared:
         raise NotCaptured("its parameters lie outside, only a declared Program can be one graph")
     example = (dict(batch), *more)
     rows = torch.export.Dim("rows", min=2, max=2**31)
-    shapes = ({name: {0: rows} for name in batch}, *[None] * len(more))
+    shapes = ({name: {0: rows} for name in batch}, *[pytree.tree_map(lambda _: None, one) for one in more])
     try:
         graph = Graph(_exported(module, example, shapes), any_size=True)
     except NotCaptured:  # a `len(x)` in the program makes the number of rows a constant
@@ -144,7 +143,7 @@ def _refuse_constants(graph: Graph, bound: nn.Module) -> None:
 @contextmanager
 def compiler_at_hand(bound: nn.Module) -> Iterator[None]:
     """Let the compiler find out meanwhile, in child processes, which vector instructions the CPU has."""
-    if isinstance(bound, PlainBound) or bound.device.type != "cpu":
+    if not bound.declared or bound.device.type != "cpu":
         yield
         return
     from torch._inductor import codecache, cpu_vec_isa  # noqa: F401 (two threads do not import at once)

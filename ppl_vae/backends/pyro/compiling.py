@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ppl_vae.backends.common.objective import rows_of
 from ppl_vae.backends.pyro.capture import Graph, NotCaptured, capture, compiler_at_hand, untouched
-from ppl_vae.backends.pyro.objectives import Loss, Objective, rows_of
-from ppl_vae.backends.pyro.plain import PlainBound
+from ppl_vae.backends.pyro.objectives import Objective
+from ppl_vae.objectives import Loss
 
 LOG = logging.getLogger(__name__)
 # Part of a step's time that compilation saves at least, as measured on the programs of the gallery; and what
@@ -35,26 +36,31 @@ class Compiled(nn.Module):
     graph : Graph
     batch : dict of str to Tensor
         An example of the size to compile for.
-    weight : Tensor
-        An example of the weight.
+    scalars : dict of str to Tensor
+        An example of the named scalars.
     """
 
-    def __init__(self, loss: Objective, graph: Graph, batch: Mapping[str, Tensor], weight: Tensor):
+    def __init__(self, loss: Objective, graph: Graph, batch: Mapping[str, Tensor], scalars: Any):
         super().__init__()
         self.loss, self.rows = loss, rows_of(batch)
         # Not submodules: they hold the same parameters as the objective.
         self._graph = [graph.module()] if graph.any_size else None
-        self._fast = [graph.compiled(dict(batch), weight)]
+        self._fast = [graph.compiled(dict(batch), dict(scalars))]
 
-    def forward(self, batch: dict[str, Tensor], weight: Tensor) -> Loss:
+    def forward(self, batch: dict[str, Tensor], scalars: dict[str, Tensor]) -> Loss:
         rows = rows_of(batch)
         if rows == self.rows:
-            return self._fast[0](batch, weight)
-        return (self.loss if self._graph is None or rows < 2 else self._graph[0])(batch, weight)
+            return self._fast[0](batch, scalars)
+        return (self.loss if self._graph is None or rows < 2 else self._graph[0])(batch, scalars)
 
 
 def compiled(
-    loss: Objective, batch: Mapping[str, Tensor], rows: int, choice: str = "on", steps: int = 0
+    loss: Objective,
+    batch: Mapping[str, Tensor],
+    scalars: Mapping[str, Tensor],
+    rows: int,
+    choice: str = "on",
+    steps: int = 0,
 ) -> nn.Module:
     """Return an objective compiled for batches of `rows`; as it is, and a line of the log that says why,
     where that fails or is not worth while.
@@ -64,32 +70,34 @@ def compiled(
     loss : Objective
     batch : dict of str to Tensor
         Any batch.
+    scalars : dict of str to Tensor
+        Any values of the named scalars.
     rows : int
     choice : str
         on, off, or auto: if `steps` of them are worth the time that it takes.
     steps : int
         Steps to come.
     """
-    if choice == "off" or (choice == "auto" and (steps < FEW or isinstance(loss.bound, PlainBound))):
+    if choice == "off" or (choice == "auto" and (steps < FEW or not loss.bound.declared)):
         return loss
-    trained = isinstance(loss.bound, PlainBound) or any(p.requires_grad for p in loss.parameters())
+    trained = not loss.bound.declared or any(p.requires_grad for p in loss.parameters())
     if not trained:  # statistics alone
         return loss
     try:
         example = {name: _resized(value, rows) for name, value in batch.items()}
-        weight = torch.ones((), device=next(iter(example.values())).device)
-        plain = _seconds(loss, example, weight) if choice == "auto" else None
+        scalars = dict(scalars)
+        plain = _seconds(loss, example, scalars) if choice == "auto" else None
         if plain is not None and SAVED * plain * steps < START:
             return loss
         kept, started = _kept(), time.perf_counter()
         with compiler_at_hand(loss.bound):
-            graph = capture(loss, loss.bound, example, weight)
+            graph = capture(loss, loss.bound, example, scalars)
         if plain is not None and not _earns(graph, rows, plain, steps):
             return loss
         captured = time.perf_counter() - started
         with untouched(loss), _uncollected():
-            module = Compiled(loss, graph, example, weight)
-            module(dict(example), weight).value.backward()
+            module = Compiled(loss, graph, example, scalars)
+            module(dict(example), scalars).value.backward()
         spent = time.perf_counter() - started
     except NotCaptured as reason:
         LOG.warning("the step runs uncompiled: %s", reason)
@@ -97,7 +105,7 @@ def compiled(
     # What the compiler has kept takes about as long to load as it took to capture.
     _note(graph, rows, captured if _kept() > kept else spent)
     LOG.info("compiled %d operations in %.1f s", graph.nodes, spent)
-    return module if plain is None else _faster(module, loss, example, weight, plain)
+    return module if plain is None else _faster(module, loss, example, scalars, plain)
 
 
 @contextlib.contextmanager
@@ -118,15 +126,15 @@ def _resized(value: Any, rows: int) -> Tensor:
     return value.repeat(-(-rows // len(value)), *[1] * (value.ndim - 1))[:rows]
 
 
-def _seconds(call: Callable[..., Loss], batch: Mapping[str, Tensor], weight: Tensor) -> float:
+def _seconds(call: Callable[..., Loss], batch: Mapping[str, Tensor], scalars: Any) -> float:
     """Return the least time of a few runs forward and backward."""
     times = []
     with untouched(call):
         for _ in range(4):
             started = time.perf_counter()
-            call(dict(batch), weight).value.backward()
-            if weight.is_cuda:
-                torch.cuda.synchronize(weight.device)
+            call(dict(batch), scalars).value.backward()
+            if next(iter(batch.values())).is_cuda:
+                torch.cuda.synchronize()
             times.append(time.perf_counter() - started)
     return min(times)
 
@@ -150,8 +158,8 @@ def _expected(graph: Graph, rows: int) -> float:
         return START + EACH * graph.nodes
 
 
-def _faster(module: nn.Module, loss: nn.Module, batch: Any, weight: Tensor, plain: float) -> nn.Module:
-    found = _seconds(module, batch, weight)
+def _faster(module: nn.Module, loss: nn.Module, batch: Any, scalars: Any, plain: float) -> nn.Module:
+    found = _seconds(module, batch, scalars)
     if found < plain:
         return module
     LOG.info("the step runs uncompiled: %.1f ms compiled, %.1f ms not", found * 1e3, plain * 1e3)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ppl_vae.backends.pyro import launching
 from ppl_vae.backends.pyro.bound import find_device
 from ppl_vae.backends.pyro.compiling import compiled
-from ppl_vae.backends.pyro.step import Share, Step
+from ppl_vae.backends.pyro.step import Part, Share, Step
 from ppl_vae.diagnostics.evidence import Scores
 from ppl_vae.options import Training
 
@@ -65,17 +65,23 @@ class OneDevice:
         """Return this device's rows of a batch, and the parts that they lie in."""
         return rows, None
 
-    def compiled(self, loss: nn.Module, batch: Mapping[str, Any], rows: int, choice: str, steps: int) -> Any:
+    def compiled(self, loss: nn.Module, batch: Any, scalars: Any, rows: int, choice: str, steps: int) -> Any:
         """Return an objective compiled for the shares of parts of so many rows, if all devices can; see
         `ppl_vae.backends.pyro.compiling.compiled`.
         """
-        return compiled(loss, batch, rows, choice, steps)
+        return compiled(loss, batch, scalars, rows, choice, steps)
 
     def step(
-        self, loss: nn.Module, module: Any, parameters: Sequence[Tensor], options: Training, batch: Any
+        self,
+        loss: nn.Module,
+        module: Any,
+        parts: Sequence[Part],
+        options: Training,
+        batch: Any,
+        scalars: Any,
     ) -> Step:
         """Return the optimizer step of an objective that runs as `module`."""
-        return Step(module, parameters, options)
+        return Step(module, parts, options)
 
     def scored(
         self,

@@ -14,7 +14,7 @@ from ppl_vae.backends.pyro.capture import NotCaptured, first_line, quiet
 from ppl_vae.backends.pyro.denormals import flushed
 from ppl_vae.backends.pyro.graph_files import KINDS, check_kind
 from ppl_vae.backends.pyro.graphs import VERBS, Verb
-from ppl_vae.backends.pyro.predictive import at_rest
+from ppl_vae.backends.pyro.passes import at_rest
 from ppl_vae.errors import ProgramError, UsageError
 
 SIZES = (5, 2, 1)

@@ -21,7 +21,8 @@ class TorchFunctions(Functions):
     maximum, minimum, where = map(staticmethod, (torch.maximum, torch.minimum, torch.where))
     matmul, einsum, broadcast_shapes = map(staticmethod, (torch.matmul, torch.einsum, torch.broadcast_shapes))
 
-    tril, expand_dims, moveaxis = map(staticmethod, (torch.tril, torch.unsqueeze, torch.movedim))
+    tril, expand_dims = map(staticmethod, (torch.tril, torch.unsqueeze))
+    moveaxis, permute = map(staticmethod, (torch.movedim, torch.permute))
     diag = staticmethod(torch.diag_embed)
 
     def clip(self, x, low=None, high=None):

@@ -7,21 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from pyro import poutine
 from torch import Tensor, nn
 
-from ppl_vae.backends.pyro.evaluate import on_device, score
-from ppl_vae.backends.pyro.predictive import (
-    Centres,
-    at_rest,
-    centre,
-    decode,
-    encode,
-    guide_trace,
-    latents_of,
-    shared_latents,
-)
-from ppl_vae.backends.pyro.terms import elbo_terms, is_latent_or_observed, is_local, traces
+from ppl_vae.backends.common.evaluate import score
+from ppl_vae.backends.common.predictive import centre, decode, encode, latents_of, one_row, shared_latents
+from ppl_vae.backends.common.terms import Terms
+from ppl_vae.backends.pyro.functions import F
+from ppl_vae.backends.pyro.passes import at_rest
+from ppl_vae.backends.pyro.tracing import Tracer
 from ppl_vae.options import stream
 from ppl_vae.program import declared
 
@@ -83,7 +76,7 @@ class Encode(Verb):
         return declared(self.bound.program, "guide", {n: rows[n] for n in self.bound.fields if n in rows})
 
     def values(self, **inputs: Tensor) -> dict[str, Tensor]:
-        return latents_of(guide_trace(self.bound, inputs, draw=False))
+        return latents_of(Tracer(self.bound).guide(inputs, centres=True))
 
     def eager(self, inputs: Arrays, seed: int) -> dict[str, np.ndarray]:
         return encode(self.bound, inputs, seed=seed)
@@ -95,15 +88,22 @@ class Decode(Verb):
     """
 
     def inputs(self, rows: Arrays) -> dict[str, np.ndarray]:
-        first = on_device(self.bound, rows, slice(0, 1))
-        with at_rest(self.bound, 0):
-            guide = guide_trace(self.bound, first, draw=False)
-            probe = poutine.trace(poutine.replay(self.bound.model, trace=guide)).get_trace(**first)
-            covariates = [name for name in first if name not in probe.nodes]
-            given = {name: first[name] for name in covariates}
-            self.shared = shared_latents(self.bound, probe, given, draw=False)
-        latents = {n: value for n, value in encode(self.bound, rows).items() if n in _local(probe)}
-        return latents | {name: rows[name] for name in covariates}
+        drawn: list[str] = []
+
+        def run(tracer: Tracer, batch: Mapping[str, Tensor]) -> None:
+            latents = {name: site.value for name, site in tracer.guide(batch, centres=True).latent.items()}
+            drawn.extend(tracer.model(batch, values=latents))
+
+        taken = {name: rows[name] for name in self.bound.fields if name in rows}
+        with at_rest(self.bound, 0) as passes:
+            passes.described(run, {name: value[:1] for name, value in taken.items()})
+            covariates = {name: value for name, value in taken.items() if name not in drawn}
+            first = {name: value[:1] for name, value in covariates.items()}
+            local, shared = one_row(passes, first)
+            found = shared_latents(self.bound, passes, first, shared, draw=False) if shared else {}
+            self.shared = passes.put(found)
+        latents = {name: value for name, value in encode(self.bound, rows).items() if name in local}
+        return latents | covariates
 
     def _parts(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return latents and covariates."""
@@ -113,19 +113,16 @@ class Decode(Verb):
 
     def values(self, **inputs: Tensor) -> dict[str, Tensor]:
         latents, covariates = self._parts(inputs)
-        # An observation takes its centre too: nobody sees a draw of it.
-        model = Centres()(poutine.condition(self.bound.model, data=latents | self.shared))
         rows = next(iter(inputs.values())).shape[0]
-        found = _local(poutine.trace(model).get_trace(n=rows, **covariates))
-        return {name: centre(found[name]["fn"]) for name in self.bound.fields if name in found}
+        # An observation takes its centre too: nobody sees a draw of it.
+        values = latents | self.shared
+        found = Tracer(self.bound).model(covariates, n=rows, values=values, centres=True)
+        seen = {name: found[name] for name in self.bound.fields if name in found and found[name].local}
+        return {name: centre(site.fn, site.inner) for name, site in seen.items()}
 
     def eager(self, inputs: Arrays, seed: int) -> dict[str, np.ndarray]:
         latents, covariates = self._parts(inputs)
         return decode(self.bound, latents, covariates=covariates, seed=seed)
-
-
-def _local(trace: poutine.Trace) -> dict[str, Any]:
-    return {n: s for n, s in trace.nodes.items() if is_latent_or_observed(s) and is_local(s)}
 
 
 class Score(Verb):
@@ -135,7 +132,7 @@ class Score(Verb):
         return {name: rows[name] for name in self.bound.fields if name in rows}
 
     def values(self, **inputs: Tensor) -> dict[str, Tensor]:
-        terms = elbo_terms(*traces(self.bound, inputs))
+        terms = Terms(F, Tracer(self.bound).pair(inputs), 1)
         likelihood = terms.log_likelihood.double()
         rate = sum((kl.double() for kl in terms.kl.values()), start=torch.zeros_like(likelihood))
         if terms.kl_global:

@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from ppl_vae.backends.common.objective import rows_of
+from ppl_vae.backends.common.terms import Terms
 from ppl_vae.backends.pyro.capture import NotCaptured, capture, compiler_at_hand, untouched
-from ppl_vae.backends.pyro.objectives import rows_of
-from ppl_vae.backends.pyro.terms import log_weights, traces
+from ppl_vae.backends.pyro.functions import F
+from ppl_vae.backends.pyro.tracing import Tracer
 
 LOG = logging.getLogger(__name__)
-# Numbers to score (rows times draws times dimensions) from which on a compiled pass earns its making. Not a
-# measured time: the same evaluation must draw the same noise everywhere.
-WORTH = 2e9
 Pass = Callable[[Mapping[str, Tensor]], Tensor]
 
 
@@ -36,7 +35,8 @@ class Weights(nn.Module):
         self.bound, self.particles = bound, particles
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
-        weights = log_weights(*traces(self.bound, batch, self.particles)).double()
+        pair = Tracer(self.bound).pair(batch, self.particles)
+        weights = Terms(F, pair, 1).log_weights.double()
         return weights.logsumexp(0) if self.particles > 1 else weights
 
 

@@ -10,8 +10,11 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.backends.pyro.bound import find_device, to_device
-from ppl_vae.errors import RunError
+from ppl_vae.backends.common.bound import PARAMETERS_OUTSIDE, Scalars
+from ppl_vae.backends.common.calls import Calls
+from ppl_vae.backends.pyro.bound import find_device, precision_of, to_device
+from ppl_vae.backends.pyro.passes import Passes, at_rest
+from ppl_vae.errors import ProgramError, RunError
 from ppl_vae.program import Arguments, PlainProgram, arguments
 
 
@@ -36,7 +39,7 @@ def modules_of(program: PlainProgram) -> list[nn.Module]:
     return [module for key, module in found.items() if key not in inner]
 
 
-class PlainBound(nn.Module):
+class PlainBound(Scalars, nn.Module):
     """`model` and `guide` as they are, run within a parameter store that no other program sees.
 
     Parameters
@@ -51,7 +54,7 @@ class PlainBound(nn.Module):
         Where the parameters lie.
     """
 
-    backend = "pyro"
+    backend, declared = "pyro", False
 
     def __init__(
         self,
@@ -65,7 +68,8 @@ class PlainBound(nn.Module):
         self.program, self.num_data, self._seed = program, num_data, seed
         self.arguments = arguments(program, fields) if fields else Arguments()
         self.fields = self.arguments.positional + self.arguments.named
-        self.autocast = None
+        self.autocast, self.layouts = None, {}
+        self.start_scalars(program)
         self._store: dict[str, Any] = {"params": {}, "constraints": {}}
         self._loaded: dict[str, Tensor] | None = None
         self._owners = modules_of(program)
@@ -106,6 +110,26 @@ class PlainBound(nn.Module):
     def unscaled(self) -> Iterator[None]:
         """Do nothing: a plain program scales its sites itself."""
         yield
+
+    @contextmanager
+    def calling(self, calls: Calls) -> Iterator[None]:
+        """Run as it is; refuses to run with constant parameters, which lie outside.
+
+        Raises
+        ------
+        ProgramError
+        """
+        if calls.stopped:
+            raise ProgramError(f"{self.program.name}: {PARAMETERS_OUTSIDE}")
+        yield
+
+    def passes(self, seed: int, name: str | None = None) -> AbstractContextManager[Passes]:
+        """Return passes over rows in evaluation mode."""
+        return at_rest(self, seed, name)
+
+    def precision(self) -> np.dtype:
+        """Return the floating point type of the parameters."""
+        return precision_of(self.tensors().values())
 
     def train(self, mode: bool = True) -> "PlainBound":
         """Set the mode of the modules that model and guide belong to or name."""

@@ -2,13 +2,14 @@
 over.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyro
 import torch
 from torch import Tensor
 
+from ppl_vae.backends.common.bound import named_scalar
 from ppl_vae.backends.pyro import distributions
 from ppl_vae.errors import ProgramError, UsageError
 
@@ -26,6 +27,8 @@ class Primitives:
         Size of the plate "data" where no data is given.
     num_data : int or None
         Rows of the whole data set: stock ELBOs see a scale of num_data / batch. None: scale 1.
+    scalars : dict of str to number, optional
+        What changes with the step.
     """
 
     sample = staticmethod(pyro.sample)
@@ -33,8 +36,18 @@ class Primitives:
     dist = distributions
     likelihood = staticmethod(distributions.likelihood)
 
-    def __init__(self, like: Tensor, draws: int | None = None, num_data: int | None = None):
-        self._like, self._draws, self._num_data = like, draws, num_data
+    def __init__(
+        self,
+        like: Tensor,
+        draws: int | None = None,
+        num_data: int | None = None,
+        scalars: Mapping[str, Any] | None = None,
+    ):
+        self._like, self._draws, self._num_data, self._scalars = like, draws, num_data, scalars or {}
+
+    def scalar(self, name: str) -> Any:
+        """Return the present value of what changes with the step (see `Program.schedules`)."""
+        return named_scalar(self._scalars, name)
 
     def minibatch(self, *arrays: Tensor | None) -> pyro.plate:
         """Return the plate "data" over the rows of the batch, or over the draws asked for where every array

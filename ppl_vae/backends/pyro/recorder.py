@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 
 from ppl_vae.contract.probe import Call
@@ -57,8 +56,8 @@ def _parts(bound: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, module
 
 
-def _arrays(tree: Any) -> tuple[np.ndarray, ...]:
+def _arrays(tree: Any) -> tuple[Tensor, ...]:
     if isinstance(tree, Tensor):
-        return (tree.detach().numpy().copy(),)
+        return (tree.detach().clone(),)
     parts = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, (tuple, list)) else ()
     return tuple(array for part in parts for array in _arrays(part))

@@ -17,14 +17,15 @@ from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ppl_vae.backends.common.objective import rows_of
 from ppl_vae.backends.pyro import across, launching
 from ppl_vae.backends.pyro.bound import find_device
 from ppl_vae.backends.pyro.capture import untouched
 from ppl_vae.backends.pyro.compiling import compiled
-from ppl_vae.backends.pyro.objectives import Loss, rows_of
-from ppl_vae.backends.pyro.step import Share, Step, cut
+from ppl_vae.backends.pyro.step import Part, Share, Step, cut
 from ppl_vae.diagnostics.evidence import Scores, joined
 from ppl_vae.errors import RunError, UsageError
+from ppl_vae.objectives import Loss
 from ppl_vae.options import Training, stream
 
 LOG = logging.getLogger(__name__)
@@ -126,26 +127,38 @@ class SeveralDevices:
             shares.append(Share(len(own), counted / len(rows), len(part) % self.count == 0))
         return np.concatenate(found), shares
 
-    def compiled(self, loss: nn.Module, batch: Mapping[str, Any], rows: int, choice: str, steps: int) -> Any:
+    def compiled(self, loss: nn.Module, batch: Any, scalars: Any, rows: int, choice: str, steps: int) -> Any:
         if rows % self.count and choice != "off":
             LOG.warning(
                 "the step runs uncompiled: %d rows make unequal shares on %d devices", rows, self.count
             )
             return loss
         if choice == "auto":  # the first one measures, on its own
-            earns = self.rank == 0 and compiled(loss, batch, rows // self.count, choice, steps) is not loss
+            earns = (
+                self.rank == 0
+                and compiled(loss, batch, scalars, rows // self.count, choice, steps) is not loss
+            )
             choice = "on" if self.agree(int(earns)) else "off"
         with self.together(), across.sharing(self.place):
-            found = compiled(loss, batch, rows // self.count, choice, steps)
+            found = compiled(loss, batch, scalars, rows // self.count, choice, steps)
         return loss if self.agree(int(found is loss)) else found
 
     def step(
-        self, loss: nn.Module, module: Any, parameters: Sequence[Tensor], options: Training, batch: Any
+        self,
+        loss: nn.Module,
+        module: Any,
+        parts: Sequence[Part],
+        options: Training,
+        batch: Any,
+        scalars: Any,
     ) -> Step:
+        parameters = [parameter for part in parts for parameter in part.parameters]
+        if len(parts) > 1:
+            raise UsageError("devices: parameter groups train on one device with Pyro")
         if not parameters:  # only statistics, which add up by themselves
-            return SharedStep(self, Pair(loss, module), parameters, options)
+            return SharedStep(self, Pair(loss, module), parts, options)
         with self.together(), untouched(loss), across.sharing(self.place):
-            loss(dict(batch), torch.ones((), device=self.device)).value.backward()
+            loss(dict(batch), scalars).value.backward()
             unused = [parameter for parameter in parameters if parameter.grad is None]
         # DDP waits for the gradient of whatever asks for one.
         for parameter in unused:
@@ -154,7 +167,7 @@ class SeveralDevices:
             shared = self.fabric.setup_module(Pair(loss, module))
         for parameter in unused:
             parameter.requires_grad_(True)
-        return SharedStep(self, shared, parameters, options)
+        return SharedStep(self, shared, parts, options)
 
     def scored(
         self,
@@ -183,30 +196,30 @@ class Pair(nn.Module):
         super().__init__()
         self.loss, self.fast = loss, fast
 
-    def forward(self, batch: dict[str, Tensor], weight: Tensor, even: bool) -> Loss:
-        return (self.fast if even else self.loss)(batch, weight)
+    def forward(self, batch: dict[str, Tensor], scalars: dict[str, Tensor], even: bool) -> Loss:
+        return (self.fast if even else self.loss)(batch, scalars)
 
 
 class SharedStep(Step):
     """A step whose gradient is that of the batch that all devices share."""
 
-    def __init__(
-        self, devices: SeveralDevices, shared: nn.Module, parameters: Sequence[Tensor], options: Training
-    ):
-        super().__init__(shared, parameters, options)
+    def __init__(self, devices: SeveralDevices, shared: nn.Module, parts: Sequence[Part], options: Training):
+        super().__init__(shared, parts, options)
         self.devices = devices
 
-    def _pass(self, part: dict[str, Tensor], weight: Tensor, share: Share, last: bool) -> dict[str, Tensor]:
+    def _pass(
+        self, part: dict[str, Tensor], scalars: dict[str, Tensor], share: Share, last: bool
+    ) -> dict[str, Tensor]:
         devices = self.devices
         with across.sharing(devices.place, counts=share.part > 0):
             if not self.parameters:
-                value, metrics = self.loss(part, weight, share.even)
-                return metrics | {"loss": value.detach()}
+                found = self.loss(part, scalars, share.even)
+                return found.metrics | {"loss": found.value.detach()}
             with devices.fabric.no_backward_sync(self.loss, enabled=not last):
-                value, metrics = self.loss(part, weight, share.even)
+                found = self.loss(part, scalars, share.even)
                 # The gradient is the mean over devices.
-                (value * (share.part * devices.count)).backward()
-        return metrics | {"loss": value.detach()}
+                (found.value * (share.part * devices.count)).backward()
+        return found.metrics | {"loss": found.value.detach()}
 
 
 def merged(parts: Sequence[Scores]) -> Scores:

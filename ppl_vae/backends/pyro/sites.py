@@ -1,46 +1,110 @@
-"""Sites of a Pyro trace as plain arrays, and what Pyro says about shapes in plain words."""
+"""Sites of Pyro's traces, and what Pyro says about shapes in plain words."""
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pyro.distributions as dist
+from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
+from torch.distributions import kl_divergence
 
-from ppl_vae.contract.probe import Site
+from ppl_vae.backends.common import site as common
+from ppl_vae.backends.common.site import Plate, Trace
 
 WRAPPERS = (dist.Independent, dist.MaskedDistribution, dist.ExpandedDistribution)
 MISMATCH = re.compile(r"Shape mismatch inside plate\('(.*)'\) at site (\S+) dim (-?\d+), (\d+) vs (\d+)")
 
 
-def log_density(node: Mapping[str, Any]) -> Tensor:
-    """Return a site's log density with its mask and with scale 1."""
-    return scale_and_mask(node["fn"].log_prob(node["value"]), 1.0, node["mask"])
+class Site(common.Site):
+    """A site of a Pyro trace; `mask` is what handlers ask for."""
+
+    mask: Any = None
+
+    def _density(self) -> Tensor:
+        return scale_and_mask(self.fn.log_prob(self.value), 1.0, self.mask)
+
+    def closed_kl(self, prior: common.Site) -> Tensor | None:
+        try:
+            return scale_and_mask(kl_divergence(self.fn, prior.fn), 1.0, self.mask)
+        except NotImplementedError:
+            return None
+
+    def inside(self) -> Tensor | None:
+        try:
+            found = self.inner.support.check(self.value)
+            for owner, mask in ((self.fn, self.mask), *_masks(self.fn)):
+                if isinstance(mask, Tensor):
+                    within = len(owner.event_shape) - len(self.inner.event_shape)
+                    found = found | ~mask.bool().reshape(mask.shape + (1,) * within)
+            return found
+        except (NotImplementedError, RuntimeError, AttributeError, TypeError):
+            return None
 
 
-def site_of(node: Mapping[str, Any]) -> Site:
-    """Return a sample site of a trace as arrays."""
-    fn, inner = node["fn"], _inner(node["fn"])
-    log_prob, error = _log_prob(node)
-    return Site(
-        name=node["name"],
-        distribution=type(inner).__name__,
-        observed=node["is_observed"],
-        factor=isinstance(inner, dist.Unit),
-        plates={frame.name: frame.dim for frame in node["cond_indep_stack"] if frame.vectorized},
-        batch_shape=tuple(fn.batch_shape),
-        event_shape=tuple(fn.event_shape),
-        value=_host(node["value"]),
-        log_prob=log_prob,
-        error=error,
-        supported=_supported(node),
-        levels=getattr(inner, "levels", None),
-        reparametrised=bool(fn.has_rsample),
-        enumerated=bool(node["infer"].get("enumerate")),
-        deterministic=bool(getattr(inner, "deterministic", False)) or isinstance(inner, dist.Delta),
+def _masks(fn: Any) -> list[tuple[Any, Any]]:
+    found = []
+    while isinstance(fn, WRAPPERS):
+        if isinstance(fn, dist.MaskedDistribution):
+            found.append((fn, fn._mask))
+        fn = fn.base_dist
+    return found
+
+
+def inner(fn: Any) -> Any:
+    """Return the distribution under `to_event`, `mask` and `expand`."""
+    while isinstance(fn, WRAPPERS):
+        fn = fn.base_dist
+    return fn
+
+
+def trace_of(trace: poutine.Trace) -> Trace:
+    """Return the sample sites of a Pyro trace, without those of plates and deterministic values."""
+    return Trace({name: _site(node) for name, node in trace.nodes.items() if _is_site(node)})
+
+
+def _is_site(node: Mapping[str, Any]) -> bool:
+    return (
+        node["type"] == "sample"
+        and not poutine.util.site_is_subsample(node)
+        and not node["infer"].get("_deterministic", False)
     )
+
+
+def _site(node: Mapping[str, Any]) -> Site:
+    frames = [frame for frame in node["cond_indep_stack"] if frame.vectorized]
+    subsampling = _subsampling(frames)
+    site = Site(
+        name=node["name"],
+        fn=node["fn"],
+        inner=inner(node["fn"]),
+        value=node["value"],
+        observed=node["is_observed"],
+        plates=tuple(Plate(frame.name, frame.dim, frame.size) for frame in frames),
+        scale=node["scale"] if subsampling == 1 else node["scale"] / subsampling,
+        subsampling=subsampling,
+        enumerated=bool(node["infer"].get("enumerate")),
+        auxiliary=bool(node["infer"].get("is_auxiliary")),
+        validated=getattr(inner(node["fn"]), "_validate_args", False),
+    )
+    site.mask = node["mask"]
+    return site
+
+
+def _subsampling(frames: list[Any]) -> float:
+    # Equal sizes are left out, not divided: in a captured graph they are one symbol.
+    scaled = [frame for frame in frames if frame.full_size and frame.full_size != frame.size]
+    return math.prod(frame.full_size / frame.size for frame in scaled)
+
+
+def fixed(values: Mapping[str, Tensor]) -> poutine.Trace:
+    """Return a trace for `poutine.replay` that gives sites these values."""
+    trace = poutine.Trace()
+    for name, value in values.items():
+        trace.add_node(name, name=name, type="sample", is_observed=False, value=value, infer={})
+    return trace
 
 
 def broken_plate(error: BaseException) -> str | None:
@@ -53,41 +117,3 @@ def broken_plate(error: BaseException) -> str | None:
         f"site {site!r} has {other} numbers in the place of the {size} of the plate {plate!r}: put every "
         "axis of one row into the event with .to_event(number of axes)"
     )
-
-
-def _inner(fn: Any) -> Any:
-    """Return the distribution under `to_event`, `mask` and `expand`."""
-    while isinstance(fn, WRAPPERS):
-        fn = fn.base_dist
-    return fn
-
-
-def _log_prob(node: Mapping[str, Any]) -> tuple[np.ndarray | None, str]:
-    try:
-        return _host(log_density(node)), ""
-    except Exception as error:
-        lines = str(error).strip().splitlines() or [""]
-        return None, f"log_prob fails ({type(error).__name__}: {lines[0]})"
-
-
-def _supported(node: Mapping[str, Any]) -> np.ndarray | None:
-    """Return which entries of a value lie in the support, or are masked away; None if unknown."""
-    fn, inner = node["fn"], _inner(node["fn"])
-    try:
-        found = inner.support.check(node["value"])
-        masks = [(fn, node["mask"])]
-        while isinstance(fn, WRAPPERS):
-            if isinstance(fn, dist.MaskedDistribution):
-                masks.append((fn, fn._mask))
-            fn = fn.base_dist
-        for owner, mask in masks:
-            if isinstance(mask, Tensor):
-                inside = len(owner.event_shape) - len(inner.event_shape)
-                found = found | ~mask.bool().reshape(mask.shape + (1,) * inside)
-        return _host(found)
-    except (NotImplementedError, RuntimeError, AttributeError, TypeError):
-        return None
-
-
-def _host(value: Tensor) -> np.ndarray:
-    return value.detach().cpu().numpy().copy()

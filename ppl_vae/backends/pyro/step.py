@@ -1,23 +1,64 @@
 """One optimizer step: the gradient of an objective over a batch, clipped, applied, averaged."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.backends.pyro.objectives import rows_of
+from ppl_vae.backends.common.objective import check_groups, rows_of
+from ppl_vae.objectives import Group, Loss
 from ppl_vae.options import Training
+from ppl_vae.scalars import AVERAGE, for_loss, rate_of
 
 
-def make_optimizer(parameters: Sequence[Tensor], options: Training) -> torch.optim.Optimizer:
+class Part(NamedTuple):
+    """The parameters of one group, and the settings that it has of its own.
+
+    Attributes
+    ----------
+    name : str
+        "" for all parameters that belong to no other group.
+    parameters : list of Tensor
+    settings : dict
+        Of torch's optimizer, in place of the run's.
+    """
+
+    name: str
+    parameters: list[Tensor]
+    settings: dict[str, Any]
+
+
+def parts_of_program(bound: nn.Module, groups: Sequence[Group]) -> list[Part]:
+    """Return the trainable parameters by group, the one of all others first.
+
+    Raises
+    ------
+    UsageError
+        For groups of a program of plain functions, and of networks that the program does not have.
+    """
+    if not groups:
+        return [Part("", [p for p in bound.trainable() if p.requires_grad], {})]
+    check_groups(groups, bound)
+    named = {name: p for name, p in bound.networks.named_parameters() if p.requires_grad}
+    owners = {network: group.name for group in groups for network in group.networks}
+    by_group: dict[str, list[Tensor]] = {"": []} | {group.name: [] for group in groups}
+    for name, parameter in named.items():
+        by_group[owners.get(name.partition(".")[0], "")].append(parameter)
+    settings = {group.name: group.settings() for group in groups}
+    frozen = {group.name for group in groups if group.frozen}
+    return [Part(n, ps, settings.get(n, {})) for n, ps in by_group.items() if n not in frozen]
+
+
+def make_optimizer(parts: Sequence[Part], options: Training) -> torch.optim.Optimizer:
     """Return one optimizer over all parameters, fused where torch has a fused form."""
     common = {"lr": 1.0, "betas": options.betas, "eps": options.eps, "weight_decay": options.weight_decay}
+    given = [{"params": part.parameters, **part.settings} for part in parts]
     if options.optimizer == "adamax":
-        return torch.optim.Adamax(parameters, foreach=True, **common)
+        return torch.optim.Adamax(given, foreach=True, **common)
     kind = torch.optim.Adam if options.optimizer == "adam" else torch.optim.AdamW
-    return kind(parameters, fused=True, **common)
+    return kind(given, fused=True, **common)
 
 
 class Share(NamedTuple):
@@ -44,9 +85,9 @@ class Step:
     Parameters
     ----------
     loss : nn.Module
-        Called with (batch, weight); returns a Loss.
-    parameters : sequence of Tensor
-        To train; none, where a program has only statistics.
+        Called with (batch, scalars); returns a Loss.
+    parts : sequence of Part
+        The parameters to train by group; empty, where a program has only statistics.
     options : Training
 
     Attributes
@@ -55,58 +96,80 @@ class Step:
         Moving averages of the parameters, where the options ask for them.
     """
 
-    def __init__(self, loss: nn.Module, parameters: Sequence[Tensor], options: Training):
-        self.loss, self.parameters, self.options = loss, list(parameters), options
-        self.optimizer = make_optimizer(self.parameters, options) if self.parameters else None
+    def __init__(self, loss: nn.Module, parts: Sequence[Part], options: Training):
+        self.loss, self.options = loss, options
+        self.parts = [part for part in parts if part.parameters]
+        self.parameters = [parameter for part in self.parts for parameter in part.parameters]
+        self.optimizer = make_optimizer(self.parts, options) if self.parameters else None
         self.averaged = [p.detach().clone() for p in self.parameters] if options.ema else None
 
     def __call__(
-        self, batch: dict[str, Tensor], lr: float, weight: Tensor, shares: Sequence[Share] | None = None
+        self,
+        batch: dict[str, Tensor],
+        scalars: Mapping[str, Any],
+        shares: Sequence[Share] | None = None,
     ) -> dict[str, Tensor]:
         """Take a step and return its metrics: means over the rows of the batch.
 
         Parameters
         ----------
         batch : dict of str to Tensor
-        lr : float
-        weight : Tensor
-            Of the KL.
+        scalars : dict of str to float or Tensor
+            The named scalars of this step: those of the loss are tensors.
         shares : sequence of Share, optional
             The parts that the batch lies in; by default those that the options ask for.
         """
         for parameter in self.parameters:
             parameter.grad = None
         shares = self._shares(rows_of(batch)) if shares is None else shares
-        total: dict[str, Tensor] = {}
+        inputs, total = for_loss(scalars), {}
         for number, (part, share) in enumerate(zip(parts_of(batch, shares), shares, strict=True), 1):
-            metrics = self._pass(part, weight, share, last=number == len(shares))
+            metrics = self._pass(part, inputs, share, last=number == len(shares))
             if share.part != 1:
                 metrics = {name: found * share.part for name, found in metrics.items()}
             total = {name: total[name] + found for name, found in metrics.items()} if total else metrics
         if self.parameters:
-            self._update(lr)
+            self._update(scalars)
         return total
 
     def _shares(self, rows: int) -> list[Share]:
         size = rows if self.options.accumulate == 1 else self.options.part_size
         return [Share(len(part), len(part) / rows) for part in cut(range(rows), size)]
 
-    def _pass(self, part: dict[str, Tensor], weight: Tensor, share: Share, last: bool) -> dict[str, Tensor]:
+    def _pass(
+        self, part: dict[str, Tensor], scalars: dict[str, Tensor], share: Share, last: bool
+    ) -> dict[str, Tensor]:
         """Add a part's gradient, and return its metrics."""
-        value, metrics = self.loss(part, weight)
-        if self.parameters:
-            (value if share.part == 1 else value * share.part).backward()
-        return metrics | {"loss": value.detach()}
+        found = self.loss(part, scalars)
+        self._backward(found, share.part)
+        return found.metrics | {"loss": found.value.detach()}
 
-    def _update(self, lr: float) -> None:
-        if self.options.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.options.clip_norm, foreach=True)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+    def _backward(self, loss: Loss, weight: float) -> None:
+        """Add the gradient of each group's loss to its parameters alone."""
+        if not self.parameters:
+            return
+        if not loss.others and len(self.parts) == 1:
+            (loss.value if weight == 1 else loss.value * weight).backward()
+            return
+        values = {"": loss.value} | dict(loss.others)
+        taken = [(part, values[part.name]) for part in self.parts if part.name in values]
+        for number, (part, value) in enumerate(taken, 1):
+            again = number < len(taken)
+            grads = torch.autograd.grad(value, part.parameters, retain_graph=again, allow_unused=True)
+            for parameter, grad in zip(part.parameters, grads, strict=True):
+                if grad is not None:
+                    grad = grad if weight == 1 else grad * weight
+                    parameter.grad = grad if parameter.grad is None else parameter.grad + grad
+
+    def _update(self, scalars: Mapping[str, Any]) -> None:
+        for part, group in zip(self.parts, self.optimizer.param_groups, strict=True):
+            if self.options.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(part.parameters, self.options.clip_norm, foreach=True)
+            group["lr"] = scalars[rate_of(part.name)]
         self.optimizer.step()
         if self.averaged is not None:
             present = [p.detach() for p in self.parameters]
-            torch._foreach_lerp_(self.averaged, present, 1 - self.options.ema)
+            torch._foreach_lerp_(self.averaged, present, scalars[AVERAGE])
 
     @contextmanager
     def averages(self) -> Iterator[None]:

@@ -1,7 +1,7 @@
 """Stochastic variational inference with Pyro: optimizer steps for the training loop, on any device."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -11,15 +11,16 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from ppl_vae.backends.common.evaluate import score
+from ppl_vae.backends.common.objective import rows_of
 from ppl_vae.backends.pyro.denormals import flushed
 from ppl_vae.backends.pyro.devices import devices_of
-from ppl_vae.backends.pyro.evaluate import score
-from ppl_vae.backends.pyro.objectives import Objective, rows_of
-from ppl_vae.backends.pyro.plain import PlainBound
-from ppl_vae.backends.pyro.step import Step
+from ppl_vae.backends.pyro.objectives import Objective
+from ppl_vae.backends.pyro.step import Step, parts_of_program
 from ppl_vae.diagnostics.evidence import Scores
 from ppl_vae.errors import ProgramError, RunError, UsageError
 from ppl_vae.options import Training, stream
+from ppl_vae.scalars import for_loss
 from ppl_vae.training import Advance
 
 STATE = "state.pt"
@@ -87,7 +88,7 @@ class Engine:
         self._pending: dict[str, Any] | None = None
         self._seed(options.seed)
 
-    def _prepare(self, batch: dict[str, Tensor]) -> None:
+    def _prepare(self, batch: dict[str, Tensor], scalars: dict[str, Tensor]) -> None:
         """Before the first step: parameters exist after one run of the program, which is checked with
         validation on; noise is unchanged.
         """
@@ -96,22 +97,22 @@ class Engine:
             batch = self._binarized(batch)
             # An optimizer must see every parameter, and plain Pyro makes its own at the first call.
             self.bound.ensure_parameters(batch)
-            self.loss.check(batch)
+            self.loss.check(batch, scalars)
         if self.data is None:  # a loader's batches have a size of their own
             self.options = replace(self.options, batch_size=rows_of(batch))
         made = self.bound.trainable()
         self._made = len(made)
-        module = self._compiled(batch)
-        trained = [p for p in made if p.requires_grad]
-        self.step = self.devices.step(self.loss, module, trained, self.options, batch)
+        module = self._compiled(batch, scalars)
+        parts = parts_of_program(self.bound, getattr(self.loss.objective, "groups", ()))
+        self.step = self.devices.step(self.loss, module, parts, self.options, batch, scalars)
         if self._pending is not None:
             self._apply(self._pending)
 
-    def _compiled(self, batch: dict[str, Tensor]) -> nn.Module:
+    def _compiled(self, batch: dict[str, Tensor], scalars: dict[str, Tensor]) -> nn.Module:
         self.bound.train()
         self.bound.autocast = self.autocast
         rows = min(self.options.batch_size, self.num_data, self.options.part_size)
-        found = self.devices.compiled(self.loss, batch, rows, self.compile, self.steps)
+        found = self.devices.compiled(self.loss, batch, scalars, rows, self.compile, self.steps)
         self.compile = "off" if found is self.loss else "on"
         return found
 
@@ -126,13 +127,13 @@ class Engine:
         return {name: array.index_select(0, index) for name, array in self.data.items()}
 
     def advance(
-        self, items: Sequence[Any], lr: np.ndarray, weight: np.ndarray, stop: Callable[[], bool]
+        self, items: Sequence[Any], scalars: Mapping[str, np.ndarray], stop: Callable[[], bool]
     ) -> Advance:
+        steps = self._by_step(scalars)
         if self.step is None:
-            self._prepare(self.batch(items[0]))
+            self._prepare(self.batch(items[0]), for_loss(steps[0]))
         self.bound.train()
         self.bound.autocast = self.autocast
-        weights = torch.as_tensor(weight, dtype=torch.float32, device=self.device)
         sums: dict[str, Tensor] = {}
         done = 0
         try:
@@ -145,13 +146,13 @@ class Engine:
                 self._set_rng()
                 # Several devices decide together, which takes too long to do at each step.
                 ends = self.devices.count > 1 and stop()
-                for item, rate, beta in zip(items, lr, weights, strict=True):
+                for item, values in zip(items, steps, strict=True):
                     if ends or (self.devices.count == 1 and stop()):
                         break
                     if self.devices.count > 1:
                         self._seed_step(self.taken + done)
                     rows, shares = self.devices.shares(item, self.options)
-                    metrics = self.step(self._binarized(self.batch(rows)), float(rate), beta, shares)
+                    metrics = self.step(self._binarized(self.batch(rows)), values, shares)
                     sums = _added(sums, metrics)
                     done += 1
                 self._get_rng()
@@ -164,6 +165,17 @@ class Engine:
             )
         self.taken += done
         return Advance(done, self._means(sums, done))
+
+    def _by_step(self, scalars: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+        """Return the scalars of each step: those of the loss as tensors, transferred at once."""
+        inputs = for_loss(scalars)
+        tensors = {
+            name: torch.as_tensor(values, dtype=torch.float32, device=self.device).unbind()
+            for name, values in inputs.items()
+        }
+        numbers = {name: values.tolist() for name, values in scalars.items() if name not in inputs}
+        columns = tensors | numbers
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
     def _binarized(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         if not self.dynamic:
@@ -268,7 +280,7 @@ def _added(sums: dict[str, Tensor], metrics: dict[str, Tensor]) -> dict[str, Ten
 
 def _check_fits(bound: nn.Module, train: Any) -> None:
     """Refuse what several processes would each do in their own way."""
-    if train is None or isinstance(bound, PlainBound):
+    if train is None or not bound.declared:
         what = "a loader" if train is None else "a pair of functions"
         raise UsageError(f"devices: {what} trains on one device with Pyro; use arrays and a Program")
     if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in bound.modules()):

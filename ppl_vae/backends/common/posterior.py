@@ -1,30 +1,20 @@
 """Draws of a program's posterior and prior on the host, in chunks of rows and draws."""
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-import numpyro
-from jax import random
-
-from ppl_vae.backends.numpyro import layout as layouts
-from ppl_vae.backends.numpyro.drawing import Job, propose, simulate
-from ppl_vae.backends.numpyro.evaluate import BUDGET, on_device, resting
-from ppl_vae.backends.numpyro.layout import Layout
-from ppl_vae.backends.numpyro.terms import traces
+from ppl_vae.backends.common.drawing import Job, propose, simulate
+from ppl_vae.backends.common.layout import Layout, read
+from ppl_vae.backends.common.predictive import BUDGET
+from ppl_vae.backends.common.tracing import Arrays, Bound, Passes, Tracer
 from ppl_vae.data.batches import chunk_rows, count_rows
 from ppl_vae.diagnostics.drawn import OVERSAMPLING, Found, check_options, predictions, resampled, result
 from ppl_vae.diagnostics.importance import statistics
 from ppl_vae.diagnostics.posterior import PosteriorDraws
 
-Arrays = Mapping[str, np.ndarray]
-
 
 def draws(
-    bound: Any,
+    bound: Bound,
     rows: Arrays,
     num_samples: int,
     *,
@@ -37,19 +27,20 @@ def draws(
     """Draw latents of rows given their data, with their weights, predictions and the prior beside them.
 
     `guide` hands out draws of q(z | x) with their log weights. `importance` takes
-    `oversampling * num_samples` proposals a row from the guide and picks `num_samples` of them with
+    `oversampling * num_samples` proposals per row from the guide and picks `num_samples` of them with
     replacement, each with the probability of its weight.
 
-    Global latents are drawn once a draw and shared by all rows. The same arguments give the same draws;
+    Global latents are drawn once per draw and shared by all rows. The same arguments give the same draws;
     another `budget`, other rows or another number of draws cut the random stream elsewhere and give other
-    draws of the same distributions. The program's mode is left as it was.
+    draws of the same distributions. The program's mode and the random numbers of the process are left as they
+    were.
 
     Parameters
     ----------
     bound : Bound or PlainBound
     rows : dict of str to [N, ...]
     num_samples : int
-        S, draws a row.
+        S, draws per row.
     method : {"guide", "importance"}
     seed : int
     predictive : bool
@@ -72,49 +63,38 @@ def draws(
     """
     check_options(method, seed, num_samples=num_samples, oversampling=oversampling, budget=budget)
     count_rows(rows)
-    rows = _ready(bound, rows)
-    with resting(bound), numpyro.validation_enabled(False):
-        job = Job(bound, rows, _layout(bound, rows), seed, budget)
-        found = _proposed(job, num_samples, method, oversampling)
-        drawn = result(job.layout, found, method, "numpyro", bound.program, oversampling)
+    kind = bound.precision()
+    rows = {n: a.astype(kind, copy=False) if a.dtype.kind == "f" else a for n, a in rows.items()}
+    with bound.passes(seed) as passes:
+        job = Job(bound, passes, rows, _layout(bound, passes, rows), budget)
+        found = _proposed(job, num_samples, method, oversampling, seed)
+        drawn = result(job.layout, found, method, bound.backend, bound.program, oversampling)
         if predictive:
             predictions(partial(simulate, job, num_samples), job.layout, drawn)
     return drawn
 
 
-def _proposed(job: Job, count: int, method: str, oversampling: int) -> Found:
+def _proposed(job: Job, count: int, method: str, oversampling: int, seed: int) -> Found:
     layout, size = job.layout, count_rows(job.rows)
     if method == "importance":
         count, kept = count * oversampling, count
         block = min(size, max(1, job.budget // (layout.latents * count)))
         blocks = chunk_rows(job.rows, block)
-        return resampled(lambda part: propose(job, part, block, count), layout, blocks, kept, job.seed)
+        return resampled(lambda part: propose(job, part, block, count), layout, blocks, kept, seed)
     found = propose(job, slice(0, size), size, count)
     if not layout.note:
         found.statistics = statistics(found.log_weight)
     return found
 
 
-def _layout(bound: Any, rows: Arrays) -> Layout:
-    batch = on_device(bound, rows, slice(0, 1))
-    bound.ensure_parameters(batch)
+def _layout(bound: Any, passes: Passes, rows: Arrays) -> Layout:
+    first = {name: rows[name][:1] for name in bound.fields if name in rows}
     # Functions are compiled for a layout: the same rows must find the same one again.
-    key = "layout", tuple((name, value.shape, str(value.dtype)) for name, value in batch.items())
-    if key not in bound.compiled:
+    key = tuple((name, value.shape, str(value.dtype)) for name, value in first.items())
 
-        def run(params: Any, state: Any, batch: Any) -> None:
-            guide, model, _ = traces(bound, batch, random.key(0), 1, params, state)
-            bound.compiled[key] = layouts.read(guide, model)
+    def run(tracer: Tracer, batch: Any) -> None:
+        bound.layouts[key] = read(tracer.pair(batch))
 
-        jax.eval_shape(run, bound.params, bound.state, batch)
-    return bound.compiled[key]
-
-
-def _ready(bound: Any, rows: Arrays) -> dict[str, np.ndarray]:
-    """Return the rows with floating point numbers in the program's precision."""
-    kinds = (value.dtype for value in jax.tree.leaves(bound.trainable()))
-    kind = next((kind for kind in kinds if jnp.issubdtype(kind, jnp.floating)), jnp.result_type(float))
-    return {
-        name: array.astype(kind, copy=False) if array.dtype.kind == "f" else array
-        for name, array in rows.items()
-    }
+    if key not in bound.layouts:
+        passes.described(run, first)
+    return bound.layouts[key]

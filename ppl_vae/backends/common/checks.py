@@ -1,0 +1,107 @@
+"""What the project's own objectives and evaluation refuse, by the name of the site."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ppl_vae.backends.common.site import ROWS_DIM, Pair, Trace
+from ppl_vae.errors import ProgramError
+
+
+def check_plates(pair: Pair) -> None:
+    """Refuse a site that lies in another plate than the one over the rows, which observed sites lie in.
+
+    Raises
+    ------
+    ProgramError
+        The terms of the bound are numbers per row: other plates would be averaged instead of summed.
+    """
+    sites = [*pair.model.items(), *pair.guide.items()]
+    seen = [plate for _, site in sites if site.observed and not site.factor for plate in site.plates]
+    rows = next((plate for plate in seen if plate.dim == ROWS_DIM), None)
+    # A plate of the model without an observed site is another one, though it may have as many entries.
+    others = {plate.name for site in pair.model.values() for plate in site.plates} - {p.name for p in seen}
+    for name, site in sites:
+        for plate in site.plates:
+            if plate.dim != ROWS_DIM or plate.name in others or (rows and plate.size != rows.size):
+                raise ProgramError(
+                    f"site {name!r} lies in the plate {plate.name!r}, which is not the one over the rows of "
+                    "the batch: make its axis part of the event with .to_event, or train with a stock ELBO "
+                    "and without validation rows"
+                )
+
+
+def check_latents(pair: Pair) -> None:
+    """Refuse latent sites that guide and model do not share.
+
+    Raises
+    ------
+    ProgramError
+    """
+    model, guide = set(pair.model.latent), set(pair.guide.latent)
+    for name in sorted(model - guide):
+        raise ProgramError(
+            f"site {name!r} of the model has no site in the guide: sample it there, or observe it"
+        )
+    for name in sorted(guide - model):
+        raise ProgramError(
+            f"site {name!r} of the guide is not in the model: remove it, or sample it in the model too"
+        )
+
+
+def check_sites(pair: Pair, library: str) -> None:
+    """Refuse what the project's own objectives cannot estimate.
+
+    Parameters
+    ----------
+    pair : Pair
+    library : str
+        Whose stock objective is the remedy.
+
+    Raises
+    ------
+    ProgramError
+        For an enumerated site, a guide site without a reparametrised draw, or latent sites that guide and
+        model do not share.
+    """
+    check_latents(pair)
+    for name, site in sorted(pair.guide.latent.items()):
+        if site.enumerated:
+            raise ProgramError(
+                f"site {name!r} is enumerated: use {library}.infer.TraceEnum_ELBO as the objective"
+            )
+        if not site.reparametrised:
+            raise ProgramError(
+                f"site {name!r} has no reparametrised draw: "
+                f"use {library}.infer.TraceGraph_ELBO as the objective"
+            )
+
+
+def inside_support(model: Trace) -> dict[str, Any]:
+    """Tell which observed entries lie in the supports, of sites that check their values."""
+    checked = {name: site.inside() for name, site in model.observed.items() if site.validated}
+    return {name: inside for name, inside in checked.items() if inside is not None}
+
+
+def refuse_outside(model: Trace, inside: Mapping[str, np.ndarray]) -> None:
+    """Refuse data outside the support of its likelihood, as `inside_support` found it.
+
+    Raises
+    ------
+    ProgramError
+    """
+    for name, fine in inside.items():
+        if fine.all():
+            continue
+        site = model[name]
+        axis = len(site.batch_shape) - 1 + fine.ndim - len(site.batch_shape + site.event_shape)
+        row = int(np.argwhere(~fine)[0][axis]) if site.local and axis >= 0 else 0
+        hint = (
+            "choose another, such as normal, or for grey levels in [0, 1] binarize dynamic or static"
+            if site.distribution == "Bernoulli"
+            else "choose a likelihood for such data"
+        )
+        raise ProgramError(
+            f"row {row} of {name!r} is outside the support of its likelihood {site.distribution}: {hint}"
+        )

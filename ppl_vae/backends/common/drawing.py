@@ -1,0 +1,206 @@
+"""Draws of guide, prior and predictions in chunks of rows and draws, gathered on the host."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ppl_vae.backends.common.layout import Layout
+from ppl_vae.backends.common.site import Trace
+from ppl_vae.backends.common.tracing import Arrays, Bound, Passes, Tracer
+from ppl_vae.data.batches import count_rows
+from ppl_vae.diagnostics.drawn import GUIDE, Found, Store
+
+Values = dict[str, Any]
+
+
+class Chunk(NamedTuple):
+    """Some draws for some rows. All chunks have one shape: the last are filled up by repetition.
+
+    Attributes
+    ----------
+    samples, rows : slice
+        What counts; `samples` is None where an array has no axis of draws.
+    draws, index : [D], [B] of int
+        Numbers of the draws and rows that are worked on.
+    batch : dict of str to [B, ...]
+    stream : tuple of int
+        Names its noise.
+    first : bool
+        It holds the first of the rows, with which everything outside the rows is drawn.
+    """
+
+    samples: slice | None
+    rows: slice
+    draws: np.ndarray
+    index: np.ndarray
+    batch: dict[str, np.ndarray]
+    stream: tuple[int, ...]
+    first: bool
+
+
+@dataclass
+class Job:
+    """What every step of one call needs."""
+
+    bound: Bound
+    passes: Passes
+    rows: Arrays
+    layout: Layout
+    budget: int
+
+    @property
+    def one_by_one(self) -> bool:
+        """Only a declared program promises to keep leading axes: a plain one draws one by one."""
+        return not self.bound.declared
+
+    def chunks(self, among: slice, block: int, count: int, stream: int) -> Iterator[Chunk]:
+        """Yield chunks, rows fastest.
+
+        Parameters
+        ----------
+        among : slice
+            The rows.
+        block : int
+            The most rows that `among` has in any call: chunks have the same shape in all of them.
+        count : int
+            Draws per row.
+        stream : int
+            Names the noise.
+        """
+        dims = [int(np.prod(array.shape[1:], dtype=np.int64)) for array in self.rows.values()]
+        most = max(1, self.budget // max(self.layout.largest, *dims))
+        width = _even(block, max(1, most // (1 if self.one_by_one else min(count, 64))))
+        depth = 1 if self.one_by_one else _even(count, max(1, most // width))
+        for start in range(0, count, depth):
+            samples = slice(start, min(start + depth, count))
+            draws = np.minimum(np.arange(start, start + depth), count - 1)
+            for first in range(among.start, among.stop, width):
+                rows = slice(first, min(first + width, among.stop))
+                index = np.minimum(np.arange(first, first + width), among.stop - 1)
+                batch = {name: self.rows[name][index] for name in self.bound.fields if name in self.rows}
+                noise, is_first = (stream, start, first), first == among.start
+                yield Chunk(samples, rows, draws, index, batch, noise, is_first)
+
+
+def _even(count: int, most: int) -> int:
+    """Return the size of as few equal parts of at most `most` as `count` needs."""
+    return -(-count // -(-count // most))
+
+
+def propose(job: Job, among: slice, block: int, count: int) -> Found:
+    """Draw from the guide, `count` times for each of some rows, and score the model there."""
+    layout, out, shared = job.layout, Store(count, among), {}
+    for chunk in job.chunks(among, block, count, GUIDE):
+        # What lies outside the rows is drawn with the first of them, for all.
+        shared = {} if chunk.first else shared
+        name = ("propose", layout, len(chunk.draws))
+        function = _proposal(layout, len(chunk.draws))
+        found = job.passes(name, function, chunk.batch, shared, stream=chunk.stream)
+        shared = found["shared"] if chunk.first else shared
+        _put(out, layout, "latent", found["latent"], chunk)
+        density = {name: found["model"][name].astype(np.float64) for name in layout.observed}
+        _put(out, layout, "density", density, chunk)
+        if chunk.samples.start == 0:
+            observed = {name: value[0] for name, value in found["observed"].items()}
+            _put(out, layout, "observed", observed, chunk._replace(samples=None))
+        _put_weights(out, layout, found, chunk)
+    return Found.of(out)
+
+
+def _proposal(layout: Layout, depth: int) -> Callable[..., dict[str, Values]]:
+    def run(tracer: Tracer, batch: Any, shared: Values) -> dict[str, Values]:
+        F, pair = tracer.F, tracer.pair(batch, depth, layout.depth, shared)
+        # A factor of the guide is a penalty, no density of a draw.
+        return {
+            "latent": _values(F, layout, layout.latent, pair.model),
+            "observed": {name: layout.values(F, name, pair.model[name]) for name in layout.observed},
+            "model": {name: layout.log_density(name, site) for name, site in pair.model.items()},
+            "guide": {name: layout.log_density(name, site) for name, site in pair.guide.latent.items()},
+            "shared": {name: pair.model[name].value for name in layout.shared if name in layout.latent},
+        }
+
+    return run
+
+
+def _values(F: Any, layout: Layout, names: tuple[str, ...], trace: Trace) -> Values:
+    """Return values by site, [draws, rows, plates, event], and the codes of codebook vectors."""
+    found = {}
+    for name in names:
+        found[name] = layout.values(F, name, trace[name])
+        codes = layout.codes(F, name, trace[name]) if name in layout.latent else None
+        if codes is not None:
+            found[f"{name}_codes"] = codes
+    return found
+
+
+def _put(out: Store, layout: Layout, group: str, found: Arrays, chunk: Chunk) -> None:
+    """Write [D, B, ...] by site; a global one, which has no rows, with the first of them."""
+    for name, value in found.items():
+        local = (name if name in layout.kept else name.removesuffix("_codes")) in layout.local
+        if local or chunk.first:
+            rows = chunk.rows if local else None
+            out.put(group, name, _cut(value, chunk.samples, rows), chunk.samples, rows)
+
+
+def _cut(value: np.ndarray, samples: slice | None, rows: slice | None) -> np.ndarray:
+    """Leave out what fills a chunk up; one draw stands for all where they are the same."""
+    sizes = [part.stop - part.start for part in (samples, rows) if part is not None]
+    if samples is not None and len(value) == 1:
+        value = np.broadcast_to(value, (sizes[0], *value.shape[1:]))
+    return value[tuple(slice(size) for size in sizes)]
+
+
+def _put_weights(out: Store, layout: Layout, found: Mapping[str, Arrays], chunk: Chunk) -> None:
+    """Write log p - log q over the local sites, and over the global ones."""
+    total: dict[bool, np.ndarray] = {True: np.zeros((1, len(chunk.index)))}
+    for sign, role in ((1, "model"), (-1, "guide")):
+        for name, value in found[role].items():
+            local = name in layout.local
+            total[local] = total.get(local, 0.0) + sign * value.astype(np.float64)
+    out.put("weight", "local", _cut(total[True], chunk.samples, chunk.rows), chunk.samples, chunk.rows)
+    if chunk.first and False in total:
+        out.put("weight", "global", _cut(total[False], chunk.samples, None), chunk.samples, None)
+
+
+def simulate(job: Job, count: int, given: Arrays, stream: int) -> dict[str, np.ndarray]:
+    """Run the model forward from given latents, else from its prior: what it draws, [S, N, *event]."""
+    layout, size, shared = job.layout, count_rows(job.rows), {}
+    names = layout.observed if given else (*layout.latent, *layout.observed)
+    out = Store(count, slice(0, size))
+    for chunk in job.chunks(out.among, size, count, stream):
+        shared = {} if chunk.first else shared
+        latents = {name: _given(layout, name, given[name], chunk) for name in layout.latent if given}
+        depth = len(chunk.draws)
+        function = _simulation(layout, names, depth, job.one_by_one)
+        name = ("simulate", layout, names, depth)
+        found = job.passes(name, function, chunk.batch, latents, shared, stream=chunk.stream)
+        shared = found["shared"] if chunk.first else shared
+        _put(out, layout, "drawn", found["drawn"], chunk)
+    return out.groups["drawn"]
+
+
+def _given(layout: Layout, name: str, values: np.ndarray, chunk: Chunk) -> np.ndarray:
+    """Return given latents of a chunk."""
+    values = values[chunk.draws]
+    return values[:, chunk.index] if name in layout.local else values
+
+
+def _simulation(
+    layout: Layout, names: tuple[str, ...], depth: int, one_by_one: bool
+) -> Callable[..., dict[str, Values]]:
+    def run(tracer: Tracer, batch: Any, latents: Values, shared: Values) -> dict[str, Values]:
+        fixed = {name: layout.restored(tracer.F, name, value) for name, value in latents.items()}
+        if one_by_one:
+            fixed = {name: layout.alone(name, value) for name, value in fixed.items()}
+        # Covariates stay as they are: only what the model observes is drawn anew.
+        values = dict(shared) | fixed
+        trace = tracer.model(batch, values=values, redraw=True, particles=depth, depth=layout.depth)
+        common = (name for name in layout.shared if name not in layout.factors)
+        return {
+            "drawn": _values(tracer.F, layout, names, trace),
+            "shared": {name: trace[name].value for name in common},
+        }
+
+    return run

@@ -1,0 +1,142 @@
+"""The plain bound and the importance weighted bound of every row, in chunks."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ppl_vae.backends.common.checks import check_plates
+from ppl_vae.backends.common.objective import rows_of
+from ppl_vae.backends.common.predictive import BUDGET
+from ppl_vae.backends.common.site import Pair
+from ppl_vae.backends.common.terms import Terms
+from ppl_vae.backends.common.tracing import Arrays, Bound, Passes, Tracer
+from ppl_vae.data.batches import dims_of
+from ppl_vae.diagnostics.evidence import DETERMINISTIC, Scores, joined, over_batches
+from ppl_vae.errors import DataError, ProgramError
+
+# Draws at once for a loader's batch, whose size is the user's choice.
+LOADED = 16
+# Numbers to score (rows times draws times dimensions) from which on a compiled pass earns its making. Not a
+# measured time: the same evaluation must draw the same noise everywhere.
+WORTH = 2e9
+Rows = Arrays | Iterable[Any]
+
+
+def score(
+    bound: Bound,
+    rows: Rows,
+    importance_samples: int | None = None,
+    seed: int = 0,
+    budget: int = BUDGET,
+    compile: str = "auto",
+) -> Scores:
+    """Return the terms of the plain bound, and the importance weighted bound where samples are asked for.
+
+    Parameters
+    ----------
+    bound : Bound or PlainBound
+    rows : dict of str to array, or iterable of batches
+        Batches are passed on as the program's arguments.
+    importance_samples : int or None
+        k of the importance weighted bound.
+    seed : int
+        Of the guide's draws.
+    budget : int
+        Numbers of an observation to work on at once.
+    compile : str
+        Compile the importance weights on Pyro: on, off, or auto, where there are many. On NumPyro everything
+        is compiled.
+
+    Raises
+    ------
+    ProgramError
+        For a site in another plate than that over the rows: its terms are no numbers per row.
+    """
+    # A loader is asked once: shuffled, it would give the two bounds different rows.
+    rows = rows if isinstance(rows, Mapping) else list(rows)
+    if not rows:
+        raise DataError("there are no rows: give at least one batch")
+    most = max(1, budget // (dims_of(rows) if isinstance(rows, Mapping) else 1))
+    with bound.passes(seed, "score") as passes:
+        passes.stage(0)
+        scores = _plain(bound, passes, rows, max(1, most // 4))
+        if importance_samples:
+            passes.stage(1)
+            _importance(passes, rows, scores, importance_samples, most, compile)
+    return scores
+
+
+def _plain(bound: Bound, passes: Passes, rows: Rows, most: int) -> Scores:
+    facts = _described(passes, rows)
+    note = DETERMINISTIC if facts.pop("exact") else None
+    likelihood, kls, shared = [], [], None
+    for batch, count in passes.chunks(rows, most):
+        found, common = passes("plain", _bound_terms, batch)
+        found = {name: _per_row(value)[:count] for name, value in found.items()}
+        likelihood.append(found.pop(""))
+        kls.append(found)
+        shared = common if shared is None else shared
+    total = np.concatenate(likelihood)
+    kl = joined(kls, [len(part) for part in likelihood])
+    kl = {name.removeprefix("kl "): value for name, value in kl.items()}
+    kl_global = {name: float(value) for name, value in shared.items()}
+    return Scores(total, kl, kl_global, bound.num_data or len(total), iw_note=note, **facts)
+
+
+def _bound_terms(tracer: Tracer, batch: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    terms = Terms(tracer.F, tracer.pair(batch), 1)
+    return {"": terms.log_likelihood} | {f"kl {n}": kl for n, kl in terms.kl.items()}, terms.kl_global
+
+
+def _described(passes: Passes, rows: Rows) -> dict[str, Any]:
+    """Return what holds of all batches, from one row of arrays, or from every batch of a loader."""
+    facts: list[dict[str, Any]] = []
+
+    def run(tracer: Tracer, batch: Any) -> None:
+        pair = tracer.pair(batch)
+        check_plates(pair)
+        facts.append(_facts(pair))
+
+    lengths = []
+    for batch, _ in passes.chunks(rows, 1):
+        passes.described(run, batch)
+        lengths.append(rows_of(batch))
+        if isinstance(rows, Mapping):
+            break
+    return over_batches(facts, lengths)
+
+
+def _facts(pair: Pair) -> dict[str, Any]:
+    """Return the numbers in an observation, whether its likelihood is a mass, and if the guide is certain."""
+    seen = [site for site in pair.model.observed.values() if site.local and not site.factor]
+    latent = pair.guide.latent.values()
+    return {
+        "dims": max(1, sum(site.dims for site in seen)),
+        "discrete": all(site.discrete for site in seen),
+        "exact": bool(latent) and all(site.deterministic for site in latent),
+    }
+
+
+def _importance(passes: Passes, rows: Rows, scores: Scores, samples: int, most: int, compile: str) -> None:
+    if scores.iw_note:
+        return
+    if scores.kl_global:
+        name = next(iter(scores.kl_global))
+        scores.iw_note = f"site {name!r} is global: importance weights per row are wrong for it"
+        return
+    loaded = not isinstance(rows, Mapping)
+    at_once = min(samples, LOADED) if loaded else min(samples, max(1, most // 64), 256)
+    many = not loaded and len(scores.elbo) * samples * dims_of(rows) >= WORTH
+    compiled = compile == "on" or (compile == "auto" and many)
+    scores.iw = passes.importance(rows, samples, at_once, max(1, most // at_once), compiled)
+    scores.k = samples
+
+
+def _per_row(value: np.ndarray) -> np.ndarray:
+    if value.ndim != 1:
+        raise ProgramError(
+            f"a term of the bound has shape {value.shape}, not one number per row: "
+            "is a site outside the plate over the rows?"
+        )
+    return value.astype(np.float64)

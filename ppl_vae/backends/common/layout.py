@@ -1,0 +1,109 @@
+"""Where the axes of a program's sites lie: any program's draws come out as [draws, rows, plates, event]."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from ppl_vae.backends.common.site import Pair, Site
+from ppl_vae.diagnostics.drawn import Sites, check_shared
+from ppl_vae.errors import ProgramError
+from ppl_vae.functions import Functions
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Layout(Sites):
+    """A program's sites.
+
+    Attributes
+    ----------
+    depth : int
+        Batch axes of the deepest site: draws are a plate left of them.
+    """
+
+    depth: int
+
+    def values(self, F: Functions, name: str, site: Site) -> Any:
+        """Return a site's value as [draws (or 1), rows, plates, event]; a global one has no rows."""
+        split = site.value.ndim - len(site.event_shape)
+        event = tuple(site.value.shape[split:])
+        batch = tuple(F.broadcast_shapes(tuple(site.value.shape[:split]), site.batch_shape))
+        if len(batch) > self.depth + 1:
+            raise ProgramError(f"site {name!r} has batch shape {batch}: is a .to_event missing?")
+        full = (*(1,) * (self.depth + 1 - len(batch)), *batch)
+        value = F.broadcast_to(site.value, (*batch, *event)).reshape(*full, *event)
+        kept = [self.depth + 1 + dim for dim in self.kept[name]]
+        dropped = [axis for axis in range(1, self.depth + 1) if axis not in kept]
+        order = (0, *kept, *dropped, *range(self.depth + 1, value.ndim))
+        return F.permute(value, order).reshape(full[0], *(full[axis] for axis in kept), *event)
+
+    def codes(self, F: Functions, name: str, site: Site) -> Any | None:
+        """Return the numbers of a codebook's vectors, [draws, rows, plates, grid]; None for other sites."""
+        if site.distribution != "Codebook":
+            return None
+        vectors, points = site.inner.codebook, self.values(F, name, site)
+        return F.argmin(F.square(vectors).sum(-1) - 2 * points @ vectors.mT)
+
+    def restored(self, F: Functions, name: str, value: Any) -> Any:
+        """Return what `values` gave in the shape that the program draws: [draws, batch axes, event]."""
+        kept = self.kept[name]
+        # Names by distance from the right: the axes in ascending order, placeholders where the site has none.
+        order = sorted(range(len(kept)), key=lambda i: kept[i])
+        value = F.permute(value, (0, *(1 + i for i in order), *range(1 + len(kept), value.ndim)))
+        sizes = iter(value.shape[1 : 1 + len(kept)])
+        batch = [next(sizes) if dim in kept else 1 for dim in range(-self.depth, 0)]
+        return value.reshape(value.shape[0], *batch, *value.shape[1 + len(kept) :])
+
+    def alone(self, name: str, value: Any) -> Any:
+        """Return the only draw of what `restored` gave, without axes that the site does not have."""
+        absent = self.depth + min(self.kept[name], default=0)
+        return value.reshape(value.shape[1 + absent :])
+
+    def log_density(self, name: str, site: Site) -> Any:
+        """Return a site's log density, masked, never scaled, [draws (or 1), rows]; [draws] if global."""
+        value = site.log_density
+        value = value.reshape(*(1,) * (self.depth + 1 - value.ndim), *value.shape)
+        rows = value.shape[-1] if name in self.local else 1
+        value = value.reshape(value.shape[0], -1, rows).sum(1)
+        return value if name in self.local else value[..., 0]
+
+
+def read(pair: Pair) -> Layout:
+    """Return the layout of a run of guide and model on one row, made without a plate of draws.
+
+    Raises
+    ------
+    ProgramError
+        For latent sites that guide and model do not share, by name.
+    """
+    drawn, latent = pair.guide.latent, tuple(pair.model.latent)
+    auxiliary = {name for name, site in drawn.items() if site.auxiliary}
+    check_shared(set(latent), set(drawn) - auxiliary)
+    factors = tuple(name for name, site in pair.model.observed.items() if site.factor)
+    observed = tuple(name for name in pair.model.observed if name not in factors)
+    both = [*pair.model.items(), *pair.guide.items()]
+    named = {name: pair.model[name] for name in (*latent, *observed)}
+    sizes = {name: math.prod(site.value.shape) for name, site in named.items()}
+    certain = () if auxiliary else tuple(name for name in latent if drawn[name].deterministic)
+    return Layout(
+        depth=max((max(len(site.batch_shape), *_distances(site), 1) for _, site in both), default=1),
+        latent=latent,
+        observed=observed,
+        factors=factors,
+        local=frozenset(name for name, site in both if site.local),
+        deterministic=certain,
+        kept={name: _kept(site) for name, site in named.items()},
+        plates={name: tuple(_distances(site).values()) for name, site in named.items()},
+        largest=max(sizes.values(), default=1),
+        latents=max(1, sum(sizes[name] for name in latent)),
+    )
+
+
+def _distances(site: Site) -> dict[int, str]:
+    """Return the names of a site's plates by their distance from the right, 1 for the rows."""
+    return dict(sorted((-plate.dim, plate.name) for plate in site.plates))
+
+
+def _kept(site: Site) -> tuple[int, ...]:
+    plates, batch = _distances(site), site.batch_shape
+    free = [d for d in range(len(batch), 0, -1) if d not in plates and batch[-d] > 1]
+    return tuple(-d for d in (*plates, *free))

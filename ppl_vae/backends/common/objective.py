@@ -1,0 +1,68 @@
+"""The loss of an objective, and the numbers that every objective logs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ppl_vae.backends.common.site import Pair
+from ppl_vae.backends.common.terms import Terms
+from ppl_vae.errors import ProgramError, UsageError
+from ppl_vae.functions import Functions
+from ppl_vae.objectives import Group, Loss, Objective
+
+
+def loss_of(
+    F: Functions, objective: Objective, pair: Pair, scalars: Mapping[str, Any], num_data: int
+) -> Loss:
+    """Return the loss of one run of guide and model; its metrics hold no gradient."""
+    terms = Terms(F, pair, num_data, objective.analytic_kl)
+    found = objective.loss(F, terms, scalars)
+    value, metrics, others = found if isinstance(found, Loss) else Loss(found)
+    if getattr(value, "shape", None) != ():
+        shape = getattr(value, "shape", type(value).__name__)
+        raise ProgramError(
+            f"{type(objective).__name__}.loss returns {shape}, not one number: take the mean over rows"
+        )
+    metrics = bound_metrics(F, terms) | dict(metrics) | {f"loss/{name}": one for name, one in others.items()}
+    return Loss(value, {name: F.stop_gradient(one) for name, one in metrics.items()}, dict(others))
+
+
+def bound_metrics(F: Functions, terms: Terms) -> dict[str, Any]:
+    """Return the plain bound and its parts in nats per row, [] each, with gradients."""
+    rate = F.asarray(terms.rate, terms.distortion)
+    metrics = {
+        "elbo_nats": -(terms.distortion + rate),
+        "distortion_nats": terms.distortion,
+        "rate_nats": rate,
+    }
+    if len(terms.kl) > 1:
+        metrics |= {f"rate_nats/{name}": kl.mean() for name, kl in terms.kl.items()}
+    metrics |= {f"penalty/{name}": value.mean() for name, value in terms.auxiliary.items()}
+    return metrics | terms.metrics
+
+
+def rows_of(batch: Mapping[str, Any]) -> int:
+    """Return the number of rows of a batch."""
+    return len(next(iter(batch.values())))
+
+
+def check_groups(groups: Sequence[Group], bound: Any) -> None:
+    """Refuse parameter groups of two plain functions, of networks that the program does not have, or that two
+    of them name.
+
+    Raises
+    ------
+    UsageError
+    """
+    if groups and not bound.declared:
+        raise UsageError("parameter groups need a declared Program, whose networks have names")
+    seen: set[str] = set()
+    for group in groups:
+        for name in group.networks:
+            if name not in bound.names:
+                listed = ", ".join(bound.names) or "none"
+                raise UsageError(
+                    f"group {group.name!r}: the program has no network {name!r}: it has {listed}"
+                )
+            if name in seen:
+                raise UsageError(f"network {name!r} belongs to two parameter groups")
+            seen.add(name)

@@ -1,0 +1,207 @@
+"""Encode, decode, sample and reconstruct: a bound program as a function of arrays, in chunks."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from ppl_vae.backends.common.site import Trace
+from ppl_vae.backends.common.tracing import Arrays, Bound, Passes, Tracer
+from ppl_vae.data.batches import dims_of
+from ppl_vae.errors import DataError, ProgramError
+from ppl_vae.program import refuse_missing
+
+# Numbers of one observation that are worked on at once, over rows and draws: tens of megabytes per layer.
+BUDGET = 2**22
+
+
+def centre(fn: Any, inner: Any) -> Any:
+    """Return the mean of a distribution, or the most probable class of a categorical one.
+
+    Parameters
+    ----------
+    fn : distribution
+    inner : distribution
+        The one under `to_event` and the like.
+    """
+    if type(inner).__name__.startswith("Categorical"):
+        return inner.probs.argmax(-1)
+    try:
+        return fn.mean
+    except NotImplementedError:
+        kind = type(inner).__name__
+        raise ProgramError(f"a {kind} has no mean to show: sample from the program instead") from None
+
+
+def encode(bound: Bound, rows: Arrays, *, draw: bool = False, seed: int = 0) -> dict[str, np.ndarray]:
+    """Return the guide's local latents of every row by site, [N, *event]: its means, or one draw.
+
+    In a hierarchy each layer is given the means (or draws) of those above. A site of codes adds
+    `<site>_codes`, their numbers.
+    """
+
+    def run(tracer: Tracer, batch: Any) -> dict[str, Any]:
+        return latents_of(tracer.guide(batch, centres=not draw))
+
+    return _over_rows(bound, ("encode", draw), run, rows, seed)
+
+
+def latents_of(guide: Trace) -> dict[str, Any]:
+    """Return the local latents of a guide's trace by site, and `<site>_codes` of a site of codes."""
+    values = {}
+    for name, site in guide.latent.items():
+        if site.local:
+            values[name] = site.value
+            if hasattr(site.inner, "codes"):
+                values[f"{name}_codes"] = site.inner.codes
+    return values
+
+
+def reconstruct(bound: Bound, rows: Arrays, *, draw: bool = False, seed: int = 0) -> dict[str, np.ndarray]:
+    """Return the centre of the likelihood given each row's own latents, by observed field, [N, *event]."""
+
+    def run(tracer: Tracer, batch: Any) -> dict[str, Any]:
+        guide = tracer.guide(batch, centres=not draw)
+        latents = {name: site.value for name, site in guide.latent.items()}
+        seen = tracer.model(batch, values=latents).observed
+        return {name: centre(site.fn, site.inner) for name, site in seen.items() if name in bound.fields}
+
+    return _over_rows(bound, ("reconstruct", draw), run, rows, seed)
+
+
+def _over_rows(
+    bound: Bound, name: Any, run: Callable[..., Any], rows: Arrays, seed: int
+) -> dict[str, np.ndarray]:
+    with bound.passes(seed) as passes:
+        chunks = passes.chunks(rows, max(1, BUDGET // dims_of(rows) // 4))
+        return _joined([_cut(passes(name, run, batch), count) for batch, count in chunks])
+
+
+def _cut(found: Arrays, count: int | None) -> dict[str, np.ndarray]:
+    return {name: value[:count] for name, value in found.items()}
+
+
+def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def sample(bound: Bound, n: int, *, covariates: Arrays | None = None, seed: int = 0) -> dict[str, np.ndarray]:
+    """Draw `n` rows from the prior; global latents from the guide, once for all rows.
+
+    Returns
+    -------
+    dict
+        By site: draws of every local site, and for each observed field also the centre of its likelihood as
+        `<field>_mean`; [n, *event].
+    """
+    return _generate(bound, n, {}, covariates or {}, seed, draw=True)
+
+
+def decode(
+    bound: Bound, latents: Arrays, *, covariates: Arrays | None = None, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Return the centre of the likelihood for given latents, by observed field, [N, *event].
+
+    A local latent that is not given is drawn from its prior, a global one is the guide's centre.
+
+    Raises
+    ------
+    DataError
+        Where a latent's name or shape is not the model's.
+    """
+    n = min((len(value) for value in latents.values()), default=0)
+    if not n:
+        raise DataError("there are no latents: give at least one row")
+    drawn = _generate(bound, n, latents, covariates or {}, seed, draw=False)
+    return {name.removesuffix("_mean"): value for name, value in drawn.items() if name.endswith("_mean")}
+
+
+def _generate(
+    bound: Bound, n: int, latents: Arrays, covariates: Arrays, seed: int, *, draw: bool
+) -> dict[str, np.ndarray]:
+    if not bound.declared:
+        raise ProgramError(
+            f"{bound.program.name} is two plain functions: its model needs data, "
+            "only a declared Program draws from the prior"
+        )
+    latents = {name: np.asarray(value, bound.precision()) for name, value in latents.items()}
+    with bound.passes(seed) as passes:
+        first = {name: values[:1] for name, values in covariates.items()}
+        shapes, shared = one_row(passes, first)
+        _check_latents({n: s for n, s in shapes.items() if n not in bound.fields}, latents)
+        passes.stage(0)
+        fixed = shared_latents(bound, passes, first, shared, draw) if shared else {}
+        passes.stage(1)
+        found, size = [], max([*map(_size, (shapes | shared).values()), 1])
+        for part in _parts(n, max(1, BUDGET // size)):
+            rows = part.stop - part.start
+            given = {name: value[part] for name, value in latents.items()} | fixed
+            batch = {name: values[part] for name, values in covariates.items()}
+            found.append(passes(("generate", rows), _generator(bound, rows), batch, given))
+    return _joined(found)
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    return int(np.prod(shape, dtype=np.int64))
+
+
+def _parts(n: int, most: int) -> Iterator[slice]:
+    return (slice(start, min(start + most, n)) for start in range(0, n, most))
+
+
+def one_row(
+    passes: Passes, covariates: Arrays
+) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+    """Return the shapes of a row of each local site of the model, and of each global latent."""
+    local: dict[str, tuple[int, ...]] = {}
+    shared: dict[str, tuple[int, ...]] = {}
+
+    def run(tracer: Tracer, batch: Any) -> None:
+        trace = tracer.model(batch, n=1)
+        local.update({n: tuple(site.value.shape[1:]) for n, site in trace.items() if site.local})
+        shared.update({n: tuple(s.value.shape) for n, s in trace.latent.items() if not s.local})
+
+    passes.described(run, covariates)
+    return local, shared
+
+
+def shared_latents(
+    bound: Bound, passes: Passes, covariates: Arrays, names: Iterable[str], draw: bool
+) -> dict[str, np.ndarray]:
+    """Return the global latents as the guide has learned them: once, since every row of one call lives in the
+    same world.
+    """
+
+    def run(tracer: Tracer, batch: Any) -> dict[str, Any]:
+        # A guide needs a row, but its global sites do not depend on which: the prior's own will do.
+        prior = tracer.model(batch, n=1)
+        row = {name: prior[name].value for name in bound.fields if name in prior} | dict(batch)
+        refuse_missing(bound.program, row, list(names))
+        guide = tracer.guide(row, centres=not draw)
+        return {name: guide[name].value for name in names}
+
+    return passes(("shared", draw), run, covariates)
+
+
+def _generator(bound: Bound, n: int) -> Callable[..., dict[str, Any]]:
+    def run(tracer: Tracer, batch: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+        values = {}
+        for name, site in tracer.model(batch, n=n, values=given).items():
+            if site.local:
+                classes = site.distribution.startswith("Categorical")
+                values[name] = site.value if classes else tracer.F.to_float(site.value)
+                if name in bound.fields:
+                    values[f"{name}_mean"] = centre(site.fn, site.inner)
+        return values
+
+    return run
+
+
+def _check_latents(shapes: Mapping[str, tuple[int, ...]], latents: Arrays) -> None:
+    for name, value in latents.items():
+        if name not in shapes:
+            raise DataError(f"the model has no local latent {name!r}: it has {', '.join(shapes) or 'none'}")
+        if value.shape[1:] != shapes[name]:
+            raise DataError(
+                f"latent {name!r} has shape {value.shape[1:]} per row, the model's is {shapes[name]}"
+            )

@@ -1,0 +1,201 @@
+"""A bound program as the rules of the contract look at it: NumPy arrays in, NumPy arrays out."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+
+from ppl_vae.backends.common.evaluate import score
+from ppl_vae.backends.common.predictive import reconstruct
+from ppl_vae.backends.common.site import Site, Trace
+from ppl_vae.backends.common.terms import Terms, drawn_in_order
+from ppl_vae.backends.common.tracing import Tracer
+from ppl_vae.contract.probe import Arrays, BrokenRule, Call, ProgramFailure, Seen, Traces, other_event
+from ppl_vae.diagnostics.evidence import Scores
+
+
+class Probe:
+    """See `ppl_vae.contract.probe.Probe`; a backend says how functions of a Tracer run.
+
+    Parameters
+    ----------
+    bound : Bound or PlainBound
+    recorder : Recorder
+        Watches the networks.
+    """
+
+    def __init__(self, bound: Any, recorder: Any):
+        self.bound, self.fields, self.num_data = bound, bound.fields, bound.num_data or 1
+        self._recorder = recorder
+
+    def _asked(self, seed: int) -> AbstractContextManager:
+        """Leave the backend's global state as it is; start from a seed."""
+        raise NotImplementedError
+
+    def _computed(self, name: Any, function: Callable[..., Any], known: Any, seed: int, *arrays: Any) -> Any:
+        """Return what a function of (tracer, *arrays) returns, as arrays of the host, and `known`, which it
+        fills in when it runs.
+        """
+        raise NotImplementedError
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Return parameters and buffers by name."""
+        return self.bound.weights()
+
+    def load_weights(self, weights: Arrays) -> None:
+        """Set parameters and buffers."""
+        self.bound.load_weights(weights)
+
+    def trace(self, rows: Arrays, seed: int = 0, values: Arrays | None = None, particles: int = 1) -> Traces:
+        """Run the guide, and the model on what it drew; `values` replace draws by site."""
+
+        def run(tracer: Tracer, batch: Any, values: Any) -> dict[str, Trace]:
+            guide = self._traced("guide", tracer, batch, values, particles)
+            drawn = {name: site.value for name, site in guide.latent.items()}
+            model = self._traced("model", tracer, batch, drawn, particles, guide)
+            return {"guide": guide, "model": model}
+
+        return self._seen(("trace", particles), run, seed, self._batch(rows), dict(values or {}))
+
+    def draw(self, n: int, seed: int = 0, rows: Arrays | None = None, values: Arrays | None = None) -> Traces:
+        """Run the model alone, without the fields that it observes."""
+
+        def run(tracer: Tracer, batch: Any, values: Any) -> dict[str, Trace]:
+            model = self._called("model", lambda: tracer.model(batch, values=values, n=n))
+            return {"guide": Trace(), "model": model}
+
+        return self._seen(("draw", n), run, seed, self._batch(rows or {}), dict(values or {}))
+
+    def _traced(
+        self, role: str, tracer: Tracer, batch: Any, values: Any, particles: int, guide: Trace | None = None
+    ) -> Trace:
+        try:
+            run = getattr(tracer, role)
+            return self._called(role, lambda: run(batch, values=values, particles=particles))
+        except ProgramFailure:
+            # A draw of a wrong shape, more often than not, is what a network stumbles over.
+            _refuse_other_events(guide or Trace(), tracer.unfinished())
+            raise
+
+    def _seen(self, name: Any, run: Callable[..., dict[str, Trace]], seed: int, *arrays: Any) -> Traces:
+        known: dict[str, Any] = {}
+
+        def parts(tracer: Tracer, *arrays: Any) -> Any:
+            self._recorder.start()
+            found = {
+                role: {name: _taken_apart(site) for name, site in trace.items()}
+                for role, trace in run(tracer, *arrays).items()
+            }
+            for role, sites in found.items():
+                known[role] = {name: facts for name, (facts, _) in sites.items()}
+            known["calls"] = [call.network for call in self._recorder.calls]
+            calls = [call[1:] for call in self._recorder.calls]
+            return {role: {n: a for n, (_, a) in sites.items()} for role, sites in found.items()}, calls
+
+        (sites, calls), known = self._computed(name, parts, known, seed, *arrays)
+        guide, model = (
+            {n: Seen(**facts, **sites[role][n]) for n, facts in known[role].items()}
+            for role in ("guide", "model")
+        )
+        return Traces(guide, model, [Call(who, *c) for who, c in zip(known["calls"], calls, strict=True)])
+
+    def row_gradients(self, rows: Arrays, row: int, seed: int = 0) -> dict[str, np.ndarray]:
+        """Return, by field of floats, the largest gradient of one row's densities by each input row, [B]."""
+        batch = self._batch(rows)
+        floats = {name: value for name, value in batch.items() if value.dtype.kind == "f"}
+        if not floats:
+            return {}
+
+        def run(tracer: Tracer, floats: Any, others: Any) -> dict[str, Any]:
+            def total(floats: Any) -> Any:
+                pair = tracer.pair({**others, **floats})
+                local = [s for trace in (pair.guide, pair.model) for s in trace.values() if s.local]
+                return sum(site.log_density[row] for site in local)
+
+            return tracer.gradient(total, floats)
+
+        others = {name: value for name, value in batch.items() if name not in floats}
+        found, _ = self._computed(("row", row), self._of("guide", run), None, seed, floats, others)
+        return {name: np.abs(g).reshape(len(g), -1).max(1) for name, g in found.items()}
+
+    def _of(self, role: str, run: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *arguments: self._called(role, lambda: run(*arguments))
+
+    def kl(self, rows: Arrays, seed: int = 0) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Return the KL by latent site at one draw: closed form where there is one, and sampled."""
+
+        def run(tracer: Tracer, batch: Any) -> Any:
+            pair = tracer.pair(batch)
+            both = [Terms(tracer.F, pair, 1, analytic_kl=analytic) for analytic in (True, False)]
+            return [{n: v for n, v in (t.kl | t.kl_global).items() if n in pair.guide.latent} for t in both]
+
+        (closed, sampled), _ = self._computed("kl", self._of("guide", run), None, seed, self._batch(rows))
+        return closed, sampled
+
+    def drawn_late(self, rows: Arrays, seed: int = 0) -> list[str]:
+        """Return the latent sites whose prior depends on latents that the guide draws later."""
+        found = self.trace(rows, seed)
+        guide, model = (Trace({n: s for n, s in t.items() if not s.observed}) for t in found[:2])
+        return [name for name in model if name not in drawn_in_order(guide, model)]
+
+    def score(self, rows: Arrays, importance_samples: int, seed: int = 0) -> Scores:
+        """Return the bounds as an evaluation reports them."""
+        with self._asked(seed):
+            return self._called("guide", lambda: score(self.bound, rows, importance_samples, seed))
+
+    def reconstruct(self, rows: Arrays, seed: int = 0) -> dict[str, np.ndarray]:
+        """Return the centre of the likelihood of every row, by observed field."""
+        with self._asked(seed):
+            return self._called("model", lambda: reconstruct(self.bound, rows, seed=seed))
+
+    def _batch(self, rows: Arrays) -> dict[str, np.ndarray]:
+        return {name: np.array(rows[name]) for name in self.fields if name in rows}
+
+    def _broken_plate(self, error: BaseException) -> str | None:
+        """Return in plain words what site does not fit its plate; None for any other error."""
+        raise NotImplementedError
+
+    def _called(self, role: str, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except (BrokenRule, ProgramFailure):
+            raise
+        except Exception as error:
+            mismatch = self._broken_plate(error)
+            if mismatch:
+                raise BrokenRule(mismatch, "shapes", self._recorder.calls) from error
+            raise ProgramFailure(role, error, self._recorder.running) from error
+
+
+def _taken_apart(site: Site) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what is known of a site, and its arrays: together the fields of `Seen`."""
+    facts = {
+        "name": site.name,
+        "distribution": site.distribution,
+        "observed": site.observed,
+        "factor": site.factor,
+        "plates": {plate.name: plate.dim for plate in site.plates},
+        "batch_shape": site.batch_shape,
+        "event_shape": site.event_shape,
+        "levels": site.levels,
+        "reparametrised": site.reparametrised,
+        "enumerated": site.enumerated,
+        "deterministic": site.deterministic,
+        "error": "",
+    }
+    arrays = {"value": site.value, "supported": site.inside(), "log_prob": None}
+    try:
+        arrays["log_prob"] = site.log_density
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        facts["error"] = f"log_prob fails ({type(error).__name__}: {lines[0]})"
+    return facts, arrays
+
+
+def _refuse_other_events(guide: Mapping[str, Site], model: Trace) -> None:
+    for name, site in guide.items():
+        if not site.observed and name in model:
+            drawn, wanted = site.event_shape, model[name].event_shape
+            if drawn != wanted:
+                raise BrokenRule(other_event(name, drawn, wanted), "shapes")

@@ -1,0 +1,178 @@
+"""Sample sites and traces, the same for every backend. Arrays are the backend's."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+ROWS_DIM = -1  # of the plate over the rows of a batch
+PARTICLES = "particles"  # the plate of several draws per row, left of the program's own axes
+
+
+class Plate(NamedTuple):
+    """A plate around a site.
+
+    Attributes
+    ----------
+    name : str
+    dim : int
+        Its axis of the batch shape, counted from the right.
+    size : int
+        Entries at hand.
+    """
+
+    name: str
+    dim: int
+    size: int
+
+
+@dataclass(eq=False)
+class Site:
+    """One sample site of a trace. A backend's subclass knows how its distributions score.
+
+    Attributes
+    ----------
+    name : str
+    fn : Any
+        The backend's distribution.
+    inner : Any
+        The distribution under `to_event`, `mask` and `expand`.
+    value : array
+        [*batch, *event].
+    observed : bool
+        Its value was given. A factor is observed.
+    plates : tuple of Plate
+    scale : float or array
+        The factor that handlers put on the log density, without that of subsampled plates.
+    subsampling : float
+        Rows of all plates over the rows at hand, by which libraries scale a site up.
+    enumerated, auxiliary, validated : bool
+        Summed out; of the guide alone; its distribution checks its values.
+    """
+
+    name: str
+    fn: Any
+    inner: Any
+    value: Any
+    observed: bool
+    plates: tuple[Plate, ...]
+    scale: Any = 1.0
+    subsampling: float = 1.0
+    enumerated: bool = False
+    auxiliary: bool = False
+    validated: bool = True
+
+    def _density(self) -> Any:
+        """Return the log density of the value, masked, with scale 1."""
+        raise NotImplementedError
+
+    def closed_kl(self, prior: "Site") -> Any | None:
+        """Return KL(self || prior) in closed form, masked, scale 1, [*batch]; None where none is known."""
+        raise NotImplementedError
+
+    def inside(self) -> Any | None:
+        """Tell which entries of the value lie in the support or are masked; None where that is unknown."""
+        raise NotImplementedError
+
+    @cached_property
+    def log_density(self) -> Any:
+        """The log density of the value in nats, masked, with scale 1, [*batch]."""
+        return self._density()
+
+    @property
+    def log_prob(self) -> Any:
+        """The log density in nats, masked, under the scale that handlers ask for, [*batch]."""
+        return self.scaled(self.log_density)
+
+    def scaled(self, term: Any) -> Any:
+        """Return a term under the scale that handlers ask for."""
+        return term if isinstance(self.scale, (int, float)) and self.scale == 1 else term * self.scale
+
+    @property
+    def distribution(self) -> str:
+        """The name of the distribution's kind."""
+        return type(self.inner).__name__
+
+    @property
+    def local(self) -> bool:
+        """It lies in a plate over the rows."""
+        return any(plate.dim == ROWS_DIM for plate in self.plates)
+
+    @property
+    def factor(self) -> bool:
+        """It is a number added to the log density, no draw."""
+        return self.distribution == "Unit"
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Sizes of the plates' axes."""
+        return tuple(self.fn.batch_shape)
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of one draw."""
+        return tuple(self.fn.event_shape)
+
+    @property
+    def dims(self) -> int:
+        """Numbers in one draw."""
+        return max(1, math.prod(self.event_shape))
+
+    @property
+    def deterministic(self) -> bool:
+        """It can draw one value only."""
+        return bool(getattr(self.inner, "deterministic", False)) or self.distribution == "Delta"
+
+    @property
+    def discrete(self) -> bool:
+        """Its distribution is a probability mass, not a density."""
+        return bool(self.inner.support.is_discrete)
+
+    @property
+    def reparametrised(self) -> bool:
+        """Gradients pass through its draws."""
+        return bool(self.fn.has_rsample)
+
+    @property
+    def levels(self) -> int | None:
+        """Grey levels that the distribution counts."""
+        return getattr(self.inner, "levels", None)
+
+    def metrics(self) -> Mapping[str, Any]:
+        """Return numbers that the distribution tells about itself."""
+        return self.inner.metrics() if hasattr(self.inner, "metrics") else {}
+
+
+class Trace(dict[str, Site]):
+    """Sites by name, in the order in which they were drawn."""
+
+    @property
+    def latent(self) -> dict[str, Site]:
+        """The sites that were drawn."""
+        return {name: site for name, site in self.items() if not site.observed}
+
+    @property
+    def observed(self) -> dict[str, Site]:
+        """The sites whose value was given, factors included."""
+        return {name: site for name, site in self.items() if site.observed}
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """One run of the guide, and one of the model at the guide's draws.
+
+    Attributes
+    ----------
+    guide, model : Trace
+    again : callable
+        Takes a role and what to stop, "parameters" or "draws": runs guide or model once more at the same
+        draws, with either the parameters or the draws as constants. Statistics stay as they are.
+    state : Any
+        The networks' mutable state after both, where a backend hands it on.
+    """
+
+    guide: Trace
+    model: Trace
+    again: Callable[[str, str], Trace]
+    state: Any = None

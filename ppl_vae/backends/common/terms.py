@@ -1,0 +1,197 @@
+"""The terms of the bound, per row and per site, in nats: what an objective works with."""
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any
+
+from ppl_vae.backends.common.site import Pair, Site, Trace
+from ppl_vae.errors import ProgramError
+from ppl_vae.functions import Functions
+
+
+class Densities:
+    """Log densities of one run of guide and model.
+
+    With P particles every term of a row has the shape [P, B], else [B]; that of a global site [P] or [].
+    """
+
+    def __init__(self, guide: Trace, model: Trace):
+        self.guide, self.model = guide, model
+
+    @cached_property
+    def log_p(self) -> dict[str, Any]:
+        """Of every site of the model."""
+        return {name: site.log_prob for name, site in self.model.items()}
+
+    @cached_property
+    def log_q(self) -> dict[str, Any]:
+        """Of every latent site of the guide."""
+        return {name: site.log_prob for name, site in self.guide.latent.items()}
+
+    @cached_property
+    def log_joint(self) -> Any:
+        """Log p(x, z) over all sites, [B] or [P, B]; refuses global sites as `log_weights` does."""
+        _refuse_global(self.model)
+        return added(self.log_p.values())
+
+    @cached_property
+    def log_guide(self) -> Any:
+        """Log q(z | x) over all latent sites, [B] or [P, B]; refuses global sites as `log_weights` does."""
+        _refuse_global(self.guide.latent)
+        return added(self.log_q.values())
+
+    @cached_property
+    def log_weights(self) -> Any:
+        """Log p(x, z) - log q(z | x), guide factors left out, [B] or [P, B].
+
+        Raises
+        ------
+        ProgramError
+            Where a latent is global: one weight per row would count it once per row.
+        """
+        return self.log_joint - self.log_guide if self.guide.latent else self.log_joint
+
+
+class Terms(Densities):
+    """What an objective works with.
+
+    Parameters
+    ----------
+    F : Functions
+    pair : Pair
+    num_data : int
+        Rows of the whole data set, which share the global sites.
+    analytic_kl : bool
+        Use the closed form of a site's KL where it applies; else log q - log p at the draws.
+    """
+
+    def __init__(self, F: Functions, pair: Pair, num_data: int, analytic_kl: bool = True):
+        super().__init__(pair.guide, pair.model)
+        self.F, self.pair, self.num_data, self.analytic_kl = F, pair, num_data, analytic_kl
+
+    @cached_property
+    def log_likelihood(self) -> Any:
+        """Sum over the observed sites of a row."""
+        seen = [site.log_prob for site in self.model.observed.values() if site.local]
+        if not seen:
+            first = next(iter((*self.model.values(), *self.guide.values())))
+            return self.F.zeros((), self.F.to_float(first.value))
+        return added(seen)
+
+    @cached_property
+    def kl(self) -> dict[str, Any]:
+        """By local latent site."""
+        latent = self.model.latent.items()
+        return {name: self._divergence(name) for name, site in latent if site.local}
+
+    @cached_property
+    def kl_global(self) -> dict[str, Any]:
+        """By site outside the plate over the rows, for the whole data set."""
+        found = {}
+        for name, site in self.model.items():
+            if not site.local:
+                found[name] = _over_plates(-site.log_prob if site.observed else self._divergence(name))
+        return found
+
+    @cached_property
+    def auxiliary(self) -> dict[str, Any]:
+        """Factors of the guide, such as the commitment of a VQ guide: penalties that no reported bound
+        contains.
+        """
+        return {name: site.log_prob for name, site in self.guide.observed.items()}
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """Numbers that the guide's distributions tell about themselves."""
+        return {name: value for site in self.guide.values() for name, value in site.metrics().items()}
+
+    @cached_property
+    def distortion(self) -> Any:
+        """Minus the log-likelihood, its mean over rows and particles, []."""
+        return -self.log_likelihood.mean()
+
+    @cached_property
+    def rate(self) -> Any:
+        """The KL of all sites in nats per row, global ones shared out over the data set, []."""
+        return _mean(self.kl) + _mean(self.kl_global) / self.num_data
+
+    @cached_property
+    def penalty(self) -> Any:
+        """The guide's factors, their mean over rows and particles, []."""
+        return _mean(self.auxiliary)
+
+    @cached_property
+    def parameters_stopped(self) -> Densities:
+        """The same densities with all parameters as constants: gradients pass through the draws alone."""
+        return _Stopped(self.pair, "parameters")
+
+    @cached_property
+    def draws_stopped(self) -> Densities:
+        """The same densities with the draws as constants: gradients reach the densities' own parameters."""
+        return _Stopped(self.pair, "draws")
+
+    @cached_property
+    def closed(self) -> frozenset[str]:
+        """The latent sites whose closed-form KL is a term of the bound."""
+        return drawn_in_order(self.guide, self.model)
+
+    def _divergence(self, name: str) -> Any:
+        q, p = self.guide[name], self.model[name]
+        if self.analytic_kl and name in self.closed:
+            found = q.closed_kl(p)
+            if found is not None:
+                return q.scaled(found)
+        return q.log_prob - p.log_prob
+
+
+class _Stopped(Densities):
+    """Densities of a further run at the same draws; each role runs when it is first asked for."""
+
+    def __init__(self, pair: Pair, what: str):
+        self._pair, self._what = pair, what
+
+    @cached_property
+    def guide(self) -> Trace:
+        return self._pair.again("guide", self._what)
+
+    @cached_property
+    def model(self) -> Trace:
+        return self._pair.again("model", self._what)
+
+
+def drawn_in_order(guide: Trace, model: Trace) -> frozenset[str]:
+    """Return the latent sites that the guide draws after every latent that precedes them in the model.
+
+    Only for these is E_q[log q(z | .) - log p(z | .)] the mean of KL(q(z | .) || p(z | .)): else the prior's
+    parameters depend on a latent that the guide draws later, given the site itself.
+    """
+    places = {name: place for place, name in enumerate(guide.latent)}
+    found, latest = [], -1
+    for name in model.latent:
+        place = places.get(name, -1)
+        if latest < place:
+            found.append(name)
+        latest = max(latest, place)
+    return frozenset(found)
+
+
+def added(terms: Iterable[Any]) -> Any:
+    """Return the sum of arrays, of which there is at least one."""
+    first, *rest = terms
+    return sum(rest, start=first)
+
+
+def _mean(terms: Mapping[str, Any]) -> Any:
+    return sum((term.mean() for term in terms.values()), start=0.0)
+
+
+def _over_plates(term: Any) -> Any:
+    return term.sum(-1) if term.ndim else term
+
+
+def _refuse_global(sites: Mapping[str, Site]) -> None:
+    for name, site in sites.items():
+        if not site.local:
+            raise ProgramError(
+                f"site {name!r} is global: importance weights per row are wrong for it; use the ELBO"
+            )

@@ -1,0 +1,84 @@
+"""Passes over rows on Pyro; see `ppl_vae.backends.common.tracing.Passes`."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ppl_vae.backends.pyro.denormals import flushed
+from ppl_vae.backends.pyro.tracing import Tracer
+from ppl_vae.data.batches import chunk_rows
+from ppl_vae.options import stream as stream_of
+
+
+class Passes:
+    """Passes of one bound program, within `at_rest`."""
+
+    def __init__(self, bound: nn.Module, seed: int):
+        self.bound, self.seed, self.tracer = bound, seed, Tracer(bound)
+
+    def __call__(
+        self, name: Any, function: Callable[..., Any], *arrays: Any, stream: tuple[int, ...] | None = None
+    ) -> Any:
+        if stream is not None:
+            words = np.random.SeedSequence([self.seed, *stream]).generate_state(1, np.uint64)
+            torch.manual_seed(int(words[0]))
+        found = function(self.tracer, *map(self.put, arrays))
+        return pytree.tree_map_only(Tensor, lambda value: value.cpu().numpy(), found)
+
+    def put(self, arrays: Any) -> Any:
+        """Return nested dicts of arrays on the program's device."""
+        return pytree.tree_map_only(np.ndarray, lambda a: on_device(a, self.bound.device), arrays)
+
+    def stage(self, number: int) -> None:
+        """Do nothing: the generator's noise goes on."""
+
+    def described(self, function: Callable[..., Any], *arrays: Any) -> None:
+        devices = [self.bound.device] if self.bound.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            function(self.tracer, *map(self.put, arrays))
+
+    def chunks(self, rows: Any, most: int) -> Iterator[tuple[dict[str, Tensor], int | None]]:
+        if not isinstance(rows, Mapping):
+            yield from ((self.bound.as_batch(item, self.bound.device), None) for item in rows)
+            return
+        for part in chunk_rows(rows, most):
+            yield self.put({n: rows[n][part] for n in self.bound.fields if n in rows}), None
+
+    def importance(self, rows: Any, samples: int, at_once: int, most: int, compile: bool) -> np.ndarray:
+        from ppl_vae.backends.pyro.importance import importance_bounds
+
+        batches = (batch for batch, _ in self.chunks(rows, most))
+        found = importance_bounds(self.bound, batches, samples, at_once, compile)
+        return np.concatenate([value.cpu().numpy() for value in found])
+
+
+def on_device(array: np.ndarray, device: torch.device) -> Tensor:
+    """Return an array of the host on a device."""
+    return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+
+@contextmanager
+def at_rest(bound: nn.Module, seed: int, name: str | None = None) -> Iterator[Passes]:
+    """Run in evaluation mode without gradients, on a stream of noise of its own; afterwards everything is as
+    before.
+    """
+    mode = bound.training
+    bound.eval()
+    devices = [bound.device] if bound.device.type == "cuda" else []
+    try:
+        with (
+            flushed(),
+            torch.no_grad(),
+            torch.random.fork_rng(devices=devices),
+            pyro.validation_enabled(False),
+        ):
+            torch.manual_seed(seed if name is None else stream_of(seed, name))
+            yield Passes(bound, seed)
+    finally:
+        bound.train(mode)

@@ -1,0 +1,140 @@
+"""What an objective is: a frozen dataclass that says what training asks for and computes it, on any backend.
+
+Evaluation never uses objectives: it always reports the plain bound.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, NamedTuple
+
+from ppl_vae.errors import UsageError
+from ppl_vae.schedules import Schedule, as_schedule
+
+SCHEDULE = "schedule"  # the metadata of a field that a step may change
+
+
+class Loss(NamedTuple):
+    """A loss to minimise, in nats per row.
+
+    Attributes
+    ----------
+    value : array
+        Minimised by the parameters that belong to no group of their own.
+    metrics : dict of str to array
+        Numbers to log beside those of the bound.
+    others : dict of str to array
+        By parameter group: the loss that its parameters alone minimise.
+    """
+
+    value: Any
+    metrics: Mapping[str, Any] = {}
+    others: Mapping[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters with a loss, a learning rate or settings of their own.
+
+    Attributes
+    ----------
+    name : str
+        As in `Loss.others`, and in the history: its learning rate is the scalar `lr/<name>`.
+    networks : tuple of str
+        The program's networks whose parameters belong to it.
+    lr : float, str or schedule, optional
+        By default that of the run.
+    betas, eps, weight_decay : optional
+        Of the optimizer; by default those of the run.
+    frozen : bool
+        No optimizer changes these parameters.
+    """
+
+    name: str
+    networks: tuple[str, ...]
+    lr: Any = None
+    betas: tuple[float, float] | None = None
+    eps: float | None = None
+    weight_decay: float | None = None
+    frozen: bool = False
+
+    def settings(self) -> dict[str, Any]:
+        """Return the optimizer's settings that are not the run's."""
+        given = {name: getattr(self, name) for name in ("betas", "eps", "weight_decay")}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+class Objective:
+    """Base of objectives. Subclasses are frozen dataclasses with a method `loss`.
+
+    A field annotated `int` is a number of samples or steps, `float` a number, `bool` a truth value; one made
+    with `scheduled(default)` is a number, a schedule or a schedule's text, which `loss` finds in `scalars`.
+
+    Attributes
+    ----------
+    particles : int
+        Draws of the guide per row: the terms of the bound then have the shape [particles, B].
+    analytic_kl : bool
+        Terms use the closed form of a site's KL where it applies.
+    groups : tuple of Group
+        Parameter groups, where there is more than one.
+    """
+
+    particles: ClassVar[int] = 1
+    analytic_kl: ClassVar[bool] = True
+    groups: ClassVar[tuple[Group, ...]] = ()
+
+    def loss(self, F: Any, terms: Any, scalars: Mapping[str, Any]) -> Any:
+        """Return a number to minimise, in nats per row, or a `Loss`. Abstract.
+
+        Parameters
+        ----------
+        F : ppl_vae.functions.Functions
+            The backend's array functions.
+        terms : ppl_vae.backends.common.terms.Terms
+            Terms of the bound, per row and per site.
+        scalars : dict of str to array
+            The values of this step, [] each, of everything that changes with the step.
+        """
+        raise NotImplementedError(f"{type(self).__name__} declares no loss(self, F, terms, scalars)")
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            _check(field.name, getattr(self, field.name), field.type, field.metadata)
+
+    def schedules(self) -> dict[str, Schedule]:
+        """Return what changes with the step, by name."""
+        named = (field.name for field in fields(self) if SCHEDULE in field.metadata)
+        return {name: as_schedule(getattr(self, name)) for name in named}
+
+    def scalars(self, step: int) -> dict[str, float]:
+        """Return the value of each scalar at a step 0, 1, ..."""
+        return {name: float(schedule(step)) for name, schedule in self.schedules().items()}
+
+    def check_fits(self, max_steps: int) -> None:
+        """Refuse a schedule that does not end within the run.
+
+        Raises
+        ------
+        UsageError
+        """
+        for schedule in self.schedules().values():
+            schedule.check_fits(max_steps)
+
+    def check(self, terms: Any) -> None:
+        """Refuse, before training, what this objective cannot estimate, by the name of the site."""
+
+
+def _check(name: str, value: Any, kind: Any, metadata: Mapping[str, Any]) -> None:
+    if SCHEDULE in metadata:
+        if as_schedule(value)(0) < metadata["least"]:
+            raise UsageError(f"{name}={value!r}: {name} must not start below {metadata['least']:g}")
+        return
+    kind = kind if isinstance(kind, str) else getattr(kind, "__name__", "")
+    if kind == "bool" and not isinstance(value, bool):
+        raise UsageError(f"{name}={value!r}: give true or false")
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind == "float" and not number:
+        raise UsageError(f"{name}={value!r} is not a number")
+    least = metadata.get("least", 1)
+    if kind == "int" and not (isinstance(value, int) and number and value >= least):
+        raise UsageError(f"{name}={value!r}: give a whole number of at least {least}")

@@ -1,0 +1,72 @@
+"""Everything that changes with the step, by name: learning rates, and what objective and program schedule."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ppl_vae.errors import UsageError
+from ppl_vae.options import Training
+from ppl_vae.program import Program
+from ppl_vae.schedules import Schedule, as_schedule
+
+RATE, AVERAGE = "lr", "ema"
+
+
+def rate_of(group: str) -> str:
+    """Return the name of a parameter group's learning rate; "" is the group of all other parameters."""
+    return f"{RATE}/{group}" if group else RATE
+
+
+def for_loss(scalars: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the scalars that a loss depends on."""
+    return {n: value for n, value in scalars.items() if n != AVERAGE and n.partition("/")[0] != RATE}
+
+
+class Plan:
+    """The named scalars of a run.
+
+    `lr` and `lr/<group>` are learning rates; `ema` is the weight of a step in the average of the weights,
+    such that the average is that of the steps taken, without the first weights (the correction of
+    arXiv:1412.6980, section 3).
+
+    Parameters
+    ----------
+    options : Training
+    objective : Objective, or any other
+    program : Program or PlainProgram
+    max_steps : int
+        Length of the run; a schedule that does not end within it is refused.
+    """
+
+    def __init__(self, options: Training, objective: Any, program: Any, max_steps: int):
+        groups = [group for group in getattr(objective, "groups", ()) if not group.frozen]
+        rates = {rate_of(group.name): group.lr for group in groups if group.lr is not None}
+        self._schedules: dict[str, Schedule] = {
+            rate_of(group.name): as_schedule(options.lr) for group in groups
+        } | {name: as_schedule(value) for name, value in ({RATE: options.lr} | rates).items()}
+        self._ema = options.ema
+        own = program.schedules() if isinstance(program, Program) else {}
+        self._objective: Callable[[int], dict[str, float]] = getattr(objective, "scalars", lambda step: {})
+        taken = {*self._schedules, AVERAGE, *self._objective(0)}
+        for name in own:
+            if name in taken or name.partition("/")[0] == RATE:
+                raise UsageError(f"the program schedules {name!r}, which the run does too: rename it")
+        self._schedules |= {name: as_schedule(value) for name, value in own.items()}
+        for schedule in self._schedules.values():
+            schedule.check_fits(max_steps)
+        if hasattr(objective, "check_fits"):
+            objective.check_fits(max_steps)
+
+    def at(self, step: int) -> dict[str, float]:
+        """Return every scalar's value at a step 0, 1, ..."""
+        found = {name: float(schedule(step)) for name, schedule in self._schedules.items()}
+        found |= self._objective(step)
+        if self._ema is not None:
+            found[AVERAGE] = (1 - self._ema) / (1 - self._ema ** (step + 1))
+        return found
+
+    def table(self, steps: Sequence[int]) -> dict[str, np.ndarray]:
+        """Return every scalar's values at some steps, [steps] each."""
+        rows = [self.at(step) for step in steps]
+        return {name: np.array([row[name] for row in rows]) for name in rows[0]}
