@@ -41,10 +41,10 @@ def trained(
     bound = bind(program, num_data=len(x)).to(memory_format=memory_format)
     chosen = {"train": {"x": x}, "num_data": len(x), "compile": "on" if compile else "off"}
     engine = Engine(bound, ELBO(), options, **chosen)
-    rates, weights = np.full(len(items), LR), np.ones(len(items))
+    scalars = {"lr": np.full(len(items), LR), "beta": np.ones(len(items))}
 
     def steps() -> None:
-        engine.advance(items, rates, weights, lambda: False)
+        engine.advance(items, scalars, lambda: False)
 
     if compile:
         with compiled_for_sure():  # compiled before the first step

@@ -48,10 +48,10 @@ def trained(program: Any, x: np.ndarray, items: Sequence[np.ndarray]) -> Callabl
     bound = bind(program, backend="numpyro", num_data=len(x))
     options = Training(batch_size=len(items[0]), lr=LR, device="cpu")
     engine = Engine(bound, ELBO(), options, train={"x": x}, num_data=len(x))
-    rates, weights = np.full(len(items), LR), np.ones(len(items))
+    scalars = {"lr": np.full(len(items), LR), "beta": np.ones(len(items))}
 
     def steps() -> None:
-        engine.advance(items, rates, weights, lambda: False)  # returns when its metrics are on the host
+        engine.advance(items, scalars, lambda: False)  # returns when its metrics are on the host
 
     return steps
 

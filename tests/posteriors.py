@@ -9,7 +9,7 @@ from exact import decoder, draw, program, weights
 
 from ppl_vae import bind, load
 from ppl_vae.backends import backend as backend_named
-from ppl_vae.backends.numpyro import drawing
+from ppl_vae.backends.numpyro import passes
 
 BACKENDS = ("pyro", "numpyro")
 W, B = decoder()
@@ -35,7 +35,7 @@ PROGRAMS = {
 
 def draws(bound, rows, num_samples, **options):
     verb = backend_named(bound.backend).draws
-    with patch.object(drawing, "compiled", quickly):
+    with patch.object(passes, "compiled", quickly):
         return verb(bound, rows, num_samples, **options)
 
 

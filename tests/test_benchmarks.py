@@ -57,7 +57,7 @@ def test_the_hand_written_mlp_is_the_same_model(benchmark):
     bound, loss = objective(load("vae", x_shape=(1, 4, 4), hidden=(8,), z_dim=3), 9)
     peer = benchmark("peers.mlp").HandWrittenVAE(16, (8,), 3)
     share_weights(bound, peer)
-    ours = loss_and_gradients(lambda: loss({"x": x}, torch.ones(())).value, bound)
+    ours = loss_and_gradients(lambda: loss({"x": x}, {"beta": torch.ones(())}).value, bound)
     assert_same(ours, loss_and_gradients(lambda: peer(x), peer))
 
 
@@ -69,7 +69,7 @@ def test_the_hand_written_single_pass_is_the_same_top_down_model(benchmark, late
     torch.nn.init.normal_(bound.networks["start"].value)
     peer = benchmark("peers.topdown").HandWrittenTopDown((1, 8, 8), **sizes)
     share_weights(bound, peer)
-    ours = loss_and_gradients(lambda: loss({"x": x}, torch.ones(())).value, bound)
+    ours = loss_and_gradients(lambda: loss({"x": x}, {"beta": torch.ones(())}).value, bound)
     assert_same(ours, loss_and_gradients(lambda: peer(x), peer))
 
 
@@ -98,7 +98,7 @@ def test_the_hand_written_vqvae_learns_the_same_codes(benchmark):
     constant = 3 * 8 * 8 * (math.log(0.25) + 0.5 * math.log(2 * math.pi)) + 4 * math.log(5)
     for _ in range(4):
         x = torch.rand(6, 3, 8, 8)
-        losses = [loss({"x": x}, torch.ones(())).value, peer(x)]
+        losses = [loss({"x": x}, {"beta": torch.ones(())}).value, peer(x)]
         assert losses[0].item() == pytest.approx(losses[1].item() + constant, rel=1e-5)
         for value, step in zip(losses, steps, strict=True):
             step.zero_grad()
@@ -139,7 +139,7 @@ def test_the_jax_and_numpyro_peers_have_the_same_loss(benchmark):
 
     from ppl_vae import ELBO, bind, load
     from ppl_vae.backends.numpyro.objectives import Objective
-    from ppl_vae.backends.numpyro.terms import traces
+    from ppl_vae.backends.numpyro.tracing import Tracer
 
     jax_vae, svi = benchmark("peers.jax_vae"), benchmark("peers.numpyro_svi")
     x = (np.random.default_rng(0).random((9, 1, 4, 4)) < 0.3).astype(np.float32)
@@ -153,8 +153,8 @@ def test_the_jax_and_numpyro_peers_have_the_same_loss(benchmark):
         z = trace["z"]
         return (z["value"] - z["fn"].base_dist.loc) / z["fn"].base_dist.scale
 
-    ours = Objective(bound, ELBO(), 9)(bound.params, bound.state, key, {"x": x}).value
-    theirs = jax_vae.loss(weights, flat, noise(traces(bound, {"x": x}, key).guide))
+    ours = Objective(bound, ELBO(), 9)(bound.params, bound.state, key, {"x": x}, {"beta": 1.0}).value
+    theirs = jax_vae.loss(weights, flat, noise(Tracer(bound, key).pair({"x": x}).guide))
     assert float(ours) == pytest.approx(float(theirs), rel=1e-5)
     stock = numpyro.infer.TraceMeanField_ELBO().loss(
         key, weights, svi.story, svi.guide, flat, weights=weights, z_dim=3

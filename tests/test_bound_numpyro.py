@@ -17,7 +17,7 @@ from small_programs import NUM_DATA, ROWS, batch, bound
 
 from ppl_vae import Program, bind
 from ppl_vae.backends.numpyro import PlainBound
-from ppl_vae.backends.numpyro.terms import traces
+from ppl_vae.backends.numpyro.tracing import Tracer
 from ppl_vae.errors import ProgramError, UsageError
 from ppl_vae.program import PlainProgram
 
@@ -62,21 +62,21 @@ def statistics(state):
 def test_statistics_of_a_shared_network_are_written_by_the_guide_alone():
     x = np.random.default_rng(0).normal(3.0, size=(64, 2)).astype("f")
     made = bind(Shared(), "numpyro").train()
-    moved = statistics(traces(made, {"x": x}, random.key(0)).state)
+    moved = statistics(Tracer(made, random.key(0)).pair({"x": x}).state)
     np.testing.assert_allclose(moved["both$state"], 0.1 * x.mean(0), rtol=1e-5)
     assert (moved["own.0$state"] != 0).all()  # a network that only the model calls is written by the model
-    still = statistics(traces(made.eval(), {"x": x}, random.key(0)).state)
+    still = statistics(Tracer(made.eval(), random.key(0)).pair({"x": x}).state)
     assert all((value == 0).all() for value in still.values())
 
 
 def test_pyro_writes_the_same_statistics():
     import torch
 
-    from ppl_vae.backends.pyro.terms import traces as pyros
+    from ppl_vae.backends.pyro.tracing import Tracer as Pyros
 
     x = np.random.default_rng(0).normal(3.0, size=(64, 2)).astype("f")
     made = bind(Shared(), "pyro").train()
-    pyros(made, {"x": torch.from_numpy(x)})
+    Pyros(made).pair({"x": torch.from_numpy(x)})
     np.testing.assert_allclose(made.weights()["both.mean"], 0.1 * x.mean(0), rtol=1e-5)
     assert (made.weights()["own.0.mean"] != 0).all()
 
@@ -85,9 +85,9 @@ def test_networks_of_flax_are_networks():
     made = bind(Own(), "numpyro", seed=1)
     assert set(made.weights()) == {"enc.weight", "enc.bias"}
     x = np.ones((5, 3), "f")
-    drawn = traces(made.train(), {"x": x}, random.key(0)).guide["z"]["fn"].base_dist.loc
+    drawn = Tracer(made.train(), random.key(0)).pair({"x": x}).guide["z"].inner.loc
     assert (np.asarray(drawn) == 0).any()  # dropped
-    kept = traces(made.eval(), {"x": x}, random.key(0)).guide["z"]["fn"].base_dist.loc
+    kept = Tracer(made.eval(), random.key(0)).pair({"x": x}).guide["z"].inner.loc
     np.testing.assert_allclose(
         kept, x @ made.weights()["enc.weight"].T + made.weights()["enc.bias"], rtol=1e-6
     )
@@ -214,5 +214,5 @@ def test_a_plain_program_starts_from_the_state_before_its_first_run():
     made.ensure_parameters(rows)
     assert (made.weights()["n$state['state']['mean']"] == 0).all()
     assert made.params["s"] == pytest.approx(2.0) and made.trainable()["s"] == pytest.approx(np.log(2.0))
-    moved = traces(made, rows, random.key(0)).state["n$state"]["state"]["mean"]
+    moved = Tracer(made, random.key(0)).pair(rows).state["n$state"]["state"]["mean"]
     np.testing.assert_allclose(moved, 0.01 * rows["x"].mean(0), rtol=1e-4)

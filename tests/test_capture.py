@@ -29,15 +29,16 @@ def objective(name, text, autocast=None):
     return Objective(bound, parse(text), 50), batch
 
 
-def stepped(call, loss, batch, weights=(0.7, 0.0, 1.0)):
+def stepped(call, loss, batch, betas=(0.7, 0.0, 1.0)):
     """Losses, metrics, weights and buffers of three optimizer steps, on batches of three sizes."""
     start = {name: value.clone() for name, value in loss.state_dict().items()}
     optimizer, found = torch.optim.Adam(loss.parameters(), 1e-2), []
     torch.manual_seed(5)
     with pyro.validation_enabled(False):
-        for weight, rows in zip(weights, (8, 5, 2), strict=True):
+        for weight, rows in zip(betas, (8, 5, 2), strict=True):
             optimizer.zero_grad(set_to_none=True)
-            value, metrics = call({name: part[:rows] for name, part in batch.items()}, torch.tensor(weight))
+            rows = {name: part[:rows] for name, part in batch.items()}
+            value, metrics, _ = call(rows, {"beta": torch.tensor(weight)})
             value.backward()
             optimizer.step()
             found.append(
@@ -65,7 +66,7 @@ def test_a_captured_step_is_the_eager_one_at_every_batch_size(name, text):
         pytest.skip("refused: counts has global latents")
     loss, batch = objective(name, text)
     before, noise = {n: v.clone() for n, v in loss.state_dict().items()}, torch.get_rng_state()
-    graph = capture(loss, loss.bound, batch, torch.tensor(0.3))
+    graph = capture(loss, loss.bound, batch, {"beta": torch.tensor(0.3)})
     assert torch.equal(torch.get_rng_state(), noise)
     assert all(torch.equal(value, before[n]) for n, value in loss.state_dict().items())
     # In the same order of operations: equal but for the rounding of sums that are taken together.
@@ -75,7 +76,7 @@ def test_a_captured_step_is_the_eager_one_at_every_batch_size(name, text):
 @pytest.mark.parametrize("name", ["vae", "vqvae"])
 def test_a_step_captured_in_bfloat16_is_the_eager_one(name):
     loss, batch = objective(name, "elbo", torch.bfloat16)
-    graph = capture(loss, loss.bound, batch, torch.tensor(0.3))
+    graph = capture(loss, loss.bound, batch, {"beta": torch.tensor(0.3)})
     close(stepped(graph.module(), loss, batch), stepped(loss, loss, batch))
 
 
@@ -83,10 +84,10 @@ def test_a_step_captured_in_bfloat16_is_the_eager_one(name):
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_compiled_step_is_the_eager_one(name):
     loss, batch = objective(name, "elbo")
-    graph = capture(loss, loss.bound, batch, torch.tensor(0.3))
+    graph = capture(loss, loss.bound, batch, {"beta": torch.tensor(0.3)})
     # The compiler has noise of its own; here it takes torch's, so that the draws are the same.
     with torch._inductor.config.patch(fallback_random=True):
-        found = stepped(Compiled(loss, graph, batch, torch.tensor(0.3)), loss, batch)
+        found = stepped(Compiled(loss, graph, batch, {"beta": torch.tensor(0.3)}), loss, batch)
     close(found, stepped(loss, loss, batch), rtol=1e-4, atol=1e-5)
 
 
@@ -103,8 +104,8 @@ def test_what_was_compiled_once_is_found_again_and_takes_other_weights(name):
                 for parameter in loss.parameters():
                     parameter.add_(shift)
             before = found["autograd_cache_hit"]
-            graph = capture(loss, loss.bound, batch, torch.tensor(0.3))
-            ours = stepped(Compiled(loss, graph, batch, torch.tensor(0.3)), loss, batch)
+            graph = capture(loss, loss.bound, batch, {"beta": torch.tensor(0.3)})
+            ours = stepped(Compiled(loss, graph, batch, {"beta": torch.tensor(0.3)}), loss, batch)
             close(ours, stepped(loss, loss, batch), rtol=1e-4, atol=1e-5)
     assert found["autograd_cache_hit"] == before + 1
 
@@ -130,7 +131,7 @@ class Shifted(Program):
 
 @pytest.mark.slow
 def test_what_was_compiled_once_takes_other_constants():
-    x, weight, found = {"x": torch.zeros(4, 2)}, torch.tensor(1.0), []
+    x, weight, found = {"x": torch.zeros(4, 2)}, {"beta": torch.tensor(1.0)}, []
     for shift in (1.0, 3.0):
         loss = Objective(bind(Shifted(shift), num_data=4).train(), ELBO(), 4)
         found.append(capture(loss, loss.bound, x, weight).compiled(x, weight)(x, weight).value.item())
@@ -153,13 +154,13 @@ def test_control_flow_that_depends_on_data_is_told_with_its_line():
     loss = Objective(bind(Undecided(), num_data=4).train(), ELBO(), 4)
     place = r"\(test_capture.py, line \d+: loc = net.loc\(\) if float"
     with pytest.raises(NotCaptured, match=f"^its control flow depends on the values of data {place}"):
-        capture(loss, loss.bound, {"x": torch.zeros(4, 2)}, torch.tensor(1.0))
+        capture(loss, loss.bound, {"x": torch.zeros(4, 2)}, {"beta": torch.tensor(1.0)})
 
 
 @pytest.mark.slow
 def test_what_is_compiled_is_made_for_one_size():
     # Code for any size is slower, and takes longer to make.
-    loss, weight = Objective(bind(Shifted(1.0), num_data=4).train(), ELBO(), 4), torch.tensor(1.0)
+    loss, weight = Objective(bind(Shifted(1.0), num_data=4).train(), ELBO(), 4), {"beta": torch.tensor(1.0)}
     graph = capture(loss, loss.bound, {"x": torch.zeros(4, 2)}, weight)
     call = graph.compiled({"x": torch.zeros(4, 2)}, weight)
     assert graph.any_size and call({"x": torch.zeros(4, 2)}, weight).value > 0
@@ -169,8 +170,8 @@ def test_what_is_compiled_is_made_for_one_size():
 
 def test_noise_is_fresh_at_every_call():
     loss, batch = objective("vae", "elbo")
-    graph = capture(loss, loss.bound, batch, torch.tensor(1.0))
-    assert graph.module()(batch, torch.tensor(1.0)).value != graph.module()(batch, torch.tensor(1.0)).value
+    graph = capture(loss, loss.bound, batch, {"beta": torch.tensor(1.0)})
+    assert graph.module()(batch, {"beta": torch.tensor(1.0)}).value != graph.module()(batch, {"beta": torch.tensor(1.0)}).value
 
 
 class Outside(torch.nn.Module):
@@ -187,7 +188,7 @@ class Outside(torch.nn.Module):
 def test_a_graph_whose_parameters_would_be_constants_is_refused():
     loss, batch = objective("vae", "elbo")
     with pytest.raises(NotCaptured, match="8 of its parameters would become constants"):
-        capture(Outside(loss), loss.bound, batch, torch.tensor(1.0))
+        capture(Outside(loss), loss.bound, batch, {"beta": torch.tensor(1.0)})
 
 
 def test_a_plain_program_is_trained_uncompiled(caplog):
@@ -207,7 +208,7 @@ def test_a_plain_program_is_trained_uncompiled(caplog):
     bound = PlainBound(PlainProgram(model, guide), ("x",))
     bound.ensure_parameters({"x": x})
     with pytest.raises(NotCaptured, match="its parameters lie outside"):
-        capture(Objective(bound, ELBO(), 6), bound, {"x": x}, torch.tensor(1.0))
+        capture(Objective(bound, ELBO(), 6), bound, {"x": x}, {"beta": torch.tensor(1.0)})
     run = fit((model, guide), x.numpy(), max_steps=3, batch_size=2, compile="on")
     assert run.steps == 3
     assert "runs uncompiled: its parameters lie outside" in caplog.text

@@ -24,7 +24,7 @@ def an_engine(program="vae", **options):
 
 def advanced(engine, count=STEPS, size=16):
     items = [np.arange(i, i + size) for i in range(count)]
-    return engine.advance(items, np.full(count, 1e-2), np.ones(count), lambda: False)
+    return engine.advance(items, {"lr": np.full(count, 1e-2), "beta": np.ones(count)}, lambda: False)
 
 
 def data_of(tree):

@@ -23,6 +23,8 @@ OPTIONS = {"batch_size": 8, "max_steps": 200, "device": "cpu"}
 def small():
     return load("vae", hidden=(8,), z_dim=2)
 
+ONE = {"beta": torch.ones(())}
+
 
 @pytest.fixture
 def eager(monkeypatch):
@@ -44,7 +46,7 @@ def cache(monkeypatch, tmp_path):
 
 def chosen(steps, choice="auto"):
     loss, batch = objective("vae", "elbo")
-    return compiled(loss, batch, 8, choice, steps), loss
+    return compiled(loss, batch, ONE, 8, choice, steps), loss
 
 
 def test_a_short_run_is_not_looked_at(monkeypatch, caplog):
@@ -60,7 +62,7 @@ def test_a_run_that_saves_less_than_compiling_takes_says_so(eager, cache, caplog
     loss, batch = objective("vae", "elbo")
     steps = int(compiling.START * 1.2 / (compiling.SAVED * 0.01))
     with caplog.at_level(logging.INFO, "ppl_vae"):
-        assert compiled(loss, batch, 8, "auto", steps) is loss
+        assert compiled(loss, batch, ONE, 8, "auto", steps) is loss
     assert "runs uncompiled: to compile it takes about 8 s and saves about 4 s" in caplog.text
 
 
@@ -122,14 +124,14 @@ def test_a_program_of_statistics_alone_is_not_compiled(caplog):
     loss, batch = objective("vqvae", "elbo")
     for parameter in loss.parameters():
         parameter.requires_grad_(False)
-    assert compiled(loss, batch, 8, "on") is loss
+    assert compiled(loss, batch, ONE, 8, "on") is loss
     assert not caplog.text
 
 
 def test_what_a_compilation_took_is_noted_for_weights_of_one_shape():
     def digest(width):
         loss = Objective(bind(load("vae", x_shape=(4,), hidden=(width,), z_dim=2), num_data=9), ELBO(), 9)
-        return capture(loss, loss.bound, {"x": torch.zeros(3, 4)}, torch.ones(())).digest
+        return capture(loss, loss.bound, {"x": torch.zeros(3, 4)}, {"beta": torch.ones(())}).digest
 
     assert digest(8) == digest(8) != digest(9)
 
@@ -162,7 +164,7 @@ def test_noise_and_buffers_are_untouched_by_trying_out():
     noise, gradients = torch.get_rng_state(), [torch.full_like(p, 0.5) for p in loss.parameters()]
     for parameter, gradient in zip(loss.parameters(), gradients, strict=True):
         parameter.grad = gradient
-    assert compiling._seconds(loss, batch, torch.ones(())) > 0
+    assert compiling._seconds(loss, batch, {"beta": torch.ones(())}) > 0
     assert torch.equal(torch.get_rng_state(), noise)
     assert all(torch.equal(value, before[name]) for name, value in loss.state_dict().items())
     assert all(p.grad is g and (g == 0.5).all() for p, g in zip(loss.parameters(), gradients, strict=True))

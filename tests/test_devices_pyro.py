@@ -111,8 +111,8 @@ def simulated(name):
     made = bind(program(name, {}).adapted_to(found), num_data=69)
     options = Training(**OPTIONS)
     engine = Engine(made, ELBO(), options, train=found.train_rows(), num_data=69)
-    source, one, step = Rows(69, BATCH, 0), torch.ones(()), 0
-    engine._prepare(engine.batch(np.arange(4)))
+    source, one, step = Rows(69, BATCH, 0), {"beta": torch.ones(())}, 0
+    engine._prepare(engine.batch(np.arange(4)), one)
     made.train()
     with torch.random.fork_rng():
         for epoch in range(2):
@@ -123,7 +123,7 @@ def simulated(name):
                     torch.manual_seed(stream(0, f"training/{rank}/{step}"))
                     value = engine.loss(engine.batch(share), one).value
                     (value * (len(share) / len(rows))).backward()
-                engine.step._update(1e-2)
+                engine.step._update({"lr": 1e-2})
                 step += 1
     return made.weights()
 

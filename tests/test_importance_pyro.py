@@ -9,7 +9,7 @@ from exact import decoder, draw, evidence, program, weights
 from test_training import example
 
 from ppl_vae import bind, evaluate, fit, load
-from ppl_vae.backends.pyro.evaluate import score
+from ppl_vae.backends.common.evaluate import score
 from ppl_vae.backends.pyro.importance import Weights, importance_bounds
 from ppl_vae.errors import UsageError
 

@@ -66,7 +66,7 @@ def test_the_gradient_of_the_bound_is_the_gradient_of_the_evidence():
     grads = []
     for _ in range(20):
         bound.zero_grad()
-        Objective(bound, ELBO(particles=100), len(ROWS))(batch, torch.tensor(1.0)).value.backward()
+        Objective(bound, ELBO(particles=100), len(ROWS))(batch, {"beta": torch.tensor(1.0)}).value.backward()
         grads.append(-bound.networks["decoder"].layers[0].weight.grad.numpy())
     inverse = np.linalg.inv(W @ W.T + 0.25 * np.eye(X))
     scatter = (ROWS - B).T @ (ROWS - B) / len(ROWS)

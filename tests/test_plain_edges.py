@@ -32,7 +32,7 @@ def test_a_plain_program_runs_where_it_is_moved():
     bound = PlainBound(PlainProgram(model, guide), ("x",)).to("meta")
     batch = {"x": torch.zeros(5, 2, device="meta")}
     with pyro.validation_enabled(False):
-        loss = Objective(bound, ELBO(), 5)(batch, torch.ones((), device="meta")).value
+        loss = Objective(bound, ELBO(), 5)(batch, {"beta": torch.ones((), device="meta")}).value
     loss.backward()
     assert loss.device.type == "meta" and len(bound.trainable()) == 3
     assert all(parameter.device.type == "meta" for parameter in bound.trainable())

@@ -90,7 +90,7 @@ def _bound_terms(tracer: Tracer, batch: Any) -> tuple[dict[str, Any], dict[str, 
 
 
 def _described(passes: Passes, rows: Rows) -> dict[str, Any]:
-    """Return what holds of all batches, from one row of arrays, or from every batch of a loader."""
+    """Return what holds of all batches, from two rows of arrays, or from every batch of a loader."""
     facts: list[dict[str, Any]] = []
 
     def run(tracer: Tracer, batch: Any) -> None:
@@ -99,7 +99,7 @@ def _described(passes: Passes, rows: Rows) -> dict[str, Any]:
         facts.append(_facts(pair))
 
     lengths = []
-    for batch, _ in passes.chunks(rows, 1):
+    for batch, _ in passes.chunks(rows, 2):
         passes.described(run, batch)
         lengths.append(rows_of(batch))
         if isinstance(rows, Mapping):

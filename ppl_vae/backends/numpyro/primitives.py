@@ -9,6 +9,7 @@ from jax import Array, lax
 
 from ppl_vae.backends.common.bound import named_scalar
 from ppl_vae.backends.numpyro import distributions
+from ppl_vae.backends.numpyro.functions import F
 from ppl_vae.errors import ProgramError, UsageError
 
 DATA = "data"
@@ -30,6 +31,7 @@ class Primitives:
     sample = staticmethod(numpyro.sample)
     plate = staticmethod(numpyro.plate)
     dist = distributions
+    F = F
     likelihood = staticmethod(distributions.likelihood)
 
     def __init__(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ppl_vae.backends.common.bound import named_scalar
 from ppl_vae.backends.pyro import distributions
+from ppl_vae.backends.pyro.functions import F
 from ppl_vae.errors import ProgramError, UsageError
 
 DATA = "data"
@@ -34,6 +35,7 @@ class Primitives:
     sample = staticmethod(pyro.sample)
     plate = staticmethod(pyro.plate)
     dist = distributions
+    F = F
     likelihood = staticmethod(distributions.likelihood)
 
     def __init__(
