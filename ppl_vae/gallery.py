@@ -148,7 +148,7 @@ def load_recorded(
             f"the run's program {name!r} was defined in Python, not in a model file: "
             "name a file that declares it with --model-file"
         )
-    return _made(_recorded_source(Path(path), record, run), fields or {})
+    return _made(recorded_source(Path(path), record, run, "--model-file"), fields or {})
 
 
 def source_of(program: Any) -> ModelSource:
@@ -235,8 +235,17 @@ def _hint(name: str, known: Iterable[str]) -> str:
     return f": choose one of {', '.join(sorted(known)) or '(none found)'}, or give a path to a file"
 
 
-def _recorded_source(path: Path, record: Mapping[str, Any], run: str | os.PathLike | None) -> ModelSource:
-    remedy = "name the file with --model-file"
+def recorded_source(
+    path: Path, record: Mapping[str, Any], run: str | os.PathLike | None, option: str
+) -> ModelSource:
+    """Return a recorded file, where it lies outside the run folder and is still the same.
+
+    Raises
+    ------
+    RunError
+        Naming the `option` that gives another file.
+    """
+    remedy = f"name the file with {option}"
     if not path.is_absolute():
         raise RunError(f"the run records its model by the relative path {path}: {remedy}")
     if run is not None and path.resolve().is_relative_to(Path(run).resolve()):

@@ -134,6 +134,10 @@ class Position:
     done: bool = False
     total: int | None = None
 
+    def kept(self, keep: str) -> int:
+        """Return the number of steps after which the weights were taken that a run ends with."""
+        return self.best_step if keep == "best" and self.best_step is not None else self.step
+
 
 @dataclass
 class Loop:

@@ -171,7 +171,10 @@ def test_what_is_compiled_is_made_for_one_size():
 def test_noise_is_fresh_at_every_call():
     loss, batch = objective("vae", "elbo")
     graph = capture(loss, loss.bound, batch, {"beta": torch.tensor(1.0)})
-    assert graph.module()(batch, {"beta": torch.tensor(1.0)}).value != graph.module()(batch, {"beta": torch.tensor(1.0)}).value
+    assert (
+        graph.module()(batch, {"beta": torch.tensor(1.0)}).value
+        != graph.module()(batch, {"beta": torch.tensor(1.0)}).value
+    )
 
 
 class Outside(torch.nn.Module):

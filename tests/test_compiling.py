@@ -23,6 +23,7 @@ OPTIONS = {"batch_size": 8, "max_steps": 200, "device": "cpu"}
 def small():
     return load("vae", hidden=(8,), z_dim=2)
 
+
 ONE = {"beta": torch.ones(())}
 
 

@@ -164,5 +164,7 @@ def test_plain_functions_cannot_be_sampled_without_data(backend):
     made = backend_named(backend).PlainBound(
         PlainProgram(lambda x: None, lambda x: None, "mine", backend), ("x",), 5
     )
-    with pytest.raises(ProgramError, match="mine is two plain functions.*only a declared Program draws from the prior"):
+    with pytest.raises(
+        ProgramError, match="mine is two plain functions.*only a declared Program draws from the prior"
+    ):
         backend_named(backend).sample(made, 3)

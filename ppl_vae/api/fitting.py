@@ -150,8 +150,7 @@ def resume(
     loader = Loader(data) if is_loader(data) else None
     given = described(loader) if loader else data
     found = recorded.data_of(config) if given is None else recorded.same_data(config, data_sets.of(given))
-    chosen = config["objective"] if objective is None else objective
-    objective = recorded.make_objective(chosen, config["backend"])
+    objective = recorded.objective_of(config, folder.path, objective)
     config["training"] |= changes
     run = Run(make_bound(program, config), found, config)
     source = loader or Rows(found.num_rows("train"), options.batch_size, options.seed)
@@ -293,6 +292,7 @@ def _run_loop(
             # Nothing was left to do: the kept weights are those of the folder.
             run.bound.load_weights(load_tensors(folder.read(WEIGHTS)))
             run.bound.eval()
+        run.bound.start_scalars(run.program, max(0, loop.position.kept(loop.options.keep) - 1))
         loop.engine.agree(0)  # what a script does next finds everything written
     run.history, run.config["compile"] = loop.history, loop.engine.compile
     run.stopped_by = stop.signal.name if stop.signal is not None and not loop.position.done else None

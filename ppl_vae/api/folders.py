@@ -43,7 +43,10 @@ def run_folder(
         return earlier, False
     folder = RunFolder.create(out)
     source = gallery.source_of(program)
-    folder.write({CONFIG: write_config(config), "model.py": source.text.encode()})
+    copies = {"model.py": source.text.encode()}
+    if "objective_file" in config:
+        copies["objective.py"] = Path(config["objective_file"]["path"]).read_bytes()
+    folder.write({CONFIG: write_config(config)} | copies)
     return folder, True
 
 
@@ -53,6 +56,7 @@ def _same_run(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     pairs = {part: (before[part], now[part]) for part in ("model", "objective", "backend")}
     # Files may have moved: their content counts.
     pairs |= {part: (before[part]["sha256"], now[part]["sha256"]) for part in ("program", "data")}
+    pairs["objective file"] = tuple(one.get("objective_file", {}).get("sha256") for one in (before, now))
     pairs["binarize"] = (before["data"]["binarize"], now["data"]["binarize"])
     for part, (old, new) in pairs.items():
         if old != new:

@@ -15,6 +15,7 @@ from ppl_vae.backends import NAMES
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.data import Data
 from ppl_vae.errors import DataError, RunError, UsageError
+from ppl_vae.objectives import files
 from ppl_vae.options import COMPILE, Training
 from ppl_vae.program import PlainProgram, Program
 
@@ -39,6 +40,7 @@ def configuration(
         "backend": backend,
         "data": data.describe() | {"options": data.options, "columns": data.coords.get("x")},
         "objective": objective_text(objective),
+        **_objective_file(objective),
         "training": asdict(training) | {"lr": as_text(training.lr)},
         "compile": compile,
         "versions": versions(),
@@ -68,6 +70,30 @@ def objective_text(objective: Any) -> str:
     if module in ("pyro", "numpyro"):
         return objectives.text_of(f"{module}.infer.{type(objective).__name__}", _settings(objective))
     return getattr(objective, "__qualname__", type(objective).__qualname__)
+
+
+def _objective_file(objective: Any) -> dict[str, Any]:
+    """Return the record of the file that an objective was loaded from, where it was."""
+    source = files.source_of(type(objective))
+    return {} if source is None else {"objective_file": source.record()}
+
+
+def objective_of(config: Mapping[str, Any], run: Path, given: Any = None) -> Any:
+    """Return the recorded objective, or the given one.
+
+    Raises
+    ------
+    RunError
+        For one that was defined in Python, and for a file that is gone or has changed.
+    """
+    if given is not None:
+        return make_objective(given, config["backend"])
+    record, text = config.get("objective_file"), config["objective"]
+    if record is not None:
+        gallery.recorded_source(Path(record["path"]), record, run, "objective=...")
+    elif text.partition("(")[0].lower() not in objectives.OBJECTIVES and not objectives.names_stock(text):
+        raise RunError(f"the run's objective {text!r} was defined in Python: give it as objective=...")
+    return make_objective(text, config["backend"])
 
 
 def _settings(objective: Any) -> dict[str, Any]:

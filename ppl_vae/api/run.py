@@ -1,5 +1,6 @@
 """A trained program and its verbs."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,9 +22,11 @@ from ppl_vae.diagnostics.posterior import PosteriorDraws
 from ppl_vae.errors import RunError, UsageError
 from ppl_vae.program import Program
 from ppl_vae.store import RunFolder, read_config
+from ppl_vae.training import Position
 
 WEIGHTS = "weights.safetensors"
 CONFIG = "config.yaml"
+POSITION = "position.json"
 
 
 @dataclass
@@ -213,8 +216,17 @@ def open_run(
         raise RunError(
             f"{folder.path / WEIGHTS} cannot be read ({error}): restore it from a copy of the run"
         ) from None
+    run.bound.start_scalars(program, _kept_step(folder, config))
     run.bound.eval()
     return run
+
+
+def _kept_step(folder: RunFolder, config: Mapping[str, Any]) -> int:
+    """Return the step that made the kept weights, from 0 on."""
+    if POSITION not in folder.names():
+        return 0
+    position = Position(**json.loads(folder.read(POSITION)))
+    return max(0, position.kept(config["training"]["keep"]) - 1)
 
 
 def _data(config: Mapping[str, Any], given: Any) -> Data | Callable[[], Data] | None:

@@ -61,10 +61,10 @@ def objective(options: Any) -> Any:
     changes = {name: options[name] for name in ("beta", "warm_up") if options[name] is not None}
     text = options.objective
     chosen = text if objectives.names_stock(text) else objectives.parse(text)
-    if changes and not isinstance(chosen, objectives.ELBO):
-        raise UsageError(
-            f"--{next(iter(changes)).replace('_', '-')} belongs to the objective elbo, not to {text}"
-        )
+    known = getattr(chosen, "__dataclass_fields__", ())
+    for name in changes:
+        if name not in known:
+            raise UsageError(f"--{name.replace('_', '-')} is no option of the objective {text}")
     return replace(chosen, **changes) if changes else chosen
 
 

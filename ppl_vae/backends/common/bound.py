@@ -30,6 +30,10 @@ class Scalars:
         made = program.schedules() if isinstance(program, Program) else {}
         self.scalars = {name: float(as_schedule(value)(step)) for name, value in made.items()}
 
+    def hold(self, scalars: Mapping[str, Any]) -> None:
+        """Keep the values of the program's own scalars among those of a step."""
+        self.scalars = {name: float(scalars[name]) for name in self.scalars}
+
     @contextmanager
     def at(self, scalars: Mapping[str, Any]) -> Iterator[None]:
         """Run guide and model at these values."""

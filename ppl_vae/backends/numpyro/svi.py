@@ -122,6 +122,8 @@ class Engine(OneProcess):
                 done += count
         finally:
             self.bound.autocast = None  # bounds are computed in single precision
+        if done:
+            self.bound.hold({name: values[done - 1] for name, values in scalars.items()})
         self._show_present()
         return Advance(
             done, {name: float(value) / done for name, value in jax.device_get(sums or {}).items()}

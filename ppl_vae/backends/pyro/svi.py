@@ -164,6 +164,8 @@ class Engine:
                 "make each one whenever model or guide runs"
             )
         self.taken += done
+        if done:
+            self.bound.hold({name: values[done - 1] for name, values in scalars.items()})
         return Advance(done, self._means(sums, done))
 
     def _by_step(self, scalars: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:

@@ -1,0 +1,254 @@
+"""Objectives, schedules and parameter groups of a user's own, on both backends."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from ppl_vae import ELBO, Objective, Program, data, evaluate, fit, open_run
+from ppl_vae.api import resume
+from ppl_vae.errors import ProgramError, RunError, UsageError
+from ppl_vae.objectives import Group, Loss, parse
+
+BACKENDS = ("pyro", "numpyro")
+X = np.random.default_rng(0).normal(size=(60, 3)).astype("f")
+FREE_BITS = '''
+from dataclasses import dataclass
+from ppl_vae import Objective
+
+@dataclass(frozen=True)
+class FreeBits(Objective):
+    """At least `floor` nats per site."""
+
+    floor: float = 0.5
+
+    def loss(self, F, terms, scalars):
+        rate = sum(F.clip(kl.mean(), self.floor) for kl in terms.kl.values())
+        return terms.distortion + rate + terms.penalty
+'''
+OPTIONS = {"batch_size": 24, "lr": 1e-2, "log_every": 5, "device": "cpu", "compile": "off"}
+
+
+def options(backend, **more):
+    chosen = {"backend": backend} | OPTIONS | more
+    return {k: v for k, v in chosen.items() if (k, backend) != ("compile", "numpyro")}
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(FREE_BITS)
+    return path
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_objective_of_a_file_trains_is_recorded_and_resumes(backend, file, tmp_path):
+    text = f"{file}:FreeBits(floor=0.25)"
+    whole = fit("linear_gaussian", X, text, out=tmp_path / "whole", max_steps=10, **options(backend))
+    fit("linear_gaussian", X, text, out=tmp_path / "part", max_steps=5, **options(backend))
+    again = resume(tmp_path / "part", max_steps=10, data=X)
+    for name, value in whole.bound.weights().items():
+        np.testing.assert_array_equal(again.bound.weights()[name], value)
+    record = open_run(tmp_path / "part").config
+    assert record["objective"] == text
+    assert (tmp_path / "part" / "objective.py").read_text() == FREE_BITS
+    # The rate pays at least the floor, while the reported bound is the plain one.
+    row = again.history[-2]
+    assert row["loss"] == pytest.approx(row["distortion_nats"] + max(row["rate_nats"], 0.25), rel=0.05)
+    file.write_text(FREE_BITS + "# another\n")
+    with pytest.raises(RunError, match="has changed"):
+        resume(tmp_path / "part", max_steps=12, data=X)
+    resume(tmp_path / "part", max_steps=12, data=X, objective=f"{file}:FreeBits(floor=0.25)")
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("{}:FreeBit", ProgramError, "no class FreeBit"),
+        ("{}:FreeBits(flor=1)", UsageError, "no option 'flor': it takes floor"),
+        ("{}:FreeBits(floor=x)", UsageError, "floor='x' is not a number"),
+        ("{}.py:FreeBits", UsageError, "no model file"),
+        ("freebits", UsageError, r"unknown objective 'freebits': write elbo\(beta=1.0"),
+    ],
+)
+def test_texts_that_name_no_objective_are_refused(text, error, message, file):
+    with pytest.raises(error, match=message):
+        parse(text.format(file))
+
+
+@dataclass(frozen=True)
+class Wrong(Objective):
+    def loss(self, F, terms, scalars):
+        return terms.log_likelihood
+
+
+@dataclass(frozen=True)
+class Missing(Objective):
+    def loss(self, F, terms, scalars):
+        return terms.distortion + scalars["beta"] * terms.rate
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_loss_that_is_no_number_is_refused(backend):
+    with pytest.raises(ProgramError, match="Wrong.loss returns .*: take the mean over rows"):
+        fit("linear_gaussian", X, Wrong(), max_steps=2, **options(backend))
+    with pytest.raises(RunError, match="'Missing' was defined in Python"):
+        from ppl_vae.api.recorded import objective_of
+
+        objective_of({"objective": "Missing", "backend": backend}, ".")
+
+
+@dataclass(frozen=True)
+class Annealed(Program):
+    """x ~ N(z, temperature), where the temperature falls with the step."""
+
+    x_shape: tuple[int, ...] | None = None
+    temperature: Any = "linear:2:1:10"
+
+    def schedules(self):
+        return {"temperature": self.temperature}
+
+    def networks(self, nn):
+        return {"encoder": nn.NormalHead(self.x_shape, (4,), 3)}
+
+    def model(self, ppl, net, x=None):
+        with ppl.minibatch(x):
+            z = ppl.sample("z", ppl.standard_normal(3))
+            ppl.sample("x", ppl.dist.Normal(z, ppl.scalar("temperature")).to_event(1), obs=x)
+
+    def guide(self, ppl, net, x):
+        with ppl.minibatch(x):
+            loc, scale = net.encoder(x)
+            ppl.sample("z", ppl.dist.Normal(loc, scale).to_event(1))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("compile", ["off", "on"])
+def test_a_program_reads_its_scalars_by_name(backend, compile, tmp_path):
+    if (backend, compile) == ("numpyro", "on"):
+        pytest.skip("NumPyro always compiles")
+    chosen = options(backend, compile=compile, log_every=1, keep="last", max_steps=12)
+    run = fit(Annealed(), X, out=tmp_path / "run", **chosen)
+    rows = [row for row in run.history if row["split"] == "train"]
+    assert [row["temperature"] for row in rows[:3]] == pytest.approx([2.0, 1.9, 1.8])
+    assert rows[-1]["temperature"] == 1.0 and {"lr", "beta"} <= set(rows[-1])
+    # Evaluation sees the value of the step that made the weights, in a run that was opened too.
+    assert run.bound.scalars == {"temperature": 1.0}
+    early = fit(Annealed(temperature="linear:2:1:4"), X, **options(backend, max_steps=4, keep="last"))
+    assert early.bound.scalars["temperature"] == pytest.approx(1.25)
+    assert Annealed(temperature=1.5).schedules() == {"temperature": 1.5}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_opened_run_has_the_scalars_of_its_weights(backend, tmp_path):
+    path = tmp_path / "annealed.py"
+    lines = ["from dataclasses import dataclass", "from typing import Any", "from ppl_vae import Program"]
+    import inspect
+
+    path.write_text("\n".join(lines) + "\n" + inspect.getsource(Annealed))
+    run = fit(path, X, out=tmp_path / "run", **options(backend, max_steps=10, keep="last"))
+    opened = open_run(tmp_path / "run", data=X)
+    assert opened.bound.scalars == run.bound.scalars == {"temperature": pytest.approx(1.1)}
+    found = [evaluate(one, "valid")["elbo_nats"] for one in (run, opened)]
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_scalars_that_clash_or_are_unknown_are_refused(backend):
+    @dataclass(frozen=True)
+    class Clash(Annealed):
+        def schedules(self):
+            return {"beta": 1.0}
+
+    with pytest.raises(UsageError, match="schedules 'beta', which the run does too"):
+        fit(Clash(), X, max_steps=2, **options(backend))
+
+    @dataclass(frozen=True)
+    class Unknown(Annealed):
+        def schedules(self):
+            return {}
+
+    with pytest.raises(ProgramError, match="no scalar 'temperature'"):
+        fit(Unknown(), X, max_steps=2, **options(backend))
+    with pytest.raises(UsageError, match="longer than the run"):
+        fit(Annealed(), X, max_steps=2, **options(backend))
+
+
+@dataclass(frozen=True)
+class TwoParts(Program):
+    """x ~ N(z + offset, 1), with an encoder and an offset that belong to groups of their own."""
+
+    x_shape: tuple[int, ...] | None = None
+
+    def networks(self, nn):
+        return {"encoder": nn.NormalHead(self.x_shape, (4,), 3), "offset": nn.Parameter((3,), 0.5)}
+
+    def model(self, ppl, net, x=None):
+        with ppl.minibatch(x):
+            z = ppl.sample("z", ppl.standard_normal(3))
+            ppl.sample("x", ppl.dist.Normal(z + net.offset(), 1.0).to_event(1), obs=x)
+
+    def guide(self, ppl, net, x):
+        with ppl.minibatch(x):
+            loc, scale = net.encoder(x)
+            ppl.sample("z", ppl.dist.Normal(loc, scale).to_event(1))
+
+
+@dataclass(frozen=True)
+class Opposed(Objective):
+    """The ELBO for all parameters, but the offset is driven to 2 by a loss of its own."""
+
+    groups: ClassVar = (Group("shift", ("offset",), lr=0.1, betas=(0.0, 0.9)),)
+
+    def loss(self, F, terms, scalars):
+        offset = terms.model["x"].fn.mean - terms.guide["z"].value
+        value = terms.distortion + terms.rate
+        return Loss(value, {"offset": offset.mean()}, {"shift": F.square(offset - 2.0).mean()})
+
+
+@dataclass(frozen=True)
+class Frozen(ELBO):
+    groups: ClassVar = (Group("still", ("offset",), frozen=True),)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_each_group_of_parameters_follows_a_loss_of_its_own(backend):
+    run = fit(TwoParts(), data.of(X, valid=0, test=0), Opposed(), max_steps=60, clip_norm=5.0, ema=0.5,
+              **options(backend, log_every=1))  # fmt: skip
+    rows = run.history
+    assert rows[0]["offset"] == pytest.approx(0.5) and rows[-1]["offset"] == pytest.approx(2.0, abs=0.05)
+    assert rows[-1]["loss/shift"] < 1e-2
+    assert rows[0]["lr/shift"] == 0.1 and rows[0]["lr"] == 1e-2
+    # The encoder learns the posterior under that offset: q(z | x) = N((x - 2) / 2, 1/2).
+    assert rows[-1]["elbo_nats"] > rows[0]["elbo_nats"] - 6
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_frozen_group_stays_to_the_bit(backend):
+    run = fit(TwoParts(), X, Frozen(), max_steps=5, weight_decay=0.1, **options(backend))
+    np.testing.assert_array_equal(run.bound.weights()["offset.value"], np.full(3, 0.5, "f"))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_groups_resume_bit_by_bit(backend, tmp_path):
+    chosen = options(backend)
+    whole = fit(TwoParts(), X, Opposed(), out=tmp_path / "whole", max_steps=8, **chosen)
+    fit(TwoParts(), X, Opposed(), out=tmp_path / "part", max_steps=4, **chosen)
+    part = fit(TwoParts(), X, Opposed(), out=tmp_path / "part", resume=True, max_steps=8, **chosen)
+    for name, value in whole.bound.weights().items():
+        np.testing.assert_array_equal(part.bound.weights()[name], value)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("networks", "message"),
+    [(("ofset",), "no network 'ofset': it has"), (("offset", "offset"), "two parameter groups")],
+)
+def test_groups_of_unknown_networks_are_refused(networks, message, backend):
+    @dataclass(frozen=True)
+    class Named(ELBO):
+        groups: ClassVar = (Group("one", networks),)
+
+    with pytest.raises(UsageError, match=message):
+        fit(TwoParts(), X, Named(), max_steps=2, **options(backend))
