@@ -59,6 +59,7 @@ def versions() -> dict[str, str]:
 
 
 def as_text(value: Any) -> Any:
+    """Return a number or a text as it is, a schedule in its text form."""
     return value if value is None or isinstance(value, (int, float, str)) else str(value)
 
 

@@ -33,7 +33,8 @@ class Passes:
         self._taken += stream is None
         run = compiled(self.bound, name, pure(self.bound, function))
         arrays = jax.device_put(arrays, self.bound.device)
-        return jax.device_get(run(self.bound.params, self.bound.state, key, *arrays))
+        bound = self.bound
+        return jax.device_get(run(bound.params, bound.state, key, dict(bound.scalars), *arrays))
 
     def stage(self, number: int) -> None:
         self._key, self._taken = random.split(random.key(self.seed))[number], 0
@@ -91,10 +92,11 @@ class Passes:
 
 
 def pure(bound: Any, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function of (tracer, *arrays) as one of (params, state, key, *arrays)."""
+    """Return a function of (tracer, *arrays) as one of (params, state, key, scalars, *arrays)."""
 
-    def run(params: Any, state: Any, key: Array, *arrays: Any) -> Any:
-        return function(Tracer(bound, key, params, state), *arrays)
+    def run(params: Any, state: Any, key: Array, scalars: Any, *arrays: Any) -> Any:
+        with bound.at(scalars):
+            return function(Tracer(bound, key, params, state), *arrays)
 
     return run
 
