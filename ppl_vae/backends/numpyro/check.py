@@ -61,13 +61,10 @@ class Probe(common.Probe):
             self._called("guide", lambda: self.bound.ensure_parameters(self._batch(rows)))
 
     def _computed(self, name: Any, function: Callable[..., Any], known: Any, seed: int, *arrays: Any) -> Any:
-        arguments = (
-            self.bound.params,
-            self.bound.state,
-            random.key(seed),
-            *jax.tree.map(jnp.asarray, arrays),
-        )
-        return self._run(name, pure(self.bound, function), known, *arguments)
+        bound = self.bound
+        inputs = jax.tree.map(jnp.asarray, (dict(bound.scalars), *arrays))
+        arguments = bound.params, bound.state, random.key(seed), *inputs
+        return self._run(name, pure(bound, function), known, *arguments)
 
     def _run(self, name: Any, function: Callable[..., Any], known: Any, *arguments: Any) -> tuple[Any, Any]:
         """Return what a function answers, compiled once for its shapes, and what its compilation learnt."""
