@@ -24,7 +24,9 @@ def an_engine(program="vae", **options):
 
 def advanced(engine, count=STEPS, size=16):
     items = [np.arange(i, i + size) for i in range(count)]
-    return engine.advance(items, {"lr": np.full(count, 1e-2), "beta": np.ones(count)}, lambda: False)
+    return engine.advance(
+        items, {"lr": np.full(count, 1e-2), "beta": np.ones(count), "ema": np.ones(count)}, lambda: False
+    )
 
 
 def data_of(tree):
@@ -96,7 +98,7 @@ def test_a_chunk_is_one_loop_without_a_word_to_the_host(count, loop):
     engine = an_engine()
     advanced(engine)
     index, lr = np.zeros((STEPS, 16), np.int32), np.zeros(STEPS, np.float32)
-    made = jax.make_jaxpr(engine._steps)(engine.carry, engine.data, index, lr, lr, count)
+    made = jax.make_jaxpr(engine._steps)(engine.carry, engine.data, index, {"lr": lr, "beta": lr}, count)
     found = [str(equation.primitive) for equation in made.eqns]
     assert [name for name in found if name in ("scan", "while")] == [loop]
     assert "callback" not in str(made)

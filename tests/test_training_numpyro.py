@@ -33,6 +33,9 @@ def vae(**changes):
     return load("vae", **SMALL | changes)
 
 
+ONE = {"lr": np.ones(1), "beta": np.ones(1)}
+
+
 def train(program, found, objective=None, **options):
     return fit(program, found, objective, backend="numpyro", **{"batch_size": 32} | options)
 
@@ -46,13 +49,14 @@ def same(one, other):
 def test_an_optimizer_steps_as_torchs(name, decay):
     import torch
 
+    from ppl_vae.backends.pyro.step import Part
     from ppl_vae.backends.pyro.step import make_optimizer as torchs
 
     rng = np.random.default_rng(0)
     options = Training(optimizer=name, weight_decay=decay, betas=(0.8, 0.95), eps=1e-3)
     start, grads = rng.normal(size=(3, 4)).astype("f"), rng.normal(size=(30, 3, 4)).astype("f")
     parameter = torch.nn.Parameter(torch.from_numpy(start.copy()))
-    theirs, ours = torchs([parameter], options), make_optimizer(options)
+    theirs, ours = torchs([Part("", [parameter], {})], options), make_optimizer(options)
     value, state = jnp.asarray(start), ours.init(jnp.asarray(start))
     for step, grad in enumerate(grads):
         lr = 0.1 / (1 + step)
@@ -79,7 +83,7 @@ def test_a_gradient_is_clipped_as_torch_clips_it(most):
     for parameter, grad in zip(parameters, grads.values(), strict=True):
         parameter.grad = torch.from_numpy(np.array(grad))
     torch.nn.utils.clip_grad_norm_(parameters, most)
-    for parameter, grad in zip(parameters, engine._clipped(grads).values(), strict=True):
+    for parameter, grad in zip(parameters, engine.step._clipped(grads).values(), strict=True):
         np.testing.assert_allclose(grad, parameter.grad.numpy(), rtol=1e-6)
 
 
@@ -92,7 +96,7 @@ def test_bits_are_drawn_anew_at_every_step_with_the_probabilities_of_the_grey_le
         dynamic=True,
     )
     x = jnp.broadcast_to(jnp.array([0.0, 0.25, 1.0]), (4000, 3))
-    one, other = (np.asarray(engine._binarized({"x": x}, random.key(k))["x"]) for k in range(2))
+    one, other = (np.asarray(engine.step._binarized({"x": x}, random.key(k))["x"]) for k in range(2))
     assert one.dtype == np.float32 and set(np.unique(one)) == {0.0, 1.0}
     assert (one != other).any()
     np.testing.assert_array_equal(one[:, [0, 2]].mean(0), [0, 1])
@@ -196,11 +200,11 @@ def test_a_state_of_another_optimizer_is_refused():
 
     first = engine("adam")
     assert first.state() == {"state.safetensors": b""}
-    first.advance([np.arange(32)], np.ones(1), np.ones(1), lambda: False)
+    first.advance([np.arange(32)], ONE, lambda: False)
     second = engine("adamw")
     second.restore(first.state().get)
     with pytest.raises(RunError, match="is of another program or optimizer"):
-        second.advance([np.arange(32)], np.ones(1), np.ones(1), lambda: False)
+        second.advance([np.arange(32)], ONE, lambda: False)
     with pytest.raises(RunError, match=r"state\.safetensors cannot be read"):
         second.restore(lambda name: b"no tensors")
 
@@ -253,7 +257,7 @@ def test_stock_svi_and_the_engine_leave_the_codebook_in_the_same_place():
     assert state.mutable_state["codebook$state"]["state"]["placed"] == 1
     state = jax.jit(svi.update)(state._replace(mutable_state=before), x)[0]
     engine = Engine(bind(made, "numpyro"), ELBO(), Training(device="cpu"), train={"x": x}, num_data=32)
-    engine.advance([np.arange(32)], np.zeros(1), np.ones(1), lambda: False)
+    engine.advance([np.arange(32)], ONE | {"lr": np.zeros(1)}, lambda: False)
     moved = engine.carry.state["codebook$state"]["state"]
     for name, value in state.mutable_state["codebook$state"]["state"].items():
         np.testing.assert_allclose(moved[name], value, rtol=1e-5, atol=1e-6)

@@ -122,7 +122,7 @@ def placed():
         bound = bind(load("vae", x_shape=(1, 8, 8), hidden=(16,), z_dim=3), "numpyro", num_data=ROWS)
         options = Training(batch_size=BATCH, devices=count, device="cpu", log_every=2)
         engine = Engine(bound, ELBO(), options, train=arrays("vae", 0, ROWS), num_data=ROWS)
-        engine.advance([np.arange(BATCH)] * 2, np.ones(2), np.ones(2), lambda: False)
+        engine.advance([np.arange(BATCH)] * 2, {"lr": np.ones(2), "beta": np.ones(2)}, lambda: False)
         index, lr = np.zeros((2, BATCH), np.int32), np.zeros(2, np.float32)
         made = engine._many.lower(engine.carry, engine.data, index, lr, lr, 2).compile()
         loaded = Engine(bound, ELBO(), options, num_data=ROWS)
