@@ -151,7 +151,9 @@ def test_a_run_that_could_not_be_compiled_goes_on_with_the_same_words(monkeypatc
 
 def test_a_loader_s_batches_are_compiled_for_their_own_size(monkeypatch):
     sizes = []
-    monkeypatch.setattr(devices, "compiled", lambda loss, batch, scalars, rows, *_: sizes.append(rows) or loss)
+    monkeypatch.setattr(
+        devices, "compiled", lambda loss, batch, scalars, rows, *_: sizes.append(rows) or loss
+    )
     rows = list(torch.from_numpy(np.repeat(X, 8, 0)))
     for accumulate in (1, 2):
         loader = DataLoader(rows, batch_size=200)

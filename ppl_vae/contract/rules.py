@@ -51,7 +51,6 @@ RULES = (
     Rule("parameters", parameters.parameters, ("finite", "draws")),
     Rule("prior", drawing.prior, ("finite",)),
     Rule("decoding", drawing.decoding, ("prior", "seeds")),
-    Rule("order", values.order, ("sites",)),
     Rule("bound", values.bound, ("particles", "independence")),
     Rule("parity", parity.parity, ("seeds",), explained_by=("support",)),
 )
