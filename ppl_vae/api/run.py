@@ -174,6 +174,12 @@ class Run:
             self.bound, self._rows(x), num_samples, method=method, seed=seed, predictive=predictive
         )
 
+    def density(self, x: Any) -> Any:
+        """Return log p(x, z) of rows as a function of their latents, on arrays of the backend, for samplers
+        and estimators; see `ppl_vae.backends.common.density.Density`.
+        """
+        return self._verbs.Density(self.bound, self._rows(x))
+
     def log_prob(self, x: Any, importance_samples: int = 100, *, seed: int = 0) -> np.ndarray:
         """Return a lower bound on log p(x) of every row in nats, [N]: importance weighted, or the ELBO where
         weights do not apply.

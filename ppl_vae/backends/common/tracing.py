@@ -56,8 +56,10 @@ class Tracer(Protocol):
     def unfinished(self) -> Trace:
         """Return the sites of the last run of guide or model alone, as far as it got."""
 
-    def gradient(self, function: Callable[..., Any], arrays: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the gradient of a number by each of its arrays, by name."""
+    def gradient(self, function: Callable[..., Any], arrays: Mapping[str, Any], aux: bool = False) -> Any:
+        """Return the gradient of a number by each of its arrays, by name; with `aux` the function returns an
+        array beside the number, and so does this.
+        """
 
 
 class Passes(Protocol):
@@ -117,3 +119,12 @@ class Bound(Protocol):
 
     def precision(self) -> np.dtype:
         """Return the floating point type of its parameters."""
+
+    def tracer(self, seed: int) -> Tracer:
+        """Return a Tracer of the present weights."""
+
+    def put(self, arrays: Any) -> Any:
+        """Return nested dicts of arrays of the host on the program's device."""
+
+    def transform(self, fn: Any) -> Any:
+        """Return the library's bijection from unconstrained numbers to a distribution's support."""

@@ -2,6 +2,7 @@
 
 import numpyro.infer
 
+from ppl_vae.backends.common.density import Density
 from ppl_vae.backends.common.evaluate import score
 from ppl_vae.backends.common.posterior import draws
 from ppl_vae.backends.common.predictive import decode, encode, reconstruct, sample
@@ -13,6 +14,7 @@ from ppl_vae.errors import UsageError
 
 __all__ = [
     "Bound",
+    "Density",
     "Engine",
     "PlainBound",
     "bind",

@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
-from jax import Array
+from jax import Array, random
+from numpyro.distributions import biject_to
 
 from ppl_vae.backends.common.bound import Scalars
 from ppl_vae.backends.common.calls import Calls
@@ -17,6 +18,7 @@ from ppl_vae.backends.numpyro.devices import find_devices
 from ppl_vae.backends.numpyro.modules import Part
 from ppl_vae.backends.numpyro.passes import Passes, at_rest
 from ppl_vae.backends.numpyro.primitives import Primitives
+from ppl_vae.backends.numpyro.tracing import Tracer
 from ppl_vae.errors import DataError, ProgramError
 from ppl_vae.program import Program, data_fields, declared
 
@@ -180,6 +182,18 @@ class Bound(Scalars):
     def passes(self, seed: int, name: str | None = None) -> AbstractContextManager[Passes]:
         """Return passes over rows in evaluation mode."""
         return at_rest(self, seed, name)
+
+    def tracer(self, seed: int = 0) -> Tracer:
+        """Return a Tracer of the present weights."""
+        return Tracer(self, random.key(seed))
+
+    def put(self, arrays: Any) -> Any:
+        """Return nested dicts of arrays of the host on the program's device."""
+        return jax.device_put(arrays, self.device)
+
+    def transform(self, fn: Any) -> Any:
+        """Return the bijection from unconstrained numbers to a distribution's support."""
+        return biject_to(fn.support)
 
     def precision(self) -> np.dtype:
         """Return the floating point type of the parameters."""

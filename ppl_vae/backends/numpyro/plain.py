@@ -17,6 +17,7 @@ from ppl_vae.backends.common.calls import Calls
 from ppl_vae.backends.numpyro.bound import as_array, precision_of
 from ppl_vae.backends.numpyro.devices import find_devices
 from ppl_vae.backends.numpyro.passes import Passes, at_rest
+from ppl_vae.backends.numpyro.tracing import Tracer
 from ppl_vae.errors import RunError
 from ppl_vae.program import Arguments, PlainProgram, arguments
 
@@ -112,6 +113,18 @@ class PlainBound(Scalars):
     def passes(self, seed: int, name: str | None = None) -> AbstractContextManager[Passes]:
         """Return passes over rows in evaluation mode."""
         return at_rest(self, seed, name)
+
+    def tracer(self, seed: int = 0) -> Tracer:
+        """Return a Tracer of the present weights."""
+        return Tracer(self, random.key(seed))
+
+    def put(self, arrays: Any) -> Any:
+        """Return nested dicts of arrays of the host on the program's device."""
+        return jax.device_put(arrays, self.device)
+
+    def transform(self, fn: Any) -> Any:
+        """Return the bijection from unconstrained numbers to a distribution's support."""
+        return biject_to(fn.support)
 
     def precision(self) -> np.dtype:
         """Return the floating point type of the parameters."""

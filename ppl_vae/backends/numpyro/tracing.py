@@ -127,9 +127,9 @@ class Tracer:
         """Return the sites of the last run as far as it got."""
         return trace_of(self._running.trace)
 
-    def gradient(self, function: Callable[..., Array], arrays: Mapping[str, Array]) -> dict[str, Array]:
-        """Return the gradient of a number by each of its arrays."""
-        return jax.grad(function)(dict(arrays))
+    def gradient(self, function: Callable[..., Any], arrays: Mapping[str, Array], aux: bool = False) -> Any:
+        """Return the gradient of a number by each of its arrays; with `aux` also what comes with it."""
+        return jax.grad(function, has_aux=aux)(dict(arrays))
 
 
 def _centred(centres: bool) -> AbstractContextManager:

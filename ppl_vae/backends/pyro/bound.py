@@ -9,12 +9,14 @@ import numpy as np
 import pyro
 import torch
 from torch import Tensor, nn
+from torch.distributions import biject_to
 
 from ppl_vae.backends.common.bound import Scalars
 from ppl_vae.backends.common.calls import Calls
 from ppl_vae.backends.pyro import networks
-from ppl_vae.backends.pyro.passes import Passes, at_rest
+from ppl_vae.backends.pyro.passes import Passes, at_rest, put
 from ppl_vae.backends.pyro.primitives import Primitives
+from ppl_vae.backends.pyro.tracing import Tracer
 from ppl_vae.errors import ProgramError, RunError, UsageError
 from ppl_vae.program import Program, data_fields, declared
 
@@ -171,6 +173,18 @@ class Bound(Scalars, nn.Module):
     def passes(self, seed: int, name: str | None = None) -> AbstractContextManager[Passes]:
         """Return passes over rows in evaluation mode."""
         return at_rest(self, seed, name)
+
+    def tracer(self, seed: int = 0) -> Tracer:
+        """Return a Tracer of the present weights."""
+        return Tracer(self)
+
+    def put(self, arrays: Any) -> Any:
+        """Return nested dicts of arrays of the host on the program's device."""
+        return put(arrays, self.device)
+
+    def transform(self, fn: Any) -> Any:
+        """Return the bijection from unconstrained numbers to a distribution's support."""
+        return biject_to(fn.support)
 
     def precision(self) -> np.dtype:
         """Return the floating point type of the parameters."""

@@ -33,7 +33,7 @@ class Passes:
 
     def put(self, arrays: Any) -> Any:
         """Return nested dicts of arrays on the program's device."""
-        return pytree.tree_map_only(np.ndarray, lambda a: on_device(a, self.bound.device), arrays)
+        return put(arrays, self.bound.device)
 
     def stage(self, number: int) -> None:
         """Do nothing: the generator's noise goes on."""
@@ -58,9 +58,13 @@ class Passes:
         return np.concatenate([value.cpu().numpy() for value in found])
 
 
-def on_device(array: np.ndarray, device: torch.device) -> Tensor:
-    """Return an array of the host on a device."""
-    return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+def put(arrays: Any, device: torch.device) -> Any:
+    """Return nested dicts of arrays of the host on a device."""
+
+    def one(array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+    return pytree.tree_map_only(np.ndarray, one, arrays)
 
 
 @contextmanager

@@ -9,11 +9,13 @@ import numpy as np
 import pyro
 import torch
 from torch import Tensor, nn
+from torch.distributions import biject_to
 
 from ppl_vae.backends.common.bound import PARAMETERS_OUTSIDE, Scalars
 from ppl_vae.backends.common.calls import Calls
 from ppl_vae.backends.pyro.bound import find_device, precision_of, to_device
-from ppl_vae.backends.pyro.passes import Passes, at_rest
+from ppl_vae.backends.pyro.passes import Passes, at_rest, put
+from ppl_vae.backends.pyro.tracing import Tracer
 from ppl_vae.errors import ProgramError, RunError
 from ppl_vae.program import Arguments, PlainProgram, arguments
 
@@ -126,6 +128,18 @@ class PlainBound(Scalars, nn.Module):
     def passes(self, seed: int, name: str | None = None) -> AbstractContextManager[Passes]:
         """Return passes over rows in evaluation mode."""
         return at_rest(self, seed, name)
+
+    def tracer(self, seed: int = 0) -> Tracer:
+        """Return a Tracer of the present weights."""
+        return Tracer(self)
+
+    def put(self, arrays: Any) -> Any:
+        """Return nested dicts of arrays of the host on the program's device."""
+        return put(arrays, self.device)
+
+    def transform(self, fn: Any) -> Any:
+        """Return the bijection from unconstrained numbers to a distribution's support."""
+        return biject_to(fn.support)
 
     def precision(self) -> np.dtype:
         """Return the floating point type of the parameters."""

@@ -108,17 +108,21 @@ class Tracer:
         """Return the sites of the last run as far as it got."""
         return trace_of(self._running.trace)
 
-    def gradient(self, function: Callable[..., Tensor], arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the gradient of a number by each of its arrays."""
+    def gradient(self, function: Callable[..., Any], arrays: Mapping[str, Tensor], aux: bool = False) -> Any:
+        """Return the gradient of a number by each of its arrays; with `aux` also what comes with it."""
         with torch.enable_grad():
             inputs = {name: value.detach().requires_grad_() for name, value in arrays.items()}
-            total = function(inputs)
-            if not isinstance(total, Tensor) or not total.requires_grad:
-                return {name: torch.zeros_like(value) for name, value in arrays.items()}
-            found = torch.autograd.grad(total, list(inputs.values()), allow_unused=True)
+            total, more = function(inputs) if aux else (function(inputs), None)
+            grads = self._gradients(total, inputs)
+        return (grads, more.detach()) if aux else grads
+
+    def _gradients(self, total: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if not isinstance(total, Tensor) or not total.requires_grad:
+            return {name: torch.zeros_like(value) for name, value in inputs.items()}
+        found = torch.autograd.grad(total, list(inputs.values()), allow_unused=True)
         return {
-            name: torch.zeros_like(arrays[name]) if grad is None else grad
-            for name, grad in zip(inputs, found, strict=True)
+            name: torch.zeros_like(value) if grad is None else grad
+            for (name, value), grad in zip(inputs.items(), found, strict=True)
         }
 
     def _plate(self, particles: int, depth: int) -> AbstractContextManager:

@@ -1,0 +1,161 @@
+"""The density of rows as a function of their latents, on both backends."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from exact import decoder, draw, evidence, posterior, program, weights
+from scipy.stats import multivariate_normal, norm
+from small_programs import BACKENDS
+
+from ppl_vae import Program, bind, fit
+from ppl_vae.backends.common.density import Density
+from ppl_vae.errors import ProgramError
+from ppl_vae.program import PlainProgram
+
+W, B = decoder()
+X = draw(4, W, B)
+SIGMA = program().sigma
+
+
+def array(backend, value):
+    if backend == "pyro":
+        import torch
+
+        return torch.from_numpy(np.asarray(value, np.float32))
+    import jax
+
+    return jax.numpy.asarray(value, jax.numpy.float32)
+
+
+def host(value):
+    return np.asarray(value.detach() if hasattr(value, "detach") else value)
+
+
+def linear(backend):
+    made = bind(program(), backend=backend, num_data=len(X))
+    made.load_weights(weights(W, B))
+    return Density(made, {"x": X})
+
+
+@dataclass(frozen=True)
+class Positive(Program):
+    """r ~ Exponential(1), w ~ Dirichlet(1, 1, 1), x ~ N(r w_1, 1): supports other than the reals."""
+
+    x_shape: tuple[int, ...] | None = None
+    fault: str = ""
+
+    def networks(self, nn):
+        return {"scale": nn.Parameter((1,), 0.5)}
+
+    def model(self, ppl, net, x=None):
+        with ppl.minibatch(x):
+            r = ppl.sample("r", ppl.dist.Exponential(ppl.array([1.0])).to_event(1))
+            w = ppl.sample("w", ppl.dist.Dirichlet(ppl.array([1.0, 1.0, 1.0])))
+            if self.fault == "discrete":
+                ppl.sample("c", ppl.dist.Bernoulli(ppl.array([0.5])).to_event(1))
+            ppl.sample("x", ppl.dist.Normal(r * w[..., :1], 1.0).to_event(1), obs=x)
+
+    def guide(self, ppl, net, x):
+        with ppl.minibatch(x):
+            ppl.sample("r", ppl.dist.LogNormal(0.1 * x, ppl.F.exp(net.scale())).to_event(1))
+            ppl.sample("w", ppl.dist.Dirichlet(ppl.array([1.0, 2.0, 3.0])))
+            if self.fault == "discrete":
+                ppl.sample("c", ppl.dist.Bernoulli(ppl.array([0.5])).to_event(1))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_normal_program_has_its_density_and_gradient(backend):
+    density, u = linear(backend), np.random.default_rng(0).normal(size=(3, len(X), 2))
+    mean = u @ W.T + B
+    likelihood = norm.logpdf(X, mean, SIGMA).sum(-1)
+    prior = norm.logpdf(u).sum(-1)
+    states = array(backend, u)
+    np.testing.assert_allclose(host(density.log_likelihood(states)), likelihood, rtol=2e-5)
+    np.testing.assert_allclose(host(density.log_prior(states)), prior, rtol=2e-5)
+    value, gradient = density.gradient(states)
+    np.testing.assert_allclose(host(value), likelihood + prior, rtol=2e-5)
+    np.testing.assert_allclose(host(density.log_joint(states)), likelihood + prior, rtol=2e-5)
+    np.testing.assert_allclose(host(gradient), (X - mean) @ W / SIGMA**2 - u, rtol=1e-4, atol=1e-3)
+    matrix, offset, cov = posterior(W, B)
+    guide = [
+        [multivariate_normal.logpdf(z, m, cov) for z, m in zip(c, X @ matrix.T + offset, strict=True)]
+        for c in u
+    ]
+    np.testing.assert_allclose(host(density.log_guide(states)), guide, rtol=1e-4, atol=1e-4)
+    # With the posterior as guide every importance weight is the evidence.
+    drawn = density.from_guide(5, seed=1)
+    found = host(density.log_joint(drawn)) - host(density.log_guide(drawn))
+    np.testing.assert_allclose(found, np.broadcast_to(evidence(X, W, B), found.shape), rtol=1e-4)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_draws_are_those_of_guide_and_prior(backend):
+    density = linear(backend)
+    matrix, offset, cov = posterior(W, B)
+    for drawn, mean, variance in (
+        (density.from_guide(4000, seed=3), X @ matrix.T + offset, np.diag(cov)),
+        (density.from_prior(4000, seed=3), np.zeros((len(X), 2)), np.ones(2)),
+    ):
+        found = host(drawn)
+        assert found.shape == (4000, len(X), 2)
+        assert (np.abs(found.mean(0) - mean) < 6 * np.sqrt(variance / 4000)).all()
+        np.testing.assert_allclose(found.var(0), np.broadcast_to(variance, (len(X), 2)), rtol=0.15)
+    again, other = density.from_guide(3, seed=3), density.from_guide(3, seed=4)
+    np.testing.assert_array_equal(host(again), host(density.from_guide(3, seed=3)))
+    assert (host(again) != host(other)).any()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_supports_are_mapped_with_their_determinant(backend):
+    density = Density(bind(Positive((1,)), backend=backend), {"x": np.array([[0.7]], np.float32)})
+    assert density.dim == 3  # one number for r, two for a point of the simplex
+    # The density of free numbers integrates to the evidence: by a grid over all three.
+    grid = np.linspace(-8, 8, 81)
+    u = np.stack(np.meshgrid(np.linspace(-12, 4, 161), grid, grid, indexing="ij"), -1).reshape(-1, 1, 3)
+    cell = (16 / 160) * (16 / 80) ** 2
+    total = sum(np.exp(host(density.log_joint(array(backend, part)))).sum() for part in np.array_split(u, 8))
+    rng = np.random.default_rng(0)
+    r, w = rng.exponential(size=400_000), rng.dirichlet(np.ones(3), size=400_000)[:, 0]
+    samples = norm.pdf(0.7, r * w, 1)
+    assert total * cell == pytest.approx(samples.mean(), abs=6 * samples.std() / np.sqrt(len(samples)) + 1e-4)
+    prior = sum(np.exp(host(density.log_prior(array(backend, part)))).sum() for part in np.array_split(u, 8))
+    assert prior * cell == pytest.approx(1.0, abs=2e-3)
+    # There and back again.
+    drawn = density.from_guide(6, seed=0)
+    values = density.constrain(drawn)
+    assert set(values) == {"r", "w"} and (host(values["r"]) > 0).all()
+    np.testing.assert_allclose(host(values["w"]).sum(-1), 1, rtol=1e-5)
+    np.testing.assert_allclose(host(density.unconstrain(values)), host(drawn), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gradients_are_the_slopes_of_the_density(backend):
+    density = Density(bind(Positive((1,)), backend=backend), {"x": np.array([[0.7], [2.0]], np.float32)})
+    u, step = np.random.default_rng(1).normal(size=(2, 2, 3)), 1e-2
+    gradient = host(density.gradient(array(backend, u)).gradient)
+    for place in range(3):
+        move = step * np.eye(3)[place]
+        ends = [host(density.log_joint(array(backend, u + sign * move))) for sign in (1, -1)]
+        # Central differences in single precision: 1e-2 steps leave about 1e-3.
+        np.testing.assert_allclose(gradient[..., place], (ends[0] - ends[1]) / (2 * step), atol=5e-3)
+
+
+def test_a_density_of_numpyro_is_a_pure_function():
+    import jax
+
+    density = linear("numpyro")
+    u = array("numpyro", np.zeros((2, len(X), 2)))
+    np.testing.assert_allclose(jax.jit(density.log_joint)(u), density.log_joint(u), rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(density.gradient)(u).gradient, density.gradient(u).gradient, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_has_no_density_is_refused(backend):
+    with pytest.raises(ProgramError, match="site 'c' is discrete"):
+        Density(bind(Positive((1,), "discrete"), backend=backend), {"x": np.zeros((2, 1), np.float32)})
+    run = fit(program(), X, backend=backend, max_steps=1, batch_size=2, device="cpu")
+    assert run.density(X).dim == 2 and run.density({"x": X[:1]}).count == 1
+    run.bound.declared, run.bound.program = False, PlainProgram(len, len, "mine", backend)
+    with pytest.raises(ProgramError, match="mine is two plain functions"):
+        Density(run.bound, {"x": X})
