@@ -16,8 +16,8 @@ from ppl_vae.backends.pyro.objectives import Loss, Objective, rows_of
 from ppl_vae.backends.pyro.plain import PlainBound
 
 LOG = logging.getLogger(__name__)
-# What `auto` weighs, as measured on two cores of a server CPU (benchmarks/results): seconds to compile a graph
-# of so many nodes anew (first_steps.json), and seconds that compilation saves per node and step, at least
+# What `auto` weighs, as measured on two cores of a server CPU (benchmarks/results): seconds to compile a
+# graph anew (first_steps.json), and seconds that compilation saves per node and step, at least
 # (steps.json, deep.json, codes.json, formats.json: 15 to 60 microseconds).
 START_SECONDS, SECONDS_PER_NODE, SAVED_SECONDS_PER_NODE_STEP = 3.0, 0.05, 15e-6
 # No graph, however large, earns its compilation in fewer.
