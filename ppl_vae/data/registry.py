@@ -40,9 +40,17 @@ def _md5(names, *digests) -> dict[str, str]:
     return dict(zip(names, digests, strict=True))
 
 
+def _amat(split: str) -> str:
+    return f"binarized_mnist_{split}.amat"
+
+
 _CIFAR_FILES = tuple(f"data_batch_{i}.bin.gz" for i in range(1, 6))
 _STATIC_URL = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/"
-_STATIC_SPLITS = ("train", "valid", "test")
+_STATIC_MD5 = {  # of the text form
+    "train": "db28b1a6ae0fe70cbd3da91acf46e477",
+    "valid": "bf37822a04e94123630de6a7dfd9c9ef",
+    "test": "14e41ae11040adba6ab8cb291eda0dd8",
+}
 _IDX: dict[str, Any] = {"read": read_mnist, "shape": (1, 28, 28), "num_rows": 70_000, "files": _idx_files()}
 
 SOURCES = {
@@ -75,6 +83,13 @@ SOURCES = {
                 "https://ossci-datasets.s3.amazonaws.com/mnist/",
                 "https://storage.googleapis.com/cvdf-datasets/mnist/",
             ),
+            archives=_md5(
+                _idx_files(),
+                "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+                "d53e105ee54ea40749a09fcbcd1e9432",
+                "9fb629c4189551a2d022fa330f9573f3",
+                "ec29112dd5afa0611ce80d1b7f02629c",
+            ),
         ),
         Source(
             "fashion-mnist",
@@ -93,6 +108,13 @@ SOURCES = {
                 _idx_files(),
                 "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
                 "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+            ),
+            archives=_md5(
+                _idx_files(),
+                "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+                "25c81989df183df01b3e8a0aad5dffbe",
+                "bef4ecab320f06d8554ea6380940ec79",
+                "bb300cfdad3c16e7a12a480ee83cd310",
             ),
             system=("/usr/share/datasets/fashion-mnist",),
             coords={"y": FASHION},
@@ -115,6 +137,7 @@ SOURCES = {
                 "53f37980c15c3d472c316c40844f3f0d",
             ),
             downloads=_addresses(("cifar-10-binary.tar.gz",), "https://www.cs.toronto.edu/~kriz/"),
+            archives={"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"},
             unpack=unpack_cifar,
             coords={"y": CIFAR},
         ),
@@ -140,13 +163,9 @@ SOURCES = {
             levels=2,
             folder="binarized_mnist",
             files=("binarized_mnist.npz",),
-            md5=_md5(
-                [f"{split}_data" for split in _STATIC_SPLITS],
-                "db28b1a6ae0fe70cbd3da91acf46e477",
-                "bf37822a04e94123630de6a7dfd9c9ef",
-                "14e41ae11040adba6ab8cb291eda0dd8",
-            ),
-            downloads=_addresses([f"binarized_mnist_{split}.amat" for split in _STATIC_SPLITS], _STATIC_URL),
+            md5={f"{split}_data": digest for split, digest in _STATIC_MD5.items()},
+            downloads=_addresses(map(_amat, _STATIC_MD5), _STATIC_URL),
+            archives={_amat(split): digest for split, digest in _STATIC_MD5.items()},
             unpack=unpack_static,
         ),
     )

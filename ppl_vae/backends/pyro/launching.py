@@ -1,5 +1,8 @@
 """The processes of a run on several devices: started from the first one, or by torchrun; none outlives the
 others.
+
+Started and watched here, since Fabric's launcher, when tried, killed the first process without a word where
+another one had died, and left the others behind where the first one ended; torchrun returns 1 for every error.
 """
 
 import atexit
