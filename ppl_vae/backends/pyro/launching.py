@@ -2,7 +2,8 @@
 others.
 
 Started and watched here, since Fabric's launcher, when tried, killed the first process without a word where
-another one had died, and left the others behind where the first one ended; torchrun returns 1 for every error.
+another one had died, and left the others behind where the first one ended, and torchrun exits with 1 for any
+error.
 """
 
 import atexit
