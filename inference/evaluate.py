@@ -42,7 +42,6 @@ def main(options):
         disk.refuse_place(options.per_row, options.overwrite)
     run = opened.run(options)
     data = opened.data(run, options)
-    opened.at_least("--rows", options.rows)
     asked = {name: options[name] for name in ("rows", "seed", "compile")}
     result = evaluate(run, options.split, options.importance_samples, data=data, **asked)
     per_row = result.pop("per_row")

@@ -64,7 +64,7 @@ def test_a_wrong_choice_is_refused():
     run = fit(
         load("vae", hidden=(4,), z_dim=2), np.zeros((12, 1, 2, 2), np.float32), batch_size=4, max_steps=1
     )
-    with pytest.raises(UsageError, match="compile='maybe': choose one of auto, on, off"):
+    with pytest.raises(UsageError, match="unknown compile 'maybe': choose one of auto, on, off"):
         evaluate(run, "train", compile="maybe")
     with pytest.raises(UsageError, match="compile='off': NumPyro always compiles"):
         fit(load("vae"), np.zeros((12, 1, 2, 2), np.float32), backend="numpyro", compile="off")

@@ -5,7 +5,8 @@ from html import escape
 
 import numpy as np
 
-from ppl_vae.errors import DataError, UsageError
+from ppl_vae import checks
+from ppl_vae.errors import DataError
 from ppl_vae.report import counts, curves, image, sound, tags, vector
 
 KINDS = {"image": image, "vector": vector, "counts": counts, "sound": sound}
@@ -64,8 +65,7 @@ def html(
     UsageError
         An unknown kind.
     """
-    if kind not in KINDS:
-        raise UsageError(f"unknown kind of data {kind!r}: choose one of {', '.join(KINDS)}")
+    checks.one_of("kind of data", kind, KINDS)
     drawn, data, made = _main(samples), _main(originals), _main(reconstructions)
     parts = [_about(run_summary), _numbers(run_summary), _curves(history)]
     parts.append(
