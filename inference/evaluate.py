@@ -35,18 +35,19 @@ def main(options):
     """Score the rows, keep the numbers in the run's folder, and tell them."""
     from ppl_vae import evaluate
     from ppl_vae.cli import opened, output
+    from ppl_vae.store import disk
 
     started = time.perf_counter()
-    output.refuse(options.per_row, options.overwrite)
+    if options.per_row is not None:
+        disk.refuse_place(options.per_row, options.overwrite)
     run = opened.run(options)
     data = opened.data(run, options)
-    opened.at_least("--rows", options.rows)
     asked = {name: options[name] for name in ("rows", "seed", "compile")}
     result = evaluate(run, options.split, options.importance_samples, data=data, **asked)
     per_row = result.pop("per_row")
     result |= {"seed": options.seed, "data_sha256": data.sha256, "seconds": time.perf_counter() - started}
     if options.per_row is not None:
-        output.write_npz(options.per_row, per_row)
+        disk.write(options.per_row, output.npz(per_row), options.overwrite)
     return output.write_evaluation(run, result, per_row, options.rows)
 
 

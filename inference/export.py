@@ -33,10 +33,11 @@ def main(options):
     from ppl_vae.api.exporting import check_export
     from ppl_vae.cli import opened, output
     from ppl_vae.errors import UsageError
+    from ppl_vae.store import disk
 
     if options.get("file") is None:
         raise UsageError("name the run and the file to write: ppl-vae export RUN FILE.pt2")
-    output.refuse(options.file, options.overwrite)
+    disk.refuse_place(options.file, options.overwrite)
     run = opened.run(options)
     check_export(run, Path(options.file), options.what)
     data = opened.data(run, options)

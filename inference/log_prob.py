@@ -24,7 +24,6 @@ def main(options):
     from ppl_vae.diagnostics.evidence import summary
 
     run, target = opened.run(options), output.target(options, "log_prob-{split}.npz")
-    opened.at_least("--importance-samples", options.importance_samples)
     rows = opened.rows(run, options)
     scores = run.score(rows, options.importance_samples, seed=options.seed)
     values = scores.elbo if scores.iw is None else scores.iw

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ppl_vae import checks
 from ppl_vae.data.batches import num_batches
 from ppl_vae.errors import UsageError
 from ppl_vae.schedules import as_schedule
@@ -16,7 +17,6 @@ PRECISIONS = ("32", "bf16-mixed")
 WHOLE = (
     "epochs", "max_steps", "batch_size", "accumulate", "valid_every", "patience", "log_every", "devices",
 )  # fmt: skip
-SEEDS = 2**32  # NumPy, torch and JAX take these alike
 
 
 def stream(seed: int, name: str) -> int:
@@ -94,12 +94,10 @@ class Training:
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
         for name in WHOLE:
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise UsageError(f"{name}={value!r}: give a whole number of at least 1")
+            if getattr(self, name) is not None:
+                checks.whole_number(name, getattr(self, name))
         for name, known in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS), ("keep", ("best", "last"))):
-            if getattr(self, name) not in known:
-                raise UsageError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(known)}")
+            checks.one_of(name, getattr(self, name), known)
         if self.devices > self.batch_size:
             raise UsageError(
                 f"devices={self.devices}: more than the rows of a batch, batch_size={self.batch_size}"
@@ -107,8 +105,7 @@ class Training:
         self._check_numbers()
 
     def _check_numbers(self) -> None:
-        if not 0 <= self.seed < SEEDS:
-            raise UsageError(f"seed={self.seed}: a seed is not negative and below {SEEDS}")
+        checks.seed(self.seed)
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise UsageError(f"unknown device {self.device!r}: choose auto, cpu, cuda or cuda:N")
         if not as_schedule(self.lr)(0) >= 0:

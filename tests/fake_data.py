@@ -31,7 +31,7 @@ def no_real_places(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "*")
     for name, source in list(registry.SOURCES.items()):
-        monkeypatch.setitem(registry.SOURCES, name, replace(source, system=(), downloads={}))
+        monkeypatch.setitem(registry.SOURCES, name, replace(source, system=(), downloads={}, archives={}))
 
 
 @pytest.fixture(name="mnist")

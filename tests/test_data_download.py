@@ -8,7 +8,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
-from fake_data import fake_mnist, make_cifar, make_static, no_real_places  # noqa: F401
+from fake_data import fake_mnist, make_cifar, make_static, md5, no_real_places  # noqa: F401
 
 from ppl_vae import data
 from ppl_vae.data import registry
@@ -35,8 +35,9 @@ def server(tmp_path):
         thread.join()
 
 
-def serve(monkeypatch, name, addresses):
-    monkeypatch.setitem(registry.SOURCES, name, replace(registry.SOURCES[name], downloads=addresses))
+def serve(monkeypatch, name, addresses, archives=None):
+    source = replace(registry.SOURCES[name], downloads=addresses, archives=archives or {})
+    monkeypatch.setitem(registry.SOURCES, name, source)
 
 
 def test_download_tries_mirrors_and_keeps_what_is_verified(mnist, server, monkeypatch, tmp_path):
@@ -52,6 +53,10 @@ def test_download_tries_mirrors_and_keeps_what_is_verified(mnist, server, monkey
     serve(monkeypatch, "mnist", {name: (address + "bad/" + name,) for name in files})
     with pytest.raises(DataError, match=r"mnist could not be downloaded \(.*t10k-labels.*PPL_VAE_DATA"):
         data.load("mnist", valid=4)
+    published = {path.name: md5(path.read_bytes()) for path in (web / "good").iterdir()}
+    serve(monkeypatch, "mnist", {name: (address + "bad/" + name,) for name in files}, published)
+    with pytest.raises(DataError, match=r"bad/t10k-labels-idx1-ubyte\.gz: not the published file\)"):
+        data.load("mnist", valid=4)
     cache = tmp_path / "cache" / "ppl_vae" / "mnist"
     assert list(cache.iterdir()) == []
 
@@ -62,6 +67,7 @@ def test_download_tries_mirrors_and_keeps_what_is_verified(mnist, server, monkey
             name: (address + "gone/" + name, address + "bad/" + name, address + "good/" + name)
             for name in files
         },
+        published,
     )
     assert data.load("mnist", valid=4).sha256 == wanted
     assert sorted(path.name for path in cache.iterdir()) == sorted(files)
@@ -104,6 +110,10 @@ def test_damaged_archive_is_refused_by_name(server, monkeypatch, tmp_path):
     serve(monkeypatch, "cifar10", {"cifar-10-binary.tar.gz": (address + "gone.tar.gz",)})
     with pytest.raises(DataError, match=r"gone\.tar\.gz: 404\)"):
         data.load("cifar10")
+    published = {"cifar-10-binary.tar.gz": md5(b"the archive")}
+    serve(monkeypatch, "cifar10", {name: (address + name,) for name in published}, published)
+    with pytest.raises(DataError, match=r"cifar-10-binary\.tar\.gz: not the published file\)"):
+        data.load("cifar10")
 
 
 def test_download_packs_static_mnist(server, monkeypatch):
@@ -120,5 +130,8 @@ def test_download_packs_static_mnist(server, monkeypatch):
 def test_every_download_has_a_hash():
     for source in REGISTERED:
         assert bool(source.files) == bool(source.md5) == bool(source.downloads)
-        assert all(len(digest) == 32 for digest in source.md5.values())
+        assert all(len(digest) == 32 for digest in (*source.md5.values(), *source.archives.values()))
+        assert set(source.archives) <= set(source.downloads)
+        # Without a published hash there is one address, and the content decides.
+        assert all(name in source.archives or len(urls) == 1 for name, urls in source.downloads.items())
         assert all(url.startswith("http") for urls in source.downloads.values() for url in urls)

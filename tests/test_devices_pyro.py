@@ -60,8 +60,8 @@ def history(folder, name, rank=0):
     return json.loads((folder / f"{name} {rank}.json").read_text())
 
 
-def assert_two_equal_one(folder, case):
-    one, two = trained(case), weights(folder, case)
+def assert_two_equal_one(folder, case, **more):
+    one, two = trained(case, **more), weights(folder, case)
     expected = one.bound.weights()
     assert set(two) == set(expected)
     for key, value in expected.items():
@@ -90,10 +90,12 @@ def test_two_devices_equal_one_where_there_is_no_noise(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["vqvae, compiled", "normalized, compiled"])
-def test_two_devices_equal_one_with_the_compiled_step(tmp_path, case):
-    on_two_devices(tmp_path, case)
-    assert_two_equal_one(tmp_path, case)
+def test_two_devices_equal_one_with_the_compiled_step(tmp_path):
+    cases = [name for name in CASES if "compiled" in name]
+    on_two_devices(tmp_path, *cases)
+    for case in cases:
+        # Without noise a compiled step rounds otherwise than an uncompiled one, and no more.
+        assert_two_equal_one(tmp_path, case, compile="off")
 
 
 @pytest.mark.slow
@@ -183,8 +185,9 @@ def test_the_command_line_tells_once(tmp_path, command):
         open_run(tmp_path / "run").history
     )
     assert evaluate(open_run(tmp_path / "run"), "valid")["n"] == found["n"]
-    again = trained_by(command, tmp_path)
-    assert again.returncode != 0 and again.stdout == "" and "--resume" in again.stderr
+    if command == [TRAIN]:
+        again = trained_by(command, tmp_path)
+        assert again.returncode == 2 and again.stdout == "" and "--resume" in again.stderr
 
 
 def fake(rank, count):

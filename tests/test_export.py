@@ -258,13 +258,13 @@ def test_existing_files_are_kept_unless_asked(small, tmp_path):
 
 
 def test_a_file_that_appears_meanwhile_is_kept(small, tmp_path, monkeypatch):
-    path, write = tmp_path / "e.pt2", Path.write_bytes
+    path, stage = tmp_path / "e.pt2", disk.stage
 
     def racing(part, content):
-        write(path, b"precious")
-        return write(part, content)
+        path.write_bytes(b"precious")
+        return stage(part, content)
 
-    monkeypatch.setattr(Path, "write_bytes", racing)
+    monkeypatch.setattr(disk, "stage", racing)
     with pytest.raises(UsageError, match="exists and is not overwritten"):
         export(small, path)
     assert {one.name: one.read_bytes() for one in tmp_path.iterdir()} == {"e.pt2": b"precious"}

@@ -27,7 +27,8 @@ def trained(**options):
     ids=str,
 )
 def test_parts_are_the_whole_batch(options):
-    whole, parts = trained(**options), trained(accumulate=3, **options)
+    # There is no noise: compiled parts are the batch that is not compiled.
+    whole, parts = trained(**options | {"compile": "auto"}), trained(accumulate=3, **options)
     for name, value in whole.bound.weights().items():
         # Adam turns the rounding of a sum into steps of a part of lr where a gradient is next to 0.
         np.testing.assert_allclose(parts.bound.weights()[name], value, atol=2e-4, err_msg=name)

@@ -11,7 +11,7 @@ import xarray as xr
 
 from ppl_vae.diagnostics.importance import pareto_k, resample, statistics
 from ppl_vae.diagnostics.posterior import PosteriorDraws, to_arviz, to_netcdf, to_tree
-from ppl_vae.errors import DataError, ProgramError, UsageError
+from ppl_vae.errors import ProgramError, RunError, UsageError
 
 S, N = 60, 4
 rng = np.random.default_rng(0)
@@ -182,7 +182,7 @@ def test_a_site_in_a_scope_has_a_name_that_a_file_can_hold(tmp_path):
 def test_a_file_is_replaced_on_request_only(tmp_path):
     path = tmp_path / "p.nc"
     path.write_text("mine")
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="exists and is not overwritten"):
         to_netcdf(to_tree(some()), path)
     assert path.read_text() == "mine"
     to_netcdf(to_tree(some()), path, overwrite=True)
@@ -197,7 +197,7 @@ def test_a_file_that_appears_meanwhile_is_kept(tmp_path, monkeypatch):
     path = tmp_path / "p.nc"
     write = xr.DataTree.to_netcdf
     monkeypatch.setattr(xr.DataTree, "to_netcdf", lambda *a, **k: (write(*a, **k), path.write_text("other")))
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="exists and is not overwritten"):
         to_netcdf(to_tree(some()), path)
     assert path.read_text() == "other"
     assert list(tmp_path.iterdir()) == [path]
@@ -212,7 +212,7 @@ def test_a_failed_write_leaves_what_there_was(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(xr.DataTree, "to_netcdf", full)
-    with pytest.raises(DataError, match=r"p\.nc cannot be written: No space left on device"):
+    with pytest.raises(RunError, match=r"cannot write .*p\.nc \(No space left on device\): free space"):
         to_netcdf(to_tree(some()), path, overwrite=True)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

@@ -277,3 +277,20 @@ def test_of_two_that_create_at_once_the_second_is_refused(tmp_path, monkeypatch)
     with pytest.raises(UsageError, match="already holds a run"):
         RunFolder.create(path)
     assert contents(RunFolder.open(path)) == OLD
+
+
+@pytest.mark.parametrize("loss", [KILLED, *POWER_LOSSES.values()], ids=["killed", *POWER_LOSSES])
+@pytest.mark.parametrize("old", [None, b"old content"], ids=["new", "replaced"])
+def test_one_file_is_whole_or_as_it_was(tmp_path, loss, old):
+    for at in range(1, 30):
+        folder = tmp_path / f"folder{at}"
+        folder.mkdir()
+        if old is not None:
+            (folder / "rows.npz").write_bytes(old)
+        died = crash(folder, at, loss, lambda path=folder / "rows.npz": disk.write(path, b"new" * 70, True))
+        found = (folder / "rows.npz").read_bytes() if (folder / "rows.npz").exists() else None
+        assert found in ((old, b"new" * 70) if died else (b"new" * 70,))
+        if not died:
+            break
+    assert at > 4
+    assert [path.name for path in folder.iterdir()] == ["rows.npz"]

@@ -174,7 +174,7 @@ def test_a_warm_up_rises_by_the_step():
         ({"lr": "cosine:1:0:1000"}, "longer than the run"),
         ({"device": "tpu"}, "unknown device"),
         ({"precision": "16"}, "unknown precision"),
-        ({"compile": "yes"}, "compile='yes'"),
+        ({"compile": "yes"}, "unknown compile 'yes'"),
         ({"backend": "jax"}, "unknown backend"),
         ({"objective": "elbow"}, "unknown objective"),
         ({"resume": True}, "need a run folder"),

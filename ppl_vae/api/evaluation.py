@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ppl_vae import checks
 from ppl_vae import data as data_sets
 from ppl_vae.api import recorded
 from ppl_vae.api.loaders import LOADER, Loader, is_loader
@@ -55,19 +56,15 @@ def evaluate(
         In nats a datum. `per_row` holds the arrays `elbo` and `iw`, [N], so that two runs compare with paired
         errors.
     """
-    for name, value in (("importance_samples", importance_samples), ("rows", rows)):
-        if value is not None and not (isinstance(value, int) and value >= 1):
-            raise UsageError(f"{name}={value}: give at least 1")
+    if rows is not None:
+        checks.whole_number("rows", rows)
     recorded.check_compile(compile, run.backend)
     if run.config["data"]["name"] == LOADER and not isinstance(data, Data):
         taken, levels = _as_given(run, data), None
         facts = {"split": "all", "data": LOADER, "binarize": "none"}
     else:
         chosen = _chosen(run, data)
-        if not chosen.num_rows(split):
-            raise UsageError(
-                f"{chosen.name} has no rows in the split {split!r}: it has {', '.join(chosen.splits)}"
-            )
+        chosen.refuse_empty(split)
         taken, levels = chosen.rows(split), chosen.levels
         facts = {"split": split, "data": chosen.name, "binarize": chosen.binarize}
     if isinstance(taken, Mapping):

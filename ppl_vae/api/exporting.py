@@ -1,6 +1,5 @@
 """`export`: encode, decode or score of a run as a file that needs torch or ONNX Runtime, and no ppl_vae."""
 
-import secrets
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,9 @@ from ppl_vae.api.rows import checked_rows
 from ppl_vae.api.run import Run
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.data import Data
-from ppl_vae.errors import DataError, RunError, UsageError
+from ppl_vae.errors import DataError, UsageError
 from ppl_vae.program import Program
-from ppl_vae.store.disk import publish
+from ppl_vae.store import disk
 
 COMPARED = 5
 
@@ -66,7 +65,7 @@ def export(
     """
     path = Path(path)
     check_export(run, path, what)
-    _refuse_place(path, overwrite)
+    disk.refuse_place(path, overwrite)
     about = {
         "program": run.name,
         "binarize": run.config["data"]["binarize"],
@@ -74,7 +73,7 @@ def export(
         "versions": {n: v for n, v in recorded.versions().items() if n in ("ppl-vae", "torch")},
     }
     made = backend_named(run.backend).export(run.bound, _rows(run, data), what, path.suffix, about, seed)
-    _write(path, made.content, overwrite)
+    disk.write(path, made.content, overwrite)
     return made.about | {"difference": made.difference, "bytes": len(made.content), "out": str(path)}
 
 
@@ -98,19 +97,6 @@ def check_export(run: Run, path: Path, what: str) -> None:
     backend_named(run.backend).check_export(what, path.suffix)
 
 
-def _refuse_place(path: Path, overwrite: bool) -> None:
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder: name a file")
-    if not path.parent.is_dir():
-        raise UsageError(f"there is no folder {path.parent}: make it first")
-    if path.exists() and not overwrite:
-        raise _occupied(path)
-
-
-def _occupied(path: Path) -> UsageError:
-    return UsageError(f"{path} exists and is not overwritten: name another file, or ask to overwrite it")
-
-
 def _rows(run: Run, data: Any) -> dict[str, np.ndarray]:
     """Return some rows as they are scored: of the validation split, else of another one."""
     if data is None and (run.config["data"]["name"] == LOADER or run.data is None):
@@ -125,18 +111,3 @@ def _rows(run: Run, data: Any) -> dict[str, np.ndarray]:
     if split is None:
         raise DataError(f"{data.name} has no rows: give at least one to compare on")
     return checked_rows(run.bound, {name: value[:COMPARED] for name, value in data.rows(split).items()})
-
-
-def _write(path: Path, content: bytes, overwrite: bool) -> None:
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        part.write_bytes(content)
-        publish(part, path, overwrite)
-    except FileExistsError:
-        raise _occupied(path) from None
-    except OSError as error:
-        raise RunError(
-            f"cannot write {path} ({error.strerror or error}): free space, or name another file"
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)

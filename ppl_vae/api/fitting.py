@@ -68,10 +68,10 @@ def fit(
     tensorboard : bool
         Also write TensorBoard logs into the run folder.
     compile : str
-        on: Pyro's step becomes one compiled graph, which takes seconds to minutes to make; off: not; auto:
-        where the run is long enough to earn that, as timed. A run folder records what auto decided. Compiled
-        code draws other noise from the same seed: for the same weights on any machine say on or off. On
-        NumPyro steps are always compiled.
+        on: Pyro's step becomes one compiled graph, which takes seconds to minutes to make; off: not; auto: on
+        where the number of steps and the size of the graph say that it saves more than it takes
+        (`ppl_vae.backends.pyro.compiling.earns`), on any machine alike. A run folder records what auto
+        decided. Compiled code draws other noise from the same seed. On NumPyro steps are always compiled.
     **training
         The fields of `ppl_vae.options.Training`: epochs, max_steps, batch_size, lr, seed, device, precision
         ...

@@ -9,8 +9,8 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
+from ppl_vae import checks, gallery, objectives
 from ppl_vae import data as data_sets
-from ppl_vae import gallery, objectives
 from ppl_vae.backends import NAMES
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.data import Data
@@ -238,16 +238,14 @@ def settle_binarize(program: Program | PlainProgram, data: Data) -> Data:
 
 def check_compile(compile: str, backend: str | None) -> None:
     """Refuse an unknown choice, and one that a backend does not have."""
-    if compile not in COMPILE:
-        raise UsageError(f"compile={compile!r}: choose one of {', '.join(COMPILE)}")
+    checks.one_of("compile", compile, COMPILE)
     if (backend, compile) == ("numpyro", "off"):
         raise UsageError("compile='off': NumPyro always compiles, leave it away")
 
 
 def check_backend(program: Program | PlainProgram, backend: str) -> None:
     """Refuse a program that has no twin on a backend."""
-    if backend not in NAMES:
-        raise UsageError(f"unknown backend {backend!r}: choose one of {', '.join(NAMES)}")
+    checks.one_of("backend", backend, NAMES)
     if backend not in program.backends:
         name = getattr(program, "name", type(program).__name__)
         raise UsageError(

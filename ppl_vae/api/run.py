@@ -11,6 +11,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 
+from ppl_vae import checks
 from ppl_vae import data as data_sets
 from ppl_vae.api import recorded
 from ppl_vae.api.loaders import LOADER, is_loader
@@ -141,8 +142,7 @@ class Run:
         """Draw n rows from the prior: every local site by name, and `<field>_mean`, the centre of its
         likelihood. Global latents are drawn from the guide, once for all rows.
         """
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise UsageError(f"n={n!r}: give a number of samples of at least 1")
+        checks.whole_number("n", n)
         return self._verbs.sample(self.bound, n, covariates=_arrays(covariates), seed=seed)
 
     def reconstruct(self, x: Any, *, draw: bool = False, seed: int = 0) -> dict[str, np.ndarray]:
@@ -155,6 +155,8 @@ class Run:
         """Return the terms of the plain bound of every row, in nats. After training two plain functions on a
         loader, `x` is a loader too.
         """
+        if importance_samples is not None:
+            checks.whole_number("importance_samples", importance_samples)
         rows = x if is_loader(x) and not self.bound.fields else self._rows(x)
         return self._verbs.score(self.bound, rows, importance_samples, seed=seed, compile=compile)
 

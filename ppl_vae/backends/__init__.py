@@ -3,6 +3,7 @@
 from importlib import import_module
 from types import ModuleType
 
+from ppl_vae import checks
 from ppl_vae.errors import UsageError
 
 NAMES = ("pyro", "numpyro")
@@ -16,8 +17,7 @@ def backend(name: str) -> ModuleType:
     UsageError
         For an unknown name, or one whose libraries are not installed.
     """
-    if name not in NAMES:
-        raise UsageError(f"unknown backend {name!r}: choose one of {', '.join(NAMES)}")
+    checks.one_of("backend", name, NAMES)
     try:
         return import_module(f"ppl_vae.backends.{name}")
     except ModuleNotFoundError as error:

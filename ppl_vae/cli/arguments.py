@@ -3,6 +3,7 @@
 import re
 import sys
 from argparse import SUPPRESS
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -45,49 +46,41 @@ def program(parser: ArgumentParser) -> None:
     )
 
 
+def _add(group: Any, options: Iterable[tuple[str, Any, Any, str]]) -> None:
+    """Add options by name, type, default and help."""
+    for name, kind, default, words in options:
+        group.add_argument(name, type=kind, default=default, help=words)
+
+
+def _flag(group: Any, name: str, words: str) -> None:
+    group.add_argument(name, action="store_true", help=words)
+
+
 def data(parser: ArgumentParser, default: str | None = "digits") -> None:
     """Add what tells the data: name or path, binarization, held-out rows."""
     group = parser.add_argument_group("data")
-    group.add_argument(
-        "--data",
-        type=str | None,
-        default=default,
-        help="name (ppl-vae data list) or path: .npz, .npy, .csv, a folder of images",
-    )
-    group.add_argument(
-        "--binarize",
-        type=str,
-        default="auto",
-        help="dynamic, static, none, or auto: dynamic for a Bernoulli likelihood on grey levels",
-    )
-    group.add_argument(
-        "--valid",
-        type=int | float | None,
-        default=None,
-        help="rows to hold out for validation: a number, or a fraction",
-    )
-    group.add_argument(
-        "--test",
-        type=int | float | None,
-        default=None,
-        help="rows to hold out for testing: a number, or a fraction",
-    )
-    group.add_argument("--split-seed", type=int, default=0, help="of the rows held out at random")
-    group.add_argument(
-        "--kind",
-        type=str | None,
-        default=None,
-        help="of your own data: image, vector, counts or sound; else found from the array",
-    )
-    group.add_argument(
-        "--levels", type=int | None, default=None, help="of your own quantised data: the number of levels"
+    path = "name (ppl-vae data list) or path: .npz, .npy, .csv, a folder of images"
+    bits = "dynamic, static, none, or auto: dynamic for a Bernoulli likelihood on grey levels"
+    held, own = "rows to hold out for {}: a number, or a fraction", "of your own"
+    kinds = f"{own} data: image, vector, counts or sound; else found from the array"
+    _add(
+        group,
+        [
+            ("--data", str | None, default, path),
+            ("--binarize", str, "auto", bits),
+            ("--valid", int | float | None, None, held.format("validation")),
+            ("--test", int | float | None, None, held.format("testing")),
+            ("--split-seed", int, 0, "of the rows held out at random"),
+            ("--kind", str | None, None, kinds),
+            ("--levels", int | None, None, f"{own} quantised data: the number of levels"),
+        ],
     )
     offline(group)
 
 
 def offline(parser: Any) -> None:
     """Add --offline."""
-    parser.add_argument("--offline", action="store_true", help="never download")
+    _flag(parser, "--offline", "never download")
 
 
 def training(parser: ArgumentParser) -> None:
@@ -105,60 +98,36 @@ def training(parser: ArgumentParser) -> None:
 
 def objective(parser: ArgumentParser) -> None:
     """Add the objective, the backend and how its step is computed."""
-    group = parser.add_argument_group("objective and backend")
-    group.add_argument(
-        "--objective",
-        type=str,
-        default="elbo",
-        help="elbo, elbo(beta=4,warm_up=1000), iwae(k=50), or a stock one such as Trace_ELBO",
+    chosen = "elbo, elbo(beta=4,warm_up=1000), iwae(k=50), or a stock one such as Trace_ELBO"
+    beta = "weight of the KL: a number or a schedule such as linear:0:1:1000"
+    compile = (
+        "make one compiled graph of Pyro's step: on, off, or auto, if the run is long enough to earn it "
+        "(NumPyro always compiles)"
     )
-    group.add_argument(
-        "--beta",
-        type=float | str | None,
-        default=None,
-        help="weight of the KL: a number or a schedule such as linear:0:1:1000",
-    )
-    group.add_argument(
-        "--warm-up", type=int | None, default=None, help="steps over which the weight of the KL rises from 0"
-    )
-    group.add_argument(
-        "--backend", type=str | None, default=None, help="pyro or numpyro; by default the program's first"
-    )
-    group.add_argument(
-        "--compile",
-        type=str,
-        default="auto",
-        help="make one compiled graph of Pyro's step: on, off, or auto, if the run is long enough to earn it "
-        "(NumPyro always compiles)",
+    _add(
+        parser.add_argument_group("objective and backend"),
+        [
+            ("--objective", str, "elbo", chosen),
+            ("--beta", float | str | None, None, beta),
+            ("--warm-up", int | None, None, "steps over which the weight of the KL rises from 0"),
+            ("--backend", str | None, None, "pyro or numpyro; by default the program's first"),
+            ("--compile", str, "auto", compile),
+        ],
     )
 
 
 def run_folder(parser: ArgumentParser) -> None:
     """Add where a training writes, and how it goes on."""
     group = parser.add_argument_group("run folder")
-    group.add_argument(
-        "--out",
-        type=str | None,
-        default=None,
-        help="the run folder (by default runs/PROGRAM-DATA, numbered where that exists)",
-    )
-    group.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on with the run in --out, which needs nothing else; --epochs or --max-steps may change",
-    )
-    group.add_argument(
-        "--model-file",
-        type=str | None,
-        default=None,
-        help="for --resume: the model file, where the recorded one is gone or has changed",
-    )
-    group.add_argument("--tensorboard", action="store_true", help="also write TensorBoard logs")
-    group.add_argument(
-        "--progress",
-        type=bool | None,
-        default=None,
-        help="true or false: a progress bar; by default on a terminal",
+    where = "the run folder (by default runs/PROGRAM-DATA, numbered where that exists)"
+    _add(group, [("--out", str | None, None, where)])
+    goes_on = "go on with the run in --out, which needs nothing else; --epochs or --max-steps may change"
+    _flag(group, "--resume", goes_on)
+    model = "for --resume: the model file, where the recorded one is gone or has changed"
+    _add(group, [("--model-file", str | None, None, model)])
+    _flag(group, "--tensorboard", "also write TensorBoard logs")
+    _add(
+        group, [("--progress", bool | None, None, "true or false: a progress bar; by default on a terminal")]
     )
 
 
@@ -173,51 +142,43 @@ def _told(doc: str) -> dict[str, str]:
 def run(parser: ArgumentParser) -> None:
     """Add the positional RUN and how to open it."""
     parser.add_argument("run", nargs="?", type=str, default=SUPPRESS, help="the run's folder")
-    parser.add_argument(
-        "--model-file",
-        type=str | None,
-        default=None,
-        help="the model file to execute, where the recorded one is gone or has changed",
+    model = "the model file to execute, where the recorded one is gone or has changed"
+    _add(
+        parser,
+        [
+            ("--model-file", str | None, None, model),
+            ("--device", str, "cpu", "cpu, cuda, cuda:1 ..."),
+            ("--seed", int, 0, "of all draws"),
+        ],
     )
-    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, cuda:1 ...")
-    parser.add_argument("--seed", type=int, default=0, help="of all draws")
 
 
 def rows(parser: ArgumentParser, number: int | None = None) -> None:
     """Add which rows to work on."""
-    parser.add_argument("--split", type=str, default="test", help="train, valid or test")
-    parser.add_argument(
-        "--rows", type=int | None, default=number, help="take only the first rows of the split"
-    )
-    parser.add_argument(
-        "--data",
-        type=str | None,
-        default=None,
-        help="other data, or where the run's data now lies; a file without splits of its own is taken whole",
+    other = "other data, or where the run's data now lies; a file without splits of its own is taken whole"
+    _add(
+        parser,
+        [
+            ("--split", str, "test", "train, valid or test"),
+            ("--rows", int | None, number, "take only the first rows of the split"),
+            ("--data", str | None, None, other),
+        ],
     )
     offline(parser)
 
 
 def draw(parser: ArgumentParser) -> None:
     """Add --draw."""
-    parser.add_argument(
-        "--draw", action="store_true", help="draw latents from the guide instead of taking their means"
-    )
+    _flag(parser, "--draw", "draw latents from the guide instead of taking their means")
 
 
 def covariates(parser: ArgumentParser) -> None:
     """Add the fields that a program takes beside what it observes."""
-    parser.add_argument(
-        "--covariates",
-        type=str | None,
-        default=None,
-        help=".npz of the fields that are no observations (by default those of the training rows, in turn)",
-    )
+    fields = ".npz of the fields that are no observations (by default those of the training rows, in turn)"
+    _add(parser, [("--covariates", str | None, None, fields)])
 
 
 def out(parser: ArgumentParser, default: str) -> None:
     """Add where the result goes."""
-    parser.add_argument(
-        "--out", type=str | None, default=None, help=f"the file to write (by default {default})"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace the file of --out")
+    _add(parser, [("--out", str | None, None, f"the file to write (by default {default})")])
+    _flag(parser, "--overwrite", "replace the file of --out")

@@ -6,29 +6,21 @@ from typing import Any
 
 import numpy as np
 
+from ppl_vae import checks
 from ppl_vae import data as data_sets
 from ppl_vae.api import Run, open_run, recorded
 from ppl_vae.cli.running import say
 from ppl_vae.data import Data
 from ppl_vae.data.files import read
 from ppl_vae.errors import UsageError
-from ppl_vae.options import SEEDS
 
 
 def run(options: Any) -> Run:
     """Open the run that the command line names."""
     if options.get("run") is None:
         raise UsageError("name the folder of a run, such as runs/first")
-    at_least("--seed", options.seed, 0)
-    if options.seed >= SEEDS:
-        raise UsageError(f"--seed {options.seed}: give a number below {SEEDS}")
+    checks.seed(options.seed)
     return open_run(options.run, model_file=options.model_file, device=options.device)
-
-
-def at_least(option: str, value: int | None, least: int = 1) -> None:
-    """Refuse a number that is too small."""
-    if value is not None and value < least:
-        raise UsageError(f"{option} {value}: give a whole number of at least {least}")
 
 
 def other_data(run: Run, options: Any) -> Data | None:
@@ -67,12 +59,10 @@ def data(run: Run, options: Any) -> Data:
 
 def rows(run: Run, options: Any) -> dict[str, np.ndarray]:
     """Return the rows of --split, at most --rows of them."""
-    at_least("--rows", options.rows)
+    if options.rows is not None:
+        checks.whole_number("rows", options.rows)
     found = data(run, options)
-    if not found.num_rows(options.split):
-        raise UsageError(
-            f"{found.name} has no rows in the split {options.split!r}: it has {', '.join(found.splits)}"
-        )
+    found.refuse_empty(options.split)
     return {name: values[: options.rows] for name, values in found.rows(options.split).items()}
 
 

@@ -2,8 +2,6 @@
 
 import io
 import json
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +12,9 @@ import numpy as np
 from ppl_vae.api import Run
 from ppl_vae.cli import page
 from ppl_vae.cli.running import plain
-from ppl_vae.errors import RunError, UsageError
+from ppl_vae.errors import UsageError
 from ppl_vae.report import image_grid
+from ppl_vae.store import disk
 
 SHOWN = 64
 COLUMNS = 8
@@ -42,22 +41,9 @@ def target(options: Any, name: str, picture: str | None = None) -> Target:
     if path.suffix != Path(name).suffix:
         raise UsageError(f"--out {path}: give a name that ends in {Path(name).suffix}")
     beside = path.with_suffix(".png") if picture else None
-    for one in (path, beside):
-        refuse(one, options.overwrite)
+    for one in filter(None, (path, beside)):
+        disk.refuse_place(one, options.overwrite)
     return Target(path, beside, options.overwrite)
-
-
-def refuse(path: str | Path | None, overwrite: bool) -> None:
-    """Refuse a file that exists, or that cannot be made."""
-    if path is None:
-        return
-    path = Path(path)
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder: name a file")
-    if path.exists() and not overwrite:
-        raise UsageError(f"{path} exists and is not overwritten: name another file, or add --overwrite")
-    if not path.parent.is_dir():
-        raise UsageError(f"there is no folder {path.parent}: make it first")
 
 
 def arrays(
@@ -72,12 +58,12 @@ def arrays(
         "n": count(found),
         "arrays": {name: list(values.shape) for name, values in found.items()},
     }
-    result |= {"out": write(where.path, npz(found)), "picture": None}
+    result |= {"out": str(disk.write(where.path, npz(found), where.overwrite)), "picture": None}
     shown = _images(run, pictures, originals) if where.picture is not None and pictures else None
     if shown is not None:
         png = io.BytesIO()
         image_grid(shown, COLUMNS).save(png, format="PNG")
-        result["picture"] = write(where.picture, lambda file: file.write(png.getvalue()))
+        result["picture"] = str(disk.write(where.picture, png.getvalue(), where.overwrite))
     return result
 
 
@@ -109,42 +95,9 @@ def _images(
     return lines.reshape(-1, *made.shape[1:])
 
 
-def write_npz(path: str | Path, found: Mapping[str, np.ndarray]) -> str:
-    """Write named arrays as a compressed .npz."""
-    return write(path, npz(found))
-
-
 def npz(found: Mapping[str, np.ndarray]) -> Callable[[BinaryIO], None]:
     """Return a writer of named arrays."""
     return lambda file: np.savez_compressed(file, **found)
-
-
-def write(path: str | Path, content: Callable[[BinaryIO], Any]) -> str:
-    """Write a file under a temporary name and put it into place when it is whole."""
-    path = Path(path)
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                content(file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(name, 0o666 & ~_umask())
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
-    except OSError as error:
-        raise RunError(
-            f"cannot write {path} ({error.strerror or error}): free space, or name another file with --out"
-        ) from error
-    return str(path)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_evaluation(

@@ -8,8 +8,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from ppl_vae import checks, objectives
 from ppl_vae import data as data_sets
-from ppl_vae import objectives
 from ppl_vae.api import Run, recorded, resume
 from ppl_vae.api.folders import CHANGES
 from ppl_vae.backends import NAMES
@@ -37,9 +37,8 @@ def check(options: Any) -> None:
     # A run that goes on records its batch size.
     Training(**settings(options) | ({"devices": 1} if options.resume else {}))
     chosen = objective(options)
-    if options.backend not in (None, *NAMES):
-        raise UsageError(f"unknown backend {options.backend!r}: choose one of {', '.join(NAMES)}")
     if options.backend is not None:
+        checks.one_of("backend", options.backend, NAMES)
         recorded.make_objective(chosen, options.backend)
     recorded.check_compile(options.compile, options.backend)
 

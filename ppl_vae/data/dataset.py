@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
+from ppl_vae import checks
 from ppl_vae.errors import UsageError
 
 SPLITS = ("train", "valid", "test")
@@ -56,10 +57,8 @@ class Data:
     options: dict | None = None
 
     def __post_init__(self):
-        if self.kind not in KINDS:
-            raise UsageError(f"unknown kind of data {self.kind!r}: choose one of {', '.join(KINDS)}")
-        if self.binarize not in BINARIZE:
-            raise UsageError(f"unknown binarize {self.binarize!r}: choose one of {', '.join(BINARIZE)}")
+        checks.one_of("kind of data", self.kind, KINDS)
+        checks.one_of("binarize", self.binarize, BINARIZE)
         if self.binarize in ("dynamic", "static"):
             self._refuse_unless_probabilities()
 
@@ -90,6 +89,18 @@ class Data:
         if split in SPLITS and split not in self.splits:
             return 0
         return len(next(iter(self._split(split).values())))
+
+    def refuse_empty(self, split: str) -> None:
+        """Refuse a split without rows.
+
+        Raises
+        ------
+        UsageError
+        """
+        if not self.num_rows(split):
+            raise UsageError(
+                f"{self.name} has no rows in the split {split!r}: it has {', '.join(self.splits)}"
+            )
 
     def raw(self, split: str) -> dict[str, np.ndarray]:
         """Rows as a program receives them, never binarized.

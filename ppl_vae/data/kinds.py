@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ppl_vae import checks
 from ppl_vae.data.dataset import KINDS
 from ppl_vae.errors import DataError, UsageError
 
@@ -13,8 +14,8 @@ def normalise_x(found: dict, name: str, kind: str | None, levels: int | None) ->
 
     Images become `[N, C, H, W]`; quantised x the smallest unsigned integers; counts int64; all else float32.
     """
-    if kind is not None and kind not in KINDS:
-        raise UsageError(f"unknown kind of data {kind!r}: choose one of {', '.join(KINDS)}")
+    if kind is not None:
+        checks.one_of("kind of data", kind, KINDS)
     if "x" not in next(iter(found.values())):
         if levels is not None or kind not in (None, "vector"):
             raise UsageError(f"{name} has no field x, so kind and levels mean nothing here: leave them out")
@@ -60,8 +61,7 @@ def _levels(xs, name, kind, levels) -> int | None:
     first, *_ = xs
     low, high = _limits(xs)
     if levels is not None:
-        if isinstance(levels, bool) or not isinstance(levels, (int, np.integer)) or levels < 2:
-            raise UsageError(f"levels={levels!r}: give a whole number, 2 or more")
+        checks.whole_number("levels", levels, least=2)
         if kind == "counts":
             raise UsageError("counts have no levels: leave levels out, or choose another kind")
         if low < 0 or high > levels - 1 or any((x % 1 != 0).any() for x in xs if x.dtype.kind == "f"):

@@ -142,45 +142,45 @@ def download(source: Source) -> Folder:
             f"{target} cannot be made ({error.strerror}): set {VARIABLE} to a folder of your own"
         ) from error
     with tempfile.TemporaryDirectory(dir=target, prefix=".download-") as scratch:
-        scratch = Path(scratch)
-        problems: list[str] = []
-        mirrors = max(len(addresses) for addresses in source.downloads.values())
-        for mirror in range(mirrors):
-            try:
-                _download_from(source, mirror, scratch)
-            except DataError as error:
-                problems.append(str(error))
-                continue
-            for path in scratch.iterdir():
-                path.chmod(0o644)
-                os.replace(path, target / path.name)
-            return Folder(target, source)
-    raise DataError(
-        f"{source.name} could not be downloaded ({'; '.join(problems)}): put its files into {source.folder}/ "
-        f"in a folder of your own and set {VARIABLE} to that folder"
-    )
+        try:
+            _fill(Path(scratch), source)
+        except DataError as error:
+            raise DataError(
+                f"{source.name} could not be downloaded ({error}): put its files into {source.folder}/ "
+                f"in a folder of your own and set {VARIABLE} to that folder"
+            ) from error
+        for path in Path(scratch).iterdir():
+            path.chmod(0o644)
+            os.replace(path, target / path.name)
+    return Folder(target, source)
 
 
-def _download_from(source: Source, mirror: int, scratch: Path):
-    for name, addresses in source.downloads.items():
-        _retrieve(addresses[min(mirror, len(addresses) - 1)], scratch / name)
+def _fill(folder: Path, source: Source):
+    for name in source.downloads:
+        _retrieve(source, name, folder)
     if source.unpack is not None:
-        source.unpack(scratch, source)
-    source.read(Folder(scratch, source), source)
+        source.unpack(folder, source)
+    source.read(Folder(folder, source), source)
 
 
-def _retrieve(address: str, path: Path):
+def _retrieve(source: Source, name: str, folder: Path):
+    """Download one file from the first address that gives it."""
     import pooch
 
-    print(f"downloading {address}", file=sys.stderr)
     pooch.get_logger().setLevel(logging.WARNING)
-    path.unlink(missing_ok=True)
-    bar = sys.stderr.isatty()
-    try:
-        pooch.retrieve(address, known_hash=None, fname=path.name, path=path.parent, progressbar=bar)
-    except (OSError, ValueError) as error:  # requests' exceptions are OSErrors
-        status = getattr(getattr(error, "response", None), "status_code", type(error).__name__)
-        raise DataError(f"{address}: {status}") from error
+    known = f"md5:{source.archives[name]}" if name in source.archives else None
+    problems = []
+    for address in source.downloads[name]:
+        print(f"downloading {address}", file=sys.stderr)
+        try:
+            pooch.retrieve(address, known, fname=name, path=folder, progressbar=sys.stderr.isatty())
+            return
+        except ValueError:  # of pooch, for another hash
+            problems.append(f"{address}: not the published file")
+        except OSError as error:  # requests' exceptions are of this kind
+            status = getattr(getattr(error, "response", None), "status_code", type(error).__name__)
+            problems.append(f"{address}: {status}")
+    raise DataError("; ".join(problems))
 
 
 def fetch(name: str, *, offline: bool = False) -> dict:

@@ -27,6 +27,9 @@ class Source:
         `split(splits, valid, test, seed) -> (splits, rule)`.
     downloads : dict
         File to download -> its addresses, tried in this order. `unpack` makes `files` of them.
+    archives : dict
+        md5 of each file to download, where it is published; pooch checks it. What a user's folder holds may
+        be compressed anew: there the content counts.
     system : tuple of str
         Folders where a package of the operating system installs it.
     """
@@ -43,6 +46,7 @@ class Source:
     files: tuple[str, ...] = ()
     md5: dict[str, str] = field(default_factory=dict)
     downloads: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    archives: dict[str, str] = field(default_factory=dict)
     unpack: Callable | None = None
     system: tuple[str, ...] = ()
     coords: dict[str, list] = field(default_factory=dict)

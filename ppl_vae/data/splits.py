@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ppl_vae import checks
 from ppl_vae.errors import UsageError
 
 
@@ -45,8 +46,7 @@ def at_random(rows: dict, valid=None, test=None, seed: int = 0) -> tuple[dict, s
     (dict, str)
         The splits that are not empty, and the rule in words.
     """
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise UsageError(f"split_seed={seed!r}: give a whole number, 0 or more")
+    checks.whole_number("split_seed", seed, least=0)
     n = count(rows)
     sizes = {"valid": amount(valid, n, 0.1, "valid"), "test": amount(test, n, 0.1, "test")}
     sizes = {"train": n - sum(sizes.values()), **sizes}

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ppl_vae import checks
 from ppl_vae.diagnostics.importance import resample, statistics
 from ppl_vae.diagnostics.posterior import METHODS, PosteriorDraws
-from ppl_vae.errors import ProgramError, UsageError
+from ppl_vae.errors import ProgramError
 
 # Proposals of the guide for each draw that resampling keeps: the rule of Rubin (1988) is 10 to 20.
 OVERSAMPLING = 10
@@ -83,13 +84,10 @@ def check_shared(model: set[str], guide: set[str]) -> None:
 
 def check_options(method: str, seed: int, **sizes: int) -> None:
     """Refuse an unknown method, a negative seed, and sizes that are no whole numbers of at least 1."""
-    if method not in METHODS:
-        raise UsageError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
-    if seed < 0:
-        raise UsageError(f"seed={seed}: give a number of at least 0")
+    checks.one_of("method", method, METHODS)
+    checks.seed(seed)
     for name, value in sizes.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UsageError(f"{name}={value!r}: give a whole number of at least 1")
+        checks.whole_number(name, value)
 
 
 class Store:

@@ -1,12 +1,10 @@
 """A posterior's tree for ArviZ, and as a NetCDF file."""
 
 import os
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppl_vae.errors import DataError, UsageError
-from ppl_vae.store.disk import publish
+from ppl_vae.store.disk import new_file
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -40,31 +38,12 @@ def to_netcdf(tree: "xr.DataTree", path: str | os.PathLike, *, overwrite: bool =
     ------
     UsageError
         If there is something at `path` already, or no folder to write to.
-    DataError
+    RunError
         If the file cannot be written.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder: name a file to write")
-    if not path.parent.is_dir():
-        raise UsageError(f"there is no folder {path.parent}: make it, or name another file")
-    if path.exists() and not overwrite:
-        raise _occupied(path)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
+    with new_file(path, overwrite) as part:
         tree.to_netcdf(part, engine="h5netcdf", encoding=_compression(tree))
-        publish(part, path, overwrite)
-    except FileExistsError:
-        raise _occupied(path) from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        part.unlink(missing_ok=True)
-    return path
-
-
-def _occupied(path: Path) -> UsageError:
-    return UsageError(f"{path} exists already: choose another name, or ask to overwrite it")
+    return Path(path)
 
 
 def _compression(tree: "xr.DataTree") -> dict[str, dict[str, dict[str, Any]]]:

@@ -1,6 +1,6 @@
 """Pictures of arrays and the page of a run; it sees NumPy arrays and plain values only."""
 
-from ppl_vae.report.grid import image_grid, save_grid
+from ppl_vae.report.grid import image_grid
 from ppl_vae.report.page import html
 
-__all__ = ["html", "image_grid", "save_grid"]
+__all__ = ["html", "image_grid"]

@@ -1,7 +1,6 @@
 """Many small images as one."""
 
 import math
-from os import PathLike
 
 import numpy as np
 from PIL import Image
@@ -42,23 +41,6 @@ def image_grid(x, columns: int | None = None) -> Image.Image:
         canvas[:, top : top + height, left : left + width] = image
     pixels = np.round(canvas * 255).astype(np.uint8)
     return Image.fromarray(pixels[0] if channels == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-
-
-def save_grid(path: str | PathLike, x, columns: int | None = None) -> None:
-    """Write `image_grid(x, columns)` as a PNG file.
-
-    Raises
-    ------
-    DataError
-        As `image_grid`.
-    UsageError
-        The file cannot be written.
-    """
-    image = image_grid(x, columns)
-    try:
-        image.save(path, format="PNG")
-    except OSError as error:
-        raise UsageError(f"cannot write {path} ({error.strerror or error}): name another file") from error
 
 
 def _columns(number: int, columns: int | None) -> int:

@@ -5,7 +5,8 @@ from html import escape
 
 import numpy as np
 
-from ppl_vae.errors import DataError, UsageError
+from ppl_vae import checks
+from ppl_vae.errors import DataError
 from ppl_vae.report import counts, curves, image, sound, tags, vector
 
 KINDS = {"image": image, "vector": vector, "counts": counts, "sound": sound}
@@ -64,32 +65,25 @@ def html(
     UsageError
         An unknown kind.
     """
-    if kind not in KINDS:
-        raise UsageError(f"unknown kind of data {kind!r}: choose one of {', '.join(KINDS)}")
+    checks.one_of("kind of data", kind, KINDS)
     drawn, data, made = _main(samples), _main(originals), _main(reconstructions)
-    parts = [_about(run_summary), _numbers(run_summary), _curves(history)]
-    parts.append(
-        _pictures(
-            "Samples",
-            KINDS[kind].samples,
-            drawn,
-            data,
-            run_summary,
-            missing=None if drawn is not None else "No samples were drawn.",
-        )
-    )
-    absent = made is None or data is None
-    parts.append(
-        _pictures(
-            "Reconstructions",
-            KINDS[kind].reconstructions,
-            made,
-            data,
-            run_summary,
-            missing="No rows were reconstructed." if absent else None,
-        )
-    )
-    parts.append(_configuration(run_summary))
+    no_samples = "" if drawn is not None else "No samples were drawn."
+    no_pairs = "" if made is not None and data is not None else "No rows were reconstructed."
+    numbers, config = run_summary.get("numbers"), run_summary.get("config")
+    results = "Results, in the units that the names end in"
+    parts = [
+        _about(run_summary),
+        _table("Numbers", numbers, results, "The run has not been evaluated."),
+        _curves(history),
+        _pictures("Samples", KINDS[kind].samples, drawn, data, run_summary, no_samples),
+        _pictures("Reconstructions", KINDS[kind].reconstructions, made, data, run_summary, no_pairs),
+        _table(
+            "Configuration",
+            config,
+            "As options are written on the command line",
+            "No configuration was recorded.",
+        ),
+    ]
     return _page(str(run_summary.get("title") or "Run"), parts)
 
 
@@ -110,14 +104,11 @@ def _about(summary: Mapping) -> str:
     return tags.section("Run", body) if body else ""
 
 
-def _numbers(summary: Mapping) -> str:
-    numbers = summary.get("numbers") or {}
-    body = (
-        tags.table(tags.flat(numbers), "Results, in the units that the names end in")
-        if numbers
-        else tags.paragraph("The run has not been evaluated.", note=True)
-    )
-    return tags.section("Numbers", body)
+def _table(title: str, values: Mapping | None, caption: str, absent: str) -> str:
+    """A section with nested values as one table, or a note that there are none."""
+    if not values:
+        return tags.section(title, tags.paragraph(absent, note=True))
+    return tags.section(title, tags.table(tags.flat(values), caption))
 
 
 def _curves(history: list[dict]) -> str:
@@ -125,23 +116,12 @@ def _curves(history: list[dict]) -> str:
     return tags.section("Training", body)
 
 
-def _pictures(title: str, draw, x, data, summary: Mapping, missing: str | None) -> str:
-    if missing:
-        return tags.section(title, tags.paragraph(missing, note=True))
+def _pictures(title: str, draw, x, data, summary: Mapping, missing: str) -> str:
     try:
-        return tags.section(title, draw(x, data, summary))
+        body = tags.paragraph(missing, note=True) if missing else draw(x, data, summary)
     except DataError as error:
-        return tags.section(title, tags.paragraph(f"Not shown: {error}.", note=True))
-
-
-def _configuration(summary: Mapping) -> str:
-    config = summary.get("config") or {}
-    body = (
-        tags.table(tags.flat(config), "As options are written on the command line")
-        if config
-        else tags.paragraph("No configuration was recorded.", note=True)
-    )
-    return tags.section("Configuration", body)
+        body = tags.paragraph(f"Not shown: {error}.", note=True)
+    return tags.section(title, body)
 
 
 def _page(title: str, parts: list[str]) -> str:

@@ -1,11 +1,16 @@
-"""The few operations on files that a safe write is made of."""
+"""Files that are whole or absent: `write` for one, and what a run folder's groups of them are made of."""
 
+import errno
 import hashlib
 import io
 import os
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
+
+from ppl_vae.errors import RunError, UsageError
 
 STAGED = ".new"
 CHUNK = 1 << 20
@@ -58,17 +63,13 @@ def staged(path: Path) -> Path:
     return path.with_name(path.name + STAGED)
 
 
-def stage(path: Path, content: Content) -> Entry:
-    """Write content beside `path` under its staged name, down to the disk, and return its size and hash."""
-    try:
-        with open(staged(path), "wb") as file:
-            out = HashingFile(file)
-            _fill(out, content)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        error.filename = os.fspath(path)
-        raise
+def stage(part: Path, content: Content) -> Entry:
+    """Write content to a temporary name, down to the disk, and return its size and hash."""
+    with open(part, "wb") as file:
+        out = HashingFile(file)
+        _fill(out, content)
+        file.flush()
+        os.fsync(file.fileno())
     return out.entry
 
 
@@ -85,10 +86,74 @@ def _fill(out: HashingFile, content: Content) -> None:
 
 
 def replace(path: Path, content: Content) -> None:
-    """Replace one file atomically: after a crash it has the old or the new content, never a part."""
-    stage(path, content)
-    os.replace(staged(path), path)
-    sync_folder(path.parent)
+    """Replace one file of a locked folder atomically: after a crash it has the old or the new content, never
+    a part.
+    """
+    stage(staged(path), content)
+    publish(staged(path), path, overwrite=True)
+
+
+def write(path: str | os.PathLike, content: Content, overwrite: bool = False) -> Path:
+    """Write one file atomically; see `new_file` for what is refused."""
+    with new_file(path, overwrite) as part:
+        stage(part, content)
+    return Path(path)
+
+
+@contextmanager
+def new_file(path: str | os.PathLike, overwrite: bool = False) -> Iterator[Path]:
+    """Give a temporary name beside `path`: what the block writes there is put into place when it ends.
+
+    Raises
+    ------
+    UsageError
+        As `refuse_place`, also for a file that another process has made meanwhile.
+    RunError
+        The disk is full or fails. What was there before is intact.
+    """
+    path = Path(path)
+    refuse_place(path, overwrite)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        yield part
+        with open(part, "rb") as file:
+            os.fsync(file.fileno())
+        publish(part, path, overwrite)
+    except FileExistsError:
+        raise _occupied(path) from None
+    except OSError as error:
+        raise failed(path, error, "or name another file") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def refuse_place(path: str | os.PathLike, overwrite: bool) -> None:
+    """Refuse a place where no file can be made, or where one lies that is not to be overwritten.
+
+    Raises
+    ------
+    UsageError
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: name a file")
+    if not path.parent.is_dir():
+        raise UsageError(f"there is no folder {path.parent}: make it first")
+    if path.exists() and not overwrite:
+        raise _occupied(path)
+
+
+def _occupied(path: Path) -> UsageError:
+    return UsageError(
+        f"{path} exists and is not overwritten: name another file, or add overwrite=True (--overwrite)"
+    )
+
+
+def failed(path: Path, error: OSError, remedy: str) -> RunError:
+    """Return what is raised where the operating system does not write a file."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    first = "free space" if full else "check the disk and permissions"
+    return RunError(f"cannot write {path} ({error.strerror or error}): {first}, {remedy}")
 
 
 def sync_folder(path: Path) -> None:
@@ -123,8 +188,6 @@ def publish(part: Path, path: Path, overwrite: bool) -> None:
     FileExistsError
         Where there is a file already, be it from this very moment, and `overwrite` is false.
     """
-    with open(part, "rb") as file:
-        os.fsync(file.fileno())
     if overwrite:
         os.replace(part, path)
     else:

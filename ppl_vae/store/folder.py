@@ -6,7 +6,6 @@ manifest: a staged file with the hash that it gives is renamed (forward), any ot
 """
 
 import contextlib
-import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -64,10 +63,8 @@ class RunFolder:
         folder = cls(path, Manifest())
         with folder.lock():
             _refuse_occupied(path)  # someone else may have started a run here in the meantime
-            try:
+            with _written(path / manifest.NAME):
                 disk.replace(path / manifest.NAME, Manifest().updated({}).to_bytes())
-            except OSError as error:
-                raise _failed("write", path / manifest.NAME, error) from error
             folder._settle()
         return folder
 
@@ -128,13 +125,12 @@ class RunFolder:
             _check_name(name, self.path)
         with self.lock():
             try:
-                self._settle()
+                with _written(self.path):
+                    self._settle()
                 self._commit(files)
-            except BaseException as error:
+            except BaseException:
                 with contextlib.suppress(OSError, RunError):
                     self._settle()
-                if isinstance(error, OSError):
-                    raise _failed("write", Path(error.filename or self.path), error) from error
                 raise
 
     def clear(self) -> None:
@@ -192,11 +188,8 @@ class RunFolder:
 
     def truncate_metrics(self, step: int) -> None:
         """Drop the rows whose "step" is after `step`, atomically, as resuming does."""
-        with self.lock():
-            try:
-                metrics.truncate(self.path / metrics.NAME, step)
-            except OSError as error:
-                raise _failed("write", self.path / metrics.NAME, error) from error
+        with self.lock(), _written(self.path / metrics.NAME):
+            metrics.truncate(self.path / metrics.NAME, step)
 
     def _entry(self, name: str) -> Entry:
         try:
@@ -211,10 +204,14 @@ class RunFolder:
         return (path for path in self.path.glob("*" + disk.STAGED) if path.is_file())
 
     def _commit(self, files: dict[str, Content]) -> None:
-        entries = {name: disk.stage(self.path / name, content) for name, content in files.items()}
-        disk.sync_folder(self.path)
-        disk.replace(self.path / manifest.NAME, self._manifest.updated(entries).to_bytes())
-        self._settle()
+        entries = {}
+        for name, content in files.items():
+            with _written(self.path / name):
+                entries[name] = disk.stage(staged(self.path / name), content)
+        with _written(self.path / manifest.NAME):
+            disk.sync_folder(self.path)
+            disk.replace(self.path / manifest.NAME, self._manifest.updated(entries).to_bytes())
+            self._settle()
 
     def _settle(self) -> None:
         """Let the manifest decide about staged files: forward where it knows them, else back."""
@@ -230,6 +227,16 @@ class RunFolder:
             moved = True
         if moved:
             disk.sync_folder(self.path)
+
+
+@contextlib.contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """Name the file that the operating system does not write."""
+    try:
+        yield
+    except OSError as error:
+        remedy = "then go on with --resume; what was saved before is intact"
+        raise disk.failed(path, error, remedy) from error
 
 
 def _refuse_occupied(path: Path) -> None:
@@ -279,11 +286,3 @@ def _damage(path: Path, entry: Entry) -> str:
     if size != entry.size:
         return f"{path} has {size} bytes where its manifest says {entry.size}: {remedy}"
     return f"{path} is damaged (its sha256 is not the manifest's): {remedy}"
-
-
-def _failed(verb: str, path: Path, error: OSError) -> RunError:
-    remedy = "free space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check the disk and permissions"
-    return RunError(
-        f"cannot {verb} {path} ({error.strerror or error}): {remedy}, then go on with --resume; "
-        "what was saved before is intact"
-    )

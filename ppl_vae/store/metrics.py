@@ -25,10 +25,7 @@ def append(path: Path, row: dict, mend: bool = False) -> None:
         with open(path, "ab") as file:
             file.write(line)
     except OSError as error:
-        raise RunError(
-            f"cannot write {path} ({error.strerror or error}): "
-            "free space or check permissions, then go on with --resume"
-        ) from error
+        raise disk.failed(path, error, "then go on with --resume") from error
 
 
 def encode(row: dict) -> bytes:

@@ -5,7 +5,6 @@ twice. Captured once (`torch.export`) and compiled, the handlers are gone and wh
 """
 
 import contextvars
-import hashlib
 import io
 import logging
 import sys
@@ -50,12 +49,6 @@ class Graph(NamedTuple):
     def nodes(self) -> int:
         """Operations in it."""
         return len(self.exported.graph.nodes)
-
-    @property
-    def digest(self) -> str:
-        """Return a name for what it computes, on weights of which shapes and where."""
-        weights = [(v.shape, v.dtype, v.device) for v in self.exported.state_dict.values()]
-        return hashlib.sha256(f"{self.exported.graph_module.code}{weights}".encode()).hexdigest()
 
     def module(self) -> nn.Module:
         """Return the graph as a module that runs operation by operation."""

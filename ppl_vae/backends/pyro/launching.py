@@ -1,5 +1,9 @@
 """The processes of a run on several devices: started from the first one, or by torchrun; none outlives the
 others.
+
+Started and watched here, since Fabric's launcher, when tried, killed the first process without a word where
+another one had died, and left the others behind where the first one ended, and torchrun exits with 1 for any
+error.
 """
 
 import atexit

@@ -133,12 +133,6 @@ class SeveralDevices:
                 "the step runs uncompiled: %d rows make unequal shares on %d devices", rows, self.count
             )
             return loss
-        if choice == "auto":  # the first one measures, on its own
-            earns = (
-                self.rank == 0
-                and compiled(loss, batch, scalars, rows // self.count, choice, steps) is not loss
-            )
-            choice = "on" if self.agree(int(earns)) else "off"
         with self.together(), across.sharing(self.place):
             found = compiled(loss, batch, scalars, rows // self.count, choice, steps)
         return loss if self.agree(int(found is loss)) else found
