@@ -1,5 +1,6 @@
 """The devices of a run: one, or several with the same weights, each with its share of the rows of a batch."""
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,8 @@ def find_devices(name: str, count: int = 1) -> list[Any]:
     kind, _, index = name.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (index and not index.isdigit()):
         raise UsageError(f"unknown device {name!r}: choose auto, cpu, cuda or cuda:N")
+    # Before JAX opens a GPU, of whose memory it would take three quarters at once: torch may need some too.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     try:
         found = jax.devices(None if kind == "auto" else kind)
     except RuntimeError:

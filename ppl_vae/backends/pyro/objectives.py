@@ -69,7 +69,8 @@ class Objective(nn.Module):
     def _rows_counted(self, batch: dict[str, Tensor]) -> int:
         """Return the rows that a stock loss sums over: the batch, where a plain plate is not scaled."""
         if self._scaled is None:
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            devices = [self.bound.device] if self.bound.device.type == "cuda" else []
+            with torch.no_grad(), torch.random.fork_rng(devices=devices):
                 guide = pyro.poutine.trace(self.bound.guide).get_trace(**batch)
                 model = pyro.poutine.replay(self.bound.model, trace=guide)
                 sites = pyro.poutine.trace(model).get_trace(**batch).nodes.values()

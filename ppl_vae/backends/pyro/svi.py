@@ -122,7 +122,10 @@ class Engine:
         """Return the batch of row numbers, or of what a user's loader yields, on the device."""
         if self.data is None:
             return self.bound.as_batch(item, self.device)
-        index = torch.from_numpy(item).to(self.device)
+        index = torch.from_numpy(item)
+        if self._cuda():  # from pinned memory it is copied without waiting for the steps before
+            index = index.pin_memory()
+        index = index.to(self.device, non_blocking=True)
         return {name: array.index_select(0, index) for name, array in self.data.items()}
 
     def advance(
@@ -248,7 +251,9 @@ class Engine:
             raise
         except Exception as error:
             raise RunError(f"{STATE} cannot be read ({error}): restore it from a copy of the run") from None
-        self.rng, self.cuda_rng, self.best = content["rng"], content["cuda_rng"], content["best"]
+        self.rng, self.best = content["rng"], content["best"]
+        if content["cuda_rng"] is not None:  # None: a run that was on the CPU has the seed's noise here
+            self.cuda_rng = content["cuda_rng"]
         self.taken, self._pending = content.get("taken", 0), content
         if self.step is not None:
             self._apply(content)
