@@ -196,16 +196,17 @@ def test_the_user_s_noise_is_left_alone():
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize("name", ["vae", "hvae", "vqvae", "linear_gaussian"])
 def test_a_step_does_not_wait_for_the_device(name):
-    program, rows = example(name, 64)
+    program, data = example(name, 64)
     options = Training(batch_size=32, ema=0.9, clip_norm=1.0, device="cuda")
     bits = name in ("vae", "hvae")
-    engine = Engine(bind(program), ELBO(), options, train=rows, num_data=64, dynamic=bits)
+    engine = Engine(bind(program), ELBO(), options, train=data, num_data=64, dynamic=bits)
     item, one = np.arange(32), torch.ones((), device="cuda")
+    (rows,) = engine._on_device([item])
     engine.advance([item], np.array([1e-3]), np.array([1.0]), lambda: False)
     torch.cuda.set_sync_debug_mode("error")
     try:
         with pyro.validation_enabled(False):
-            engine.step(engine._binarized(engine.batch(item)), 1e-3, one)
+            engine.step(engine._binarized(engine.batch(rows)), 1e-3, one)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

@@ -12,6 +12,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 from ppl_vae.errors import UsageError
 
 ROWS = "rows"
+# JAX reads this before its first array, for which it would take three quarters of a GPU's memory: torch may
+# need some too.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 def find_devices(name: str, count: int = 1) -> list[Any]:
@@ -25,8 +28,6 @@ def find_devices(name: str, count: int = 1) -> list[Any]:
     kind, _, index = name.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (index and not index.isdigit()):
         raise UsageError(f"unknown device {name!r}: choose auto, cpu, cuda or cuda:N")
-    # Before JAX opens a GPU, of whose memory it would take three quarters at once: torch may need some too.
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     try:
         found = jax.devices(None if kind == "auto" else kind)
     except RuntimeError:

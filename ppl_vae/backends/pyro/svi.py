@@ -122,10 +122,7 @@ class Engine:
         """Return the batch of row numbers, or of what a user's loader yields, on the device."""
         if self.data is None:
             return self.bound.as_batch(item, self.device)
-        index = torch.from_numpy(item)
-        if self._cuda():  # from pinned memory it is copied without waiting for the steps before
-            index = index.pin_memory()
-        index = index.to(self.device, non_blocking=True)
+        index = torch.as_tensor(item, device=self.device)
         return {name: array.index_select(0, index) for name, array in self.data.items()}
 
     def advance(
@@ -148,7 +145,7 @@ class Engine:
                 self._set_rng()
                 # Several devices decide together, which takes too long to do at each step.
                 ends = self.devices.count > 1 and stop()
-                for item, rate, beta in zip(items, lr, weights, strict=True):
+                for item, rate, beta in zip(self._on_device(items), lr, weights, strict=True):
                     if ends or (self.devices.count == 1 and stop()):
                         break
                     if self.devices.count > 1:
@@ -167,6 +164,15 @@ class Engine:
             )
         self.taken += done
         return Advance(done, self._means(sums, done))
+
+    def _on_device(self, items: Sequence[Any]) -> Sequence[Any]:
+        """Return row numbers on the device, all in one transfer: a step that copied its own would wait for
+        those before it.
+        """
+        if self.data is None or self.devices.count > 1:
+            return items
+        sizes = [len(item) for item in items]
+        return torch.from_numpy(np.concatenate(items)).to(self.device).split(sizes)
 
     def _binarized(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         if not self.dynamic:
