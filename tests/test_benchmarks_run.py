@@ -6,6 +6,7 @@ import logging
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,9 @@ def test_a_benchmark_measures_every_contender(benchmark, tmp_path, monkeypatch, 
 def test_the_workloads_of_a_gpu_are_those_of_the_cpu_on_a_device(benchmark, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda module, **_: module)
     monkeypatch.setattr(Graph, "compiled", lambda graph, *_: graph.module())
-    found = list(benchmark("gpu").measured(small=True, rounds=2, device="cpu"))
+    gpu = benchmark("gpu")
+    found = [gpu.measured(where, replace(work, device="cpu"), rounds=2) for where, work in gpu.SMALL]
+    assert {work.device for _, work in (*gpu.SMALL, *gpu.WORKLOADS)} == {"cuda"}
     assert [result["settings"]["device"] for result in found] == ["cpu"] * 3
     assert [len(result["contenders"]) for result in found] == [5, 3, 5]
 
