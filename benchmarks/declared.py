@@ -35,9 +35,10 @@ def trained(
     compile: bool,
     precision: str = "32",
     memory_format: torch.memory_format = torch.preserve_format,
+    device: str = "cpu",
 ) -> Steps:
     """Return the library's optimizer steps on batches of rows `items`."""
-    options = Training(batch_size=len(items[0]), lr=LR, precision=precision, device="cpu")
+    options = Training(batch_size=len(items[0]), lr=LR, precision=precision, device=device)
     bound = bind(program, num_data=len(x)).to(memory_format=memory_format)
     chosen = {"train": {"x": x}, "num_data": len(x), "compile": "on" if compile else "off"}
     engine = Engine(bound, ELBO(), options, **chosen)
@@ -52,14 +53,14 @@ def trained(
     return steps
 
 
-def stock(program: Any, x: np.ndarray, items: Sequence[np.ndarray]) -> Steps:
+def stock(program: Any, x: np.ndarray, items: Sequence[np.ndarray], device: str = "cpu") -> Steps:
     """Return Pyro's own `SVI.step` on the declared model and guide, with the closed form of the KL as ours
     (a little quicker than `Trace_ELBO`), a fused optimizer and no validation.
     """
-    bound = bind(program, num_data=len(x)).train()
+    bound = bind(program, num_data=len(x), device=device).train()
     optimizer = pyro.optim.Adam({"lr": LR, "fused": True})
     svi = pyro.infer.SVI(bound.model, bound.guide, optimizer, pyro.infer.TraceMeanField_ELBO())
-    data, rows = torch.from_numpy(x), [torch.from_numpy(one) for one in items]
+    data, rows = torch.from_numpy(x).to(device), [torch.from_numpy(one).to(device) for one in items]
 
     def steps() -> None:
         with pyro.validation_enabled(False):

@@ -39,6 +39,7 @@ class Workload:
     shape: tuple[int, ...] = (1, 28, 28)
     rows: int = 512
     steps: int = 5
+    device: str = "cpu"
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -55,14 +56,14 @@ def contenders(work: Workload) -> dict[str, Steps]:
     program = TopDown(x_shape=work.shape, **work.sizes)
 
     def by_hand(compile: bool) -> Steps:
-        return steps_of(HandWrittenTopDown(work.shape, **work.sizes), x, items, compile)
+        return steps_of(HandWrittenTopDown(work.shape, **work.sizes), x, items, compile, device=work.device)
 
     return {
-        OURS: trained(program, x, items, compile=True),
-        "declared": trained(program, x, items, compile=False),
+        OURS: trained(program, x, items, compile=True, device=work.device),
+        "declared": trained(program, x, items, compile=False, device=work.device),
         "by hand": by_hand(False),
         "by hand, compiled": by_hand(True),
-        "SVI.step": stock(program, x, items),
+        "SVI.step": stock(program, x, items, work.device),
     }
 
 

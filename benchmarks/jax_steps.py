@@ -37,16 +37,19 @@ class Workload:
     shape: tuple[int, ...] = (1, 28, 28)
     rows: int = 4096
     steps: int = 50  # as many as the library runs in one call
+    device: str = "cpu"
 
 
 WORKLOADS = (Workload("NumPyro, 784-400-20, batch 128", 128), Workload("NumPyro, 784-400-20, batch 512", 512))
 SMALL = (Workload("small", 16, (8,), 2, (1, 4, 4), 64, 4),)
 
 
-def trained(program: Any, x: np.ndarray, items: Sequence[np.ndarray]) -> Callable[[], None]:
+def trained(
+    program: Any, x: np.ndarray, items: Sequence[np.ndarray], device: str = "cpu"
+) -> Callable[[], None]:
     """Return the library's chunks of steps on batches of rows `items`."""
     bound = bind(program, backend="numpyro", num_data=len(x))
-    options = Training(batch_size=len(items[0]), lr=LR, device="cpu")
+    options = Training(batch_size=len(items[0]), lr=LR, device=device)
     engine = Engine(bound, ELBO(), options, train={"x": x}, num_data=len(x))
     scalars = {"lr": np.full(len(items), LR), "beta": np.ones(len(items))}
 
@@ -61,8 +64,9 @@ def contenders(work: Workload) -> dict[str, Callable[[], Any]]:
     x, items = bits(work.rows, work.shape), batches(work.rows, work.batch, work.steps)
     program = load("vae", x_shape=work.shape, hidden=work.hidden, z_dim=work.z_dim)
     params = jax_vae.init(jax.random.key(0), math.prod(work.shape), work.hidden, work.z_dim)
+    params = jax.device_put(params, jax.devices(work.device)[0])  # what else they take follows them
     return {
-        OURS: trained(program, x, items),
+        OURS: trained(program, x, items, work.device),
         "JAX by hand": jax_vae.steps_of(params, x, items),
         "NumPyro's svi.update": numpyro_svi.steps_of(params, x, items),
     }

@@ -35,16 +35,24 @@ def portable(result: dict) -> dict:
     return {name: value for name, value in result.items() if name not in LEFT_OUT}
 
 
-def machine() -> dict:
-    """Return what the seconds were measured on."""
+def machine(cuda: bool = False) -> dict:
+    """Return what the seconds were measured on; with the first GPU, where it is in use."""
     names = [
         line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")
     ]
-    return {
+    found = {
         "cores": os.cpu_count(),
         "cpu": names[0] if names else platform.processor(),
         "python": platform.python_version(),
     }
+    return found | gpu() if cuda else found
+
+
+def gpu() -> dict:
+    """Return the name of the first GPU."""
+    import torch
+
+    return {"gpu": torch.cuda.get_device_name()}
 
 
 def _lines(path: str) -> list[str]:
@@ -58,10 +66,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the run folder")
     parser.add_argument("--importance-samples", type=int)
     parser.add_argument("--backend", choices=("pyro", "numpyro"))
+    parser.add_argument("--device", choices=("cuda",))
+    parser.add_argument("--compile", choices=("on", "off", "auto"))
     options = parser.parse_args()
     backend = ["--backend", options.backend] if options.backend else []
-    train = ["ppl-vae", "train", "--config", options.recipe, *backend, "--out", str(options.out)]
-    evaluate = ["ppl-vae", "evaluate", str(options.out)]
+    device = ["--device", options.device] if options.device else []
+    compile = ["--compile", options.compile] if options.compile else []
+    train = ["ppl-vae", "train", "--config", options.recipe, *backend, *device, *compile]
+    train += ["--out", str(options.out)]
+    evaluate = ["ppl-vae", "evaluate", str(options.out), *device]
     if options.importance_samples:
         evaluate += ["--importance-samples", str(options.importance_samples)]
     goes_on = (options.out / "manifest.json").exists()
@@ -77,9 +90,9 @@ def main() -> None:
         "settings": settings["training"] | {"compile": settings["compile"], "model": settings["model"]},
         "train": portable(trained),
         "test": portable(tested),
-        "machine": machine(),
+        "machine": machine(cuda=options.device == "cuda"),
     }
-    name = options.recipe + (f"-{options.backend}" if options.backend else "")
+    name = "-".join(filter(None, (options.recipe, options.backend, options.device)))
     (RECIPES / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found["test"]))
 

@@ -43,15 +43,20 @@ def yes(reached: bool) -> str:
     return "yes" if reached else "no"
 
 
-def table(folder: Path = RESULTS) -> str:
+def table(folder: Path = RESULTS, files: Sequence[str] = FILES) -> str:
     """Return the table in Markdown, with the rows of every file that is there."""
     lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
-    for name in FILES:
+    for name in files:
         path = folder / f"{name}.json"
         if path.exists():
             content = json.loads(path.read_text())
             lines += [f"| {' | '.join(one)} |" for result in content["results"] for one in rows(result)]
     return "\n".join(lines) + "\n"
+
+
+def gpu(folder: Path = RESULTS) -> str:
+    """Return the table of steps on a GPU in Markdown."""
+    return table(folder, ("gpu",))
 
 
 def formats(folder: Path = RESULTS) -> str:
@@ -83,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of the JSON files")
     folder = parser.parse_args(argv).results
-    print(table(folder), formats(folder), profiles(folder), sep="\n", end="")
+    print(table(folder), gpu(folder), formats(folder), profiles(folder), sep="\n", end="")
 
 
 if __name__ == "__main__":

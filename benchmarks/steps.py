@@ -36,6 +36,7 @@ class Workload:
     shape: tuple[int, ...] = (1, 28, 28)
     rows: int = 4096
     steps: int = 20
+    device: str = "cpu"
     most: tuple[tuple[str, float], ...] = (("by hand", 0.95), ("by hand, compiled", 1.03), ("SVI.step", 0.6))
 
 
@@ -52,7 +53,7 @@ WORKLOADS = (
 )
 SMALL = (
     Workload("small", (8,), 2, 16, "32", (1, 4, 4), 64, 2),
-    Workload("small, bf16", (8,), 2, 16, "bf16-mixed", (1, 4, 4), 64, 2, mixed(0.6)),
+    Workload("small, bf16", (8,), 2, 16, "bf16-mixed", (1, 4, 4), 64, 2, most=mixed(0.6)),
 )
 
 
@@ -60,19 +61,20 @@ def by_hand(work: Workload, x: np.ndarray, compile: bool, precision: str) -> Ste
     """Return steps of the hand-written model."""
     autocast = torch.bfloat16 if precision == "bf16-mixed" else None
     model = HandWrittenVAE(math.prod(work.shape), work.hidden, work.z_dim, autocast)
-    return steps_of(model, x, batches(work.rows, work.batch, work.steps), compile)
+    return steps_of(model, x, batches(work.rows, work.batch, work.steps), compile, device=work.device)
 
 
 def contenders(work: Workload) -> dict[str, Steps]:
     """Return the steps of every contender."""
     x, items = bits(work.rows, work.shape), batches(work.rows, work.batch, work.steps)
     program = load("vae", x_shape=work.shape, hidden=work.hidden, z_dim=work.z_dim)
+    chosen = {"precision": work.precision, "device": work.device}
     found = {
-        OURS: trained(program, x, items, compile=True, precision=work.precision),
-        "declared": trained(program, x, items, compile=False, precision=work.precision),
+        OURS: trained(program, x, items, compile=True, **chosen),
+        "declared": trained(program, x, items, compile=False, **chosen),
         "by hand": by_hand(work, x, False, work.precision),
         "by hand, compiled": by_hand(work, x, True, work.precision),
-        "SVI.step": stock(program, x, items),
+        "SVI.step": stock(program, x, items, work.device),
     }
     if work.precision != "32":
         found["by hand, fp32"] = by_hand(work, x, False, "32")

@@ -6,6 +6,7 @@ import logging
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -66,6 +67,23 @@ def test_a_benchmark_measures_every_contender(benchmark, tmp_path, monkeypatch, 
     monkeypatch.setattr(torch, "compile", lambda module, **_: module)
     monkeypatch.setattr(Graph, "compiled", lambda graph, *_: graph.module())
     assert numbers(benchmark(name), tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_workloads_of_a_gpu_are_those_of_the_cpu_on_a_device(benchmark, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda module, **_: module)
+    monkeypatch.setattr(Graph, "compiled", lambda graph, *_: graph.module())
+    gpu = benchmark("gpu")
+    found = [gpu.measured(where, replace(work, device="cpu"), rounds=2) for where, work in gpu.SMALL]
+    assert {work.device for _, work in (*gpu.SMALL, *gpu.WORKLOADS)} == {"cuda"}
+    assert [result["settings"]["device"] for result in found] == ["cpu"] * 3
+    assert [len(result["contenders"]) for result in found] == [5, 3, 5]
+
+
+def test_the_benchmark_of_a_gpu_needs_one(benchmark, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="^benchmarks/gpu.py needs a CUDA device: torch sees none$"):
+        benchmark("gpu").main([])
 
 
 def test_first_steps_are_taken_anew_and_again(benchmark, monkeypatch, tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ppl_vae import evaluate, fit, load
+from ppl_vae import fit, load
 from ppl_vae.backends.numpyro.devices import Devices
 from ppl_vae.errors import UsageError
 
@@ -117,20 +117,3 @@ def test_batches_that_cannot_be_shared_out_are_refused():
     found.check_fits(32)
     with pytest.raises(UsageError, match="batch_size=33 cannot be shared out over devices=2"):
         found.check_fits(33)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("name", GALLERY)
-def test_training_on_cuda_follows_the_cpu(name):
-    import jax
-    from two_devices import FIELDS, data_of
-
-    try:
-        jax.devices("cuda")
-    except RuntimeError:
-        pytest.skip("needs JAX with CUDA")
-    options = {"max_steps": 20, "batch_size": 32, "backend": "numpyro"}
-    program, found = load(name, **FIELDS.get(name, {})), data_of(name)
-    runs = {device: fit(program, found, device=device, **options) for device in ("cpu", "cuda")}
-    elbo = {device: evaluate(run, "train")["elbo_nats"] for device, run in runs.items()}
-    assert elbo["cuda"] == pytest.approx(elbo["cpu"], rel=0.1)

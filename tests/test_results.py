@@ -28,7 +28,7 @@ def made(name):
 
 @pytest.mark.parametrize(
     ("file", "name"),
-    [("table", "table"), *[("speed_table", name) for name in ("table", "formats", "profiles")]],
+    [("table", "table"), *[("speed_table", name) for name in ("table", "gpu", "formats", "profiles")]],
 )
 def test_the_tables_of_the_readme_are_made_from_the_committed_results(file, name):
     table = getattr(made(file), name)()
@@ -50,6 +50,15 @@ def test_seconds_to_a_first_step_are_told_as_they_were_measured():
     told = {name: f"{one['median']:.0f} s" for name, one in found["contenders"].items()}
     for when in ("anew", "again"):
         assert f"{told[f'declared, {when}']} (by hand {told[f'by hand, {when}']})" in README.read_text()
+
+
+def test_what_a_gpu_reached_is_told_as_it_was_measured():
+    found, text = json.loads((RECIPES / "vae-mnist-cuda.json").read_text()), README.read_text()
+    test = found["test"]
+    told = f"**{-test['iw_nats']:.2f}** ± {test['iw_stderr']:.2f} nats (IW-{test['k']}), evaluated on the GPU"
+    assert told in text and f"{test['steps']:,}" in text
+    card = json.loads((MEASURED / "gpu.json").read_text())["machine"]["gpu"]
+    assert card == found["machine"]["gpu"] and card in text
 
 
 def test_recipes_train_in_a_precision_that_none_beats():

@@ -8,12 +8,18 @@ from torch import nn
 
 
 def steps_of(
-    model: nn.Module, x: np.ndarray, items: Sequence[np.ndarray], compile: bool = False, lr: float = 1e-3
+    model: nn.Module,
+    x: np.ndarray,
+    items: Sequence[np.ndarray],
+    compile: bool = False,
+    lr: float = 1e-3,
+    device: str = "cpu",
 ) -> Callable[[], None]:
     """Return optimizer steps on batches of rows `items`, for a module whose output is its loss."""
+    model = model.to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr, fused=True)
-    call, data = torch.compile(model, dynamic=False) if compile else model, torch.from_numpy(x)
-    rows = [torch.from_numpy(one) for one in items]
+    call, data = torch.compile(model, dynamic=False) if compile else model, torch.from_numpy(x).to(device)
+    rows = [torch.from_numpy(one).to(device) for one in items]
 
     def steps() -> None:
         for one in rows:

@@ -27,11 +27,12 @@ class HandWrittenVAE(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the loss of a batch [B, ...]."""
-        with torch.autocast("cpu", self.autocast or torch.bfloat16, enabled=self.autocast is not None):
+        device, kind = x.device.type, self.autocast or torch.bfloat16
+        with torch.autocast(device, kind, enabled=self.autocast is not None):
             loc, raw = self.encoder(x.flatten(1)).float().chunk(2, -1)
         scale = F.softplus(raw) + 1e-4
         z = loc + scale * torch.randn_like(loc)
-        with torch.autocast("cpu", self.autocast or torch.bfloat16, enabled=self.autocast is not None):
+        with torch.autocast(device, kind, enabled=self.autocast is not None):
             logits = self.decoder(z).float()
         distortion = F.binary_cross_entropy_with_logits(logits, x.flatten(1), reduction="sum")
         rate = 0.5 * (loc.square() + scale.square() - 1).sum() - scale.log().sum()

@@ -158,7 +158,9 @@ class Bound(Scalars):
             raise ProgramError(f"{role} got {', '.join(sorted(unknown))}: the program declares {listed}")
         ppl = Primitives(n, self.num_data if self._scaled else None, self.scalars)
         net = Networks(self, writes=role == "guide")
-        return getattr(self.program, role)(ppl, net, **declared(self.program, role, batch))
+        # A GPU may take TF32 for products of matrices in single precision, which torch does not unasked.
+        with jax.default_matmul_precision("highest"):
+            return getattr(self.program, role)(ppl, net, **declared(self.program, role, batch))
 
     @contextmanager
     def unscaled(self) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """The devices of a run: one, or several with the same weights, each with its share of the rows of a batch."""
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 from ppl_vae.errors import UsageError
 
 ROWS = "rows"
+# JAX reads this before its first array, for which it would take three quarters of a GPU's memory: torch may
+# need some too.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 def find_devices(name: str, count: int = 1) -> list[Any]:

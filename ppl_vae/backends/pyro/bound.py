@@ -275,5 +275,5 @@ def bind(program: Program, *, num_data: int | None = None, seed: int = 0, device
     """Make the program's networks, with weights that depend on `seed` alone, and bind it to Pyro."""
     where = find_device(device)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch's own function would seed every GPU too
         return Bound(program, num_data).to(where)

@@ -82,6 +82,7 @@ class Graph(NamedTuple):
         ):
             # To name a graph, pickle asks every module of the process, those that warn of any name too.
             warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)  # advice: use TF32
             return compile_fx(bare, fixed)
 
 

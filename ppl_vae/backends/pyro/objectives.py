@@ -54,7 +54,8 @@ class Objective(nn.Module):
     def _rows_counted(self, batch: dict[str, Tensor]) -> int:
         """Return the rows that a stock loss sums over: the batch, where a plain plate is not scaled."""
         if self._scaled is None:
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            devices = [self.bound.device] if self.bound.device.type == "cuda" else []
+            with torch.no_grad(), torch.random.fork_rng(devices=devices):
                 observed = Tracer(self.bound).pair(batch).model.observed
             self._scaled = any(site.subsampling > 1 for site in observed.values())
         return self.num_data if self._scaled else rows_of(batch)

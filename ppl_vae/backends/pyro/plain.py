@@ -157,7 +157,8 @@ class PlainBound(Scalars, nn.Module):
 
     def _make_parameters(self, args: tuple, batch: Mapping[str, Tensor]) -> None:
         loaded, self._loaded = self._loaded, None
-        with torch.random.fork_rng(devices=[]), pyro.poutine.block():
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), pyro.poutine.block():
             torch.manual_seed(self._seed)
             trace = pyro.poutine.trace(self.guide).get_trace(*args, **batch)
             pyro.poutine.replay(self.model, trace=trace)(*args, **batch)

@@ -123,7 +123,7 @@ class Engine:
         """Return the batch of row numbers, or of what a user's loader yields, on the device."""
         if self.data is None:
             return self.bound.as_batch(item, self.device)
-        index = torch.from_numpy(item).to(self.device)
+        index = torch.as_tensor(item, device=self.device)
         return {name: array.index_select(0, index) for name, array in self.data.items()}
 
     def advance(
@@ -146,7 +146,7 @@ class Engine:
                 self._set_rng()
                 # Several devices decide together, which takes too long to do at each step.
                 ends = self.devices.count > 1 and stop()
-                for item, values in zip(items, steps, strict=True):
+                for item, values in zip(self._on_device(items), steps, strict=True):
                     if ends or (self.devices.count == 1 and stop()):
                         break
                     if self.devices.count > 1:
@@ -178,6 +178,15 @@ class Engine:
         numbers = {name: values.tolist() for name, values in scalars.items() if name not in inputs}
         columns = tensors | numbers
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+    def _on_device(self, items: Sequence[Any]) -> Sequence[Any]:
+        """Return row numbers on the device, all in one transfer: a step that copied its own would wait for
+        those before it.
+        """
+        if self.data is None or self.devices.count > 1:
+            return items
+        sizes = [len(item) for item in items]
+        return torch.from_numpy(np.concatenate(items)).to(self.device).split(sizes)
 
     def _binarized(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         if not self.dynamic:
@@ -262,7 +271,9 @@ class Engine:
             raise
         except Exception as error:
             raise RunError(f"{STATE} cannot be read ({error}): restore it from a copy of the run") from None
-        self.rng, self.cuda_rng, self.best = content["rng"], content["cuda_rng"], content["best"]
+        self.rng, self.best = content["rng"], content["best"]
+        if content["cuda_rng"] is not None:  # None: a run that was on the CPU has the seed's noise here
+            self.cuda_rng = content["cuda_rng"]
         self.taken, self._pending = content.get("taken", 0), content
         if self.step is not None:
             self._apply(content)
