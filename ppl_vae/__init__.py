@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from ppl_vae import data
     from ppl_vae.api import Run, bind, check, evaluate, export, fit, open_run, posterior
     from ppl_vae.gallery import load
+    from ppl_vae.networks import Network
     from ppl_vae.objectives import ELBO, IWAE
     from ppl_vae.program import Program
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Program": "program",
+    "Network": "networks",
     "load": "gallery",
     "ELBO": "objectives",
     "IWAE": "objectives",
@@ -25,6 +27,7 @@ _HOMES = {
 
 __all__ = [  # noqa: RUF022 (in the order in which one meets them)
     "Program",
+    "Network",
     "load",
     "data",
     "ELBO",

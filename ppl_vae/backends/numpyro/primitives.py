@@ -8,6 +8,7 @@ import numpyro
 from jax import Array, lax
 
 from ppl_vae.backends.numpyro import distributions
+from ppl_vae.backends.numpyro.functions import F
 from ppl_vae.errors import ProgramError, UsageError
 
 DATA = "data"
@@ -28,6 +29,7 @@ class Primitives:
     plate = staticmethod(numpyro.plate)
     dist = distributions
     likelihood = staticmethod(distributions.likelihood)
+    F = F
 
     def __init__(self, draws: int | None = None, num_data: int | None = None):
         self._draws, self._num_data = draws, num_data
@@ -54,8 +56,11 @@ class Primitives:
 
     @staticmethod
     def array(value: Any) -> Array:
-        """Return numbers as an array in the program's precision."""
-        return jnp.asarray(value, dtype=jnp.result_type(float))
+        """Return numbers as an array: whole numbers and truth values as they are, others in the program's
+        precision.
+        """
+        found = jnp.asarray(value)
+        return found.astype(jnp.result_type(float)) if jnp.issubdtype(found.dtype, jnp.floating) else found
 
     @staticmethod
     def deterministic(name: str, value: Array) -> Array:

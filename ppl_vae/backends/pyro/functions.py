@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as nnf
 
+from ppl_vae.backends.pyro import across
 from ppl_vae.functions import Functions
 
 HALF = (torch.bfloat16, torch.float16)
@@ -22,7 +23,8 @@ class TorchFunctions(Functions):
     matmul, einsum, broadcast_shapes = map(staticmethod, (torch.matmul, torch.einsum, torch.broadcast_shapes))
 
     tril, expand_dims, moveaxis = map(staticmethod, (torch.tril, torch.unsqueeze, torch.movedim))
-    diag = staticmethod(torch.diag_embed)
+    diag, lerp = map(staticmethod, (torch.diag_embed, torch.lerp))
+    totals, moments, spread = map(staticmethod, (across.totals, across.moments, across.spread))
 
     def clip(self, x, low=None, high=None):
         return torch.clamp(x, low, high)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.backends.pyro import distributions
+from ppl_vae.backends.pyro.functions import F
 from ppl_vae.errors import ProgramError, UsageError
 
 DATA = "data"
@@ -32,6 +33,7 @@ class Primitives:
     plate = staticmethod(pyro.plate)
     dist = distributions
     likelihood = staticmethod(distributions.likelihood)
+    F = F
 
     def __init__(self, like: Tensor, draws: int | None = None, num_data: int | None = None):
         self._like, self._draws, self._num_data = like, draws, num_data
@@ -59,8 +61,11 @@ class Primitives:
         return distributions.Normal(self._like.new_zeros(size), self._like.new_ones(size)).to_event(len(size))
 
     def array(self, value: Any) -> Tensor:
-        """Return numbers as an array on the program's device, in its precision."""
-        return torch.as_tensor(value, dtype=self._like.dtype, device=self._like.device)
+        """Return numbers as an array on the program's device: whole numbers and truth values as they are,
+        others in the program's precision.
+        """
+        found = torch.as_tensor(value, device=self._like.device)
+        return found.to(self._like.dtype) if found.is_floating_point() else found
 
     @staticmethod
     def deterministic(name: str, value: Tensor) -> Tensor:
