@@ -4,11 +4,11 @@ functions (`F`).
 
 from ppl_vae.networks.attention import Attention, Memory
 from ppl_vae.networks.base import Network
-from ppl_vae.networks.codebook import Codes, CodebookState
-from ppl_vae.networks.convolutional import ConvDown, ConvGrid, ConvUp, GridConv, ResidualBlock
+from ppl_vae.networks.codebook import CodebookState, Codes
+from ppl_vae.networks.convolutional import Bottleneck, ConvDown, ConvGrid, ConvUp, GridConv, ResidualBlock
 from ppl_vae.networks.counts import CountEncoder, CountMean
 from ppl_vae.networks.dense import MLP, Activation
-from ppl_vae.networks.heads import FreeNormal, MergedNormal, NormalHead, NormalParameters, ScaleTril
+from ppl_vae.networks.heads import FreeNormal, MergedNormal, NormalHead, NormalParameters, ScaleTril, normal
 from ppl_vae.networks.likelihood import Likelihood, LikelihoodParameters
 from ppl_vae.networks.normalization import BatchNorm
 
@@ -21,6 +21,7 @@ __all__ = [
     "Activation",
     "Attention",
     "BatchNorm",
+    "Bottleneck",
     "CodebookState",
     "Codes",
     "ConvDown",
@@ -39,4 +40,5 @@ __all__ = [
     "NormalParameters",
     "ResidualBlock",
     "ScaleTril",
+    "normal",
 ]

@@ -33,6 +33,33 @@ class ResidualBlock(Network):
 
 
 @dataclass(frozen=True)
+class Bottleneck(Network):
+    """x + a 1x1, a 3x3 and a 1x1 convolution, each after an activation, through `hidden` channels.
+
+    [..., channels, H, W] to the same shape (He et al., arXiv:1603.05027; in ladders: arXiv:2011.10650).
+    """
+
+    channels: int
+    hidden: int
+    activation: str = "gelu"
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_activation(self, self.activation)
+
+    def layers(self, nn):
+        return {
+            "narrow": nn.Conv2d(self.channels, self.hidden, 1),
+            "mix": nn.Conv2d(self.hidden, self.hidden, 3, padding=1),
+            "widen": nn.Conv2d(self.hidden, self.channels, 1),
+        }
+
+    def apply(self, F, net, x):
+        act = F.activation(self.activation)
+        return x + net.widen(act(net.mix(act(net.narrow(act(x))))))
+
+
+@dataclass(frozen=True)
 class _Sized(Network):
     """What goes between an image and a vector takes the arguments of `MLP`.
 

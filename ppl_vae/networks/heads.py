@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from ppl_vae.networks.base import Network
 from ppl_vae.networks.convolutional import ConvDown
 from ppl_vae.networks.dense import MLP
-from ppl_vae.shapes import Shape, as_shape
+from ppl_vae.shapes import Shape
 
 SCALE_FLOOR = 1e-4
 BODIES = {"mlp": MLP, "conv": ConvDown}

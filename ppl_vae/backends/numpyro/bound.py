@@ -17,7 +17,6 @@ from ppl_vae.backends.numpyro.primitives import Primitives
 from ppl_vae.errors import DataError, ProgramError
 from ppl_vae.program import Program, data_fields, declared
 
-
 Parts = Part | list["Parts"]
 
 

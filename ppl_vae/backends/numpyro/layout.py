@@ -11,11 +11,11 @@ from numpyro.distributions import Delta, Unit
 
 from ppl_vae.backends.numpyro.distributions import Codebook
 from ppl_vae.backends.numpyro.functions import F
-from ppl_vae.networks.codebook import nearest
 from ppl_vae.backends.numpyro.sites import log_density
 from ppl_vae.backends.numpyro.terms import Trace, base, is_latent_or_observed, is_local
 from ppl_vae.diagnostics.drawn import Sites, check_shared
 from ppl_vae.errors import ProgramError
+from ppl_vae.networks.codebook import nearest
 
 Site = Mapping[str, Any]
 

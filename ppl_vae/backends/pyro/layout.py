@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ppl_vae.backends.pyro.distributions import Codebook
 from ppl_vae.backends.pyro.functions import F
-from ppl_vae.networks.codebook import nearest
 from ppl_vae.backends.pyro.terms import base, is_latent_or_observed, is_local
 from ppl_vae.diagnostics.drawn import Sites, check_shared
 from ppl_vae.errors import ProgramError
+from ppl_vae.networks.codebook import nearest
 
 Site = Mapping[str, Any]
 

@@ -19,7 +19,7 @@ class Kept(nnx.Variable):
     """An array that a network keeps and no gradient reaches: statistics, moving averages."""
 
 
-def Parameter(shape: Shape, init: Any = 0.0) -> nnx.Param:  # noqa: N802 (a layer's name)
+def Parameter(shape: Shape, init: Any = 0.0) -> nnx.Param:
     """Return a learned array.
 
     Within a network it is an array, `net.NAME`; as a network of a program, or in a list, it is called:
@@ -34,7 +34,7 @@ def Parameter(shape: Shape, init: Any = 0.0) -> nnx.Param:  # noqa: N802 (a laye
     return nnx.Param(filled(shape, init))
 
 
-def Buffer(shape: Shape, init: Any = 0.0) -> Kept:  # noqa: N802 (a layer's name)
+def Buffer(shape: Shape, init: Any = 0.0) -> Kept:
     """Return an array that no gradient reaches and that its network may change with `net.keep`."""
     return Kept(filled(shape, init))
 

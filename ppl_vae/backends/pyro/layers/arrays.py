@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ppl_vae.shapes import Shape, as_shape
 
 
-def Parameter(shape: Shape, init: Any = 0.0) -> nn.Parameter:  # noqa: N802 (a layer's name)
+def Parameter(shape: Shape, init: Any = 0.0) -> nn.Parameter:
     """Return a learned array.
 
     Within a network it is an array, `net.NAME`; as a network of a program, or in a list, it is called:
@@ -23,7 +23,7 @@ def Parameter(shape: Shape, init: Any = 0.0) -> nn.Parameter:  # noqa: N802 (a l
     return nn.Parameter(_filled(shape, init))
 
 
-def Buffer(shape: Shape, init: Any = 0.0) -> nn.Buffer:  # noqa: N802 (a layer's name)
+def Buffer(shape: Shape, init: Any = 0.0) -> nn.Buffer:
     """Return an array that no gradient reaches and that its network may change with `net.keep`."""
     return nn.Buffer(_filled(shape, init))
 
