@@ -7,6 +7,10 @@ from ppl_vae import networks
 from ppl_vae.errors import ProgramError
 
 
+class UnknownName(ProgramError, AttributeError):
+    """A name that is not there; `hasattr` gives False for it."""
+
+
 class Namespace:
     """Layers and networks by name, each made at once with first weights of its own.
 
@@ -27,15 +31,13 @@ class Namespace:
         if name in networks.GALLERY:
             kind = getattr(networks, name)
             return lambda *sizes, **named: self._module(kind(*sizes, **named))
-        if name.startswith("__"):
-            raise AttributeError(name)
         known = ", ".join(sorted([*self._layers, *networks.GALLERY], key=str.lower))
-        raise ProgramError(f"there is no layer or network {name!r}: choose one of {known}")
+        raise UnknownName(f"there is no layer or network {name!r}: choose one of {known}")
 
 
-def no_layer(network: networks.Network, name: str) -> ProgramError:
+def no_layer(network: networks.Network, name: str) -> UnknownName:
     """Return the refusal of a layer that a network does not declare."""
-    return ProgramError(f"{type(network).__name__} has no layer {name!r}: return it from layers()")
+    return UnknownName(f"{type(network).__name__} has no layer {name!r}: return it from layers()")
 
 
 def taken(network: networks.Network, name: str) -> ProgramError:
