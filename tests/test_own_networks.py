@@ -134,17 +134,17 @@ class Shared(Program):
 
     def model(self, ppl, net, x=None):
         with ppl.minibatch(x):
-            z = ppl.sample("z", ppl.dist.Normal(ppl.array(0.0), 1.0))
-            ppl.sample("x", ppl.dist.Normal(net.counter(z), 1.0), obs=x)
+            z = ppl.sample("z", ppl.standard_normal(2))
+            ppl.sample("x", ppl.dist.Normal(net.counter(z), 1.0).to_event(1), obs=x)
 
     def guide(self, ppl, net, x):
         with ppl.minibatch(x):
-            ppl.sample("z", ppl.dist.Normal(net.counter(x), 1.0))
+            ppl.sample("z", ppl.dist.Normal(net.counter(x), 1.0).to_event(1))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_array_of_a_network_moves_once_a_step_and_rests_in_evaluation(backend):
-    rows = data.of({"train": {"x": np.ones(20, "f")}}, valid=0)
+    rows = data.of({"train": {"x": np.ones((20, 2), "f")}}, valid=0)
     run = fit(Shared(), rows, backend=backend, max_steps=12, batch_size=5, keep="last")
     evaluate(run, split="train")
     assert run.bound.weights()["counter.seen"] == 12 * 5
