@@ -20,8 +20,8 @@ class Declaration:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, list):
-                object.__setattr__(self, field.name, tuple(value))
+            if isinstance(value, (list, tuple)):
+                object.__setattr__(self, field.name, _tuples(value))
             if field.name not in self.from_zero:
                 _check_sizes(field.name, value)
 
@@ -34,6 +34,10 @@ class Declaration:
         """
         if not holds:
             raise UsageError(f"{type(self).__name__}: {remedy}")
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
 
 
 def _check_sizes(name: str, value: Any) -> None:

@@ -100,7 +100,7 @@ def test_a_layer_gives_the_same_on_both_backends(case, training):
 
 def test_every_layer_and_network_is_compared():
     assert pyro.layers.__all__ == numpyro.layers.__all__
-    known = {*pyro.layers.__all__, *networks.GALLERY} - {"Module", "Buffer", "normal"}
+    known = {*pyro.layers.__all__, *networks.GALLERY} - {"Module", "Buffer", "normal", "activation"}
     assert {name for name, _, _ in CASES.values()} == known
 
 
@@ -147,7 +147,7 @@ def test_arrays_start_where_they_are_told(backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_sequence_takes_layers_and_networks_and_keeps_torchs_names(backend):
     declare = lambda nn: nn.Sequential(  # noqa: E731
-        nn.Conv2d(2, 3, 3), networks.Activation("elu"), networks.ResidualBlock(3, 2), nn.LayerNorm(3)
+        nn.Conv2d(2, 3, 3), nn.activation("elu"), networks.ResidualBlock(3, 2), nn.LayerNorm(3)
     )
     found = made(backend, declare)
     assert {name.split(".")[0] for name in found.weights()} == {"0", "2", "3"}

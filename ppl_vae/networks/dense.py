@@ -35,6 +35,9 @@ class Activation(Network):
         return F.activation(self.name)(x)
 
 
+activation = Activation  # as among functions
+
+
 @dataclass(frozen=True)
 class MLP(Network):
     """Fully connected network from `in_shape` to `out_shape` through hidden layers.
