@@ -182,7 +182,7 @@ class Asks(Program):
 @pytest.mark.parametrize(
     ("fields", "arguments", "error", "message"),
     [
-        ({"layer": "Linaer"}, (), ProgramError, "there is no layer or network 'Linaer': choose one of Act"),
+        ({"layer": "Linaer"}, (), ProgramError, "there is no layer or network 'Linaer': choose one of act"),
         (
             {"layer": "object"},
             (),

@@ -7,7 +7,7 @@ from ppl_vae.networks.base import Network
 from ppl_vae.networks.codebook import CodebookState, Codes
 from ppl_vae.networks.convolutional import Bottleneck, ConvDown, ConvGrid, ConvUp, GridConv, ResidualBlock
 from ppl_vae.networks.counts import CountEncoder, CountMean
-from ppl_vae.networks.dense import MLP, Activation, activation
+from ppl_vae.networks.dense import MLP, activation
 from ppl_vae.networks.heads import FreeNormal, MergedNormal, NormalHead, NormalParameters, ScaleTril, normal
 from ppl_vae.networks.likelihood import Likelihood, LikelihoodParameters
 from ppl_vae.networks.normalization import BatchNorm
@@ -18,7 +18,6 @@ GALLERY = frozenset(
 
 __all__ = [
     "MLP",
-    "Activation",
     "Attention",
     "BatchNorm",
     "Bottleneck",

@@ -35,7 +35,7 @@ class Activation(Network):
         return F.activation(self.name)(x)
 
 
-activation = Activation  # as among functions
+activation = Activation  # its name as a layer
 
 
 @dataclass(frozen=True)
