@@ -178,14 +178,14 @@ def test_whole_numbers_and_truth_values_stay_what_they_are(backend):
     assert seen["joined"] == [1, 2, 3]
 
 
-def declared(**layers):
+def declared(function=None, **layers):
     @dataclass(frozen=True)
     class Made(Network):
         def layers(self, nn):
             return layers
 
         def apply(self, F, net, x):
-            return net.missing(x)
+            return function(net, x)
 
     return Made()
 
@@ -198,7 +198,11 @@ def test_mistakes_are_named(backend, library):
     with pytest.raises(ProgramError, match="Made: the name 'eval' is taken: give the layer another"):
         on(lambda nn: declared(eval=nn.Linear(2, 2)))
     with pytest.raises(ProgramError, match=r"Made has no layer 'missing': return it from layers\(\)"):
-        on(lambda nn: declared(there=nn.Linear(2, 2)))(np.ones(2, "f"))
+        on(lambda nn: declared(lambda net, x: net.missing(x), there=nn.Linear(2, 2)))(np.ones(2, "f"))
+    with pytest.raises(
+        ProgramError, match=r"Made cannot keep 'scale': return it from layers\(\) as nn.Buffer"
+    ):
+        on(lambda nn: declared(lambda net, x: net.keep(scale=x), scale=nn.Parameter(2)))(np.ones(2, "f"))
     with pytest.raises(NotImplementedError, match=r"Network declares no apply\(self, F, net, ...\)"):
         Network().apply(None, None)
 

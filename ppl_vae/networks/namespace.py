@@ -40,6 +40,13 @@ def no_layer(network: networks.Network, name: str) -> UnknownName:
     return UnknownName(f"{type(network).__name__} has no layer {name!r}: return it from layers()")
 
 
+def no_buffer(network: networks.Network, name: str) -> ProgramError:
+    """Return the refusal to change an array that is no buffer."""
+    return ProgramError(
+        f"{type(network).__name__} cannot keep {name!r}: return it from layers() as nn.Buffer"
+    )
+
+
 def taken(network: networks.Network, name: str) -> ProgramError:
     """Return the refusal of a layer's name that the modules of a backend have for something else."""
     return ProgramError(f"{type(network).__name__}: the name {name!r} is taken: give the layer another")

@@ -9,9 +9,10 @@ from jax import Array, lax
 
 from ppl_vae.backends.numpyro import layers
 from ppl_vae.backends.numpyro.functions import F
+from ppl_vae.backends.numpyro.layers.arrays import Kept
 from ppl_vae.errors import ProgramError
 from ppl_vae.networks import Network
-from ppl_vae.networks.namespace import Namespace, no_layer, taken
+from ppl_vae.networks.namespace import Namespace, no_buffer, no_layer, taken
 
 
 class BoundNetwork(nnx.Module):
@@ -47,7 +48,10 @@ class Net:
     def keep(self, **arrays: Array) -> None:
         """Change buffers."""
         for name, array in arrays.items():
-            getattr(self._bound, name).set_value(lax.stop_gradient(array))
+            buffer = vars(self._bound).get(name)
+            if not isinstance(buffer, Kept):
+                raise no_buffer(self._bound.network, name)
+            buffer.set_value(lax.stop_gradient(array))
 
 
 class Value(nnx.Module):
@@ -112,5 +116,5 @@ class Seeded(Namespace):
 
     def _given(self, layer: Any) -> Any:
         # inspect.signature of an nnx class shows its metaclass, so ask the constructor.
-        taken = inspect.signature(layer.__init__ if inspect.isclass(layer) else layer).parameters
-        return partial(layer, rngs=self.rngs) if "rngs" in taken else layer
+        arguments = inspect.signature(layer.__init__ if inspect.isclass(layer) else layer).parameters
+        return partial(layer, rngs=self.rngs) if "rngs" in arguments else layer

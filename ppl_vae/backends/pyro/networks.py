@@ -10,7 +10,7 @@ from ppl_vae.backends.pyro import layers
 from ppl_vae.backends.pyro.functions import F
 from ppl_vae.errors import ProgramError
 from ppl_vae.networks import Network
-from ppl_vae.networks.namespace import Namespace, no_layer, taken
+from ppl_vae.networks.namespace import Namespace, no_buffer, no_layer, taken
 
 
 class BoundNetwork(nn.Module):
@@ -50,7 +50,9 @@ class Net:
         """Change buffers."""
         # Computed out of place and written once: chained in-place updates are miscompiled on CPU.
         for name, array in arrays.items():
-            self._bound.get_buffer(name).copy_(array.detach())
+            if name not in self._bound._buffers:
+                raise no_buffer(self._bound.network, name)
+            self._bound._buffers[name].copy_(array.detach())
 
 
 class Value(nn.Module):
