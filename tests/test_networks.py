@@ -13,6 +13,8 @@ from ppl_vae.errors import DataError, UsageError
 RNG = np.random.default_rng(0)
 # Single precision: sums of some hundred products.
 CLOSE = {"rtol": 2e-5, "atol": 1e-5}
+# Values of some hundreds, through two residual blocks.
+WIDE = {"rtol": 1e-4, "atol": 1e-3}
 pytestmark = pytest.mark.parametrize("backend", BACKENDS)
 
 
@@ -43,6 +45,22 @@ def convolved(w, name, x, padding=0):
     padded = np.pad(x, [(0, 0)] * (x.ndim - 2) + [(padding, padding)] * 2)
     windows = np.lib.stride_tricks.sliding_window_view(padded, kernel.shape[-2:], (-2, -1))
     return np.einsum("...ihwab,oiab->...ohw", windows, kernel) + w[f"{name}.layer.bias"][:, None, None]
+
+
+def transposed(w, name, x):
+    """Return a transposed 4x4 convolution of stride 2 and padding 1: every pixel spreads over 4 x 4."""
+    kernel, bias = w[f"{name}.layer.weight"], w[f"{name}.layer.bias"]
+    *lead, _, height, width = x.shape
+    out = np.zeros((*lead, kernel.shape[1], 2 * height + 2, 2 * width + 2))
+    for i in range(height):
+        for j in range(width):
+            spot = np.einsum("...i,ioab->...oab", x[..., i, j], kernel)
+            out[..., 2 * i : 2 * i + 4, 2 * j : 2 * j + 4] += spot
+    return out[..., 1:-1, 1:-1] + bias[:, None, None]
+
+
+def relu(x):
+    return np.maximum(x, 0)
 
 
 def test_mlp(backend):
@@ -245,6 +263,46 @@ def test_the_way_up_ends_at_the_size_that_the_way_down_began_with(backend, heigh
     (code,) = down(normal(2, 4, *shape))
     assert code.shape == (2, 4, 3, 2)
     assert up(code.reshape(2, 4, 6))[0].shape == (2, 4, *shape)
+
+
+def test_the_way_down(backend):
+    network, w = on(backend, networks.ConvDown((1, 7, 5), (16, 6), 3))
+    x = normal(2, 3, 1, 7, 5)
+    h = relu(convolved(w, "conv1", x, padding=1)[..., ::2, ::2])
+    h = relu(convolved(w, "conv2", h, padding=1)[..., ::2, ::2]).reshape(2, 3, -1)
+    np.testing.assert_allclose(network(x)[0], affine(w, "out", relu(affine(w, "dense", h))), **CLOSE)
+
+
+def test_the_way_up(backend):
+    network, w = on(backend, networks.ConvUp(3, (16, 6), (2, 7, 5)))
+    z = normal(2, 3)
+    h = relu(affine(w, "spread", relu(affine(w, "dense", z)))).reshape(2, 4, 2, 2)
+    h = relu(transposed(w, "up1", h))[..., :4, :3]
+    np.testing.assert_allclose(network(z)[0], transposed(w, "up2", h)[..., :7, :5], **CLOSE)
+
+
+def blocks(w, h):
+    for i in range(2):
+        inner = convolved(w, f"blocks.{i}.conv3", relu(h), padding=1)
+        h = h + convolved(w, f"blocks.{i}.conv1", relu(inner))
+    return h
+
+
+def test_encoder_of_a_grid(backend):
+    network, w = on(backend, networks.ConvGrid((2, 8, 12), 4, 3))
+    x = normal(2, 2, 8, 12)
+    h = relu(convolved(w, "down1", x, padding=1)[..., ::2, ::2])
+    h = relu(convolved(w, "down2", h, padding=1)[..., ::2, ::2])
+    expected = convolved(w, "out", relu(blocks(w, convolved(w, "conv", h, padding=1))))
+    np.testing.assert_allclose(network(x)[0], np.moveaxis(expected, 1, -1), **WIDE)
+
+
+def test_decoder_of_a_grid(backend):
+    network, w = on(backend, networks.GridConv(3, 4, (2, 8, 12)))
+    z = normal(2, 2, 3, 3)
+    h = relu(blocks(w, convolved(w, "conv", np.moveaxis(z, -1, 1), padding=1)))
+    expected = transposed(w, "up2", relu(transposed(w, "up1", h)))
+    np.testing.assert_allclose(network(z)[0], expected, **WIDE)
 
 
 LEADING = {
