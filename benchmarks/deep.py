@@ -14,8 +14,9 @@ import timing
 from declared import Steps, batches, bits, stock, trained
 from peers.loop import steps_of
 from peers.topdown import HandWrittenTopDown
-from programs.topdown import TopDown
 from timing import Aim
+
+from ppl_vae import load
 
 OURS = "declared, compiled"
 AIMS = (
@@ -53,7 +54,7 @@ SMALL = Workload("small", 2, 2, 4, 2, 4, (1, 8, 8), 16, 2)
 def contenders(work: Workload) -> dict[str, Steps]:
     """Return the steps of every contender."""
     x, items = bits(work.rows, work.shape), batches(work.rows, work.batch, work.steps)
-    program = TopDown(x_shape=work.shape, **work.sizes)
+    program = load("topdown", x_shape=work.shape, **work.sizes)
 
     def by_hand(compile: bool) -> Steps:
         return steps_of(HandWrittenTopDown(work.shape, **work.sizes), x, items, compile, device=work.device)

@@ -22,7 +22,8 @@ import timing
 from declared import Steps, batches, bits, trained
 from peers.loop import steps_of
 from peers.topdown import HandWrittenTopDown
-from programs.topdown import TopDown
+
+from ppl_vae import load
 
 HERE = Path(__file__).resolve()
 WHO = ("declared", "by hand")
@@ -43,7 +44,7 @@ def first_steps(work: Workload, who: str) -> Steps:
     """Return what compiles and takes a step."""
     x, items = bits(work.rows, work.shape), batches(work.rows, work.batch, work.steps)
     if who == "declared":
-        return lambda: trained(TopDown(x_shape=work.shape, **work.sizes), x, items, compile=True)
+        return lambda: trained(load("topdown", x_shape=work.shape, **work.sizes), x, items, compile=True)
     return steps_of(HandWrittenTopDown(work.shape, **work.sizes), x, items, compile=True)
 
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from ppl_vae import data
     from ppl_vae.api import Run, bind, check, evaluate, export, fit, open_run, posterior
     from ppl_vae.gallery import load
+    from ppl_vae.networks import Network
     from ppl_vae.objectives import ELBO, IWAE, STL, DReG, Objective
     from ppl_vae.program import Program
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Program": "program",
+    "Network": "networks",
     "load": "gallery",
     **dict.fromkeys(("Objective", "ELBO", "IWAE", "DReG", "STL"), "objectives"),
     **dict.fromkeys(("bind", "fit", "evaluate", "posterior", "export", "check", "open_run", "Run"), "api"),
@@ -24,6 +26,7 @@ _HOMES = {
 
 __all__ = [  # noqa: RUF022 (in the order in which one meets them)
     "Program",
+    "Network",
     "load",
     "data",
     "Objective",

@@ -72,6 +72,9 @@ class Functions:
     def clip(self, x: Array, low: Any = None, high: Any = None) -> Array:
         """Bound the values from below and from above, where a bound is given."""
 
+    def lerp(self, start: Array, end: Array, weight: float) -> Array:
+        """Return start + weight (end - start)."""
+
     def stop_gradient(self, x: Array) -> Array:
         """Return the values as constants."""
 
@@ -207,6 +210,17 @@ class Functions:
 
         With fewer queries than keys, the last query has the place of the last key.
         """
+
+    # Over the devices that share a batch; on one device, and on JAX, which sees the whole batch, as they say.
+
+    def totals(self, *values: Array) -> Sequence[Array]:
+        """Return sums over rows of a device as sums over the rows of all devices."""
+
+    def moments(self, x: Array, axes: Sequence[int]) -> tuple[Array, Array]:
+        """Return mean and biased variance along axes that hold the rows."""
+
+    def spread(self, rows: Array, count: int) -> Array:
+        """Return `count` rows at even distances out of [N, D]."""
 
     # Random numbers.
 

@@ -17,22 +17,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, NamedTuple
 
-from ppl_vae.errors import DataError, ProgramError, UsageError
+from ppl_vae.declaration import Declaration
+from ppl_vae.errors import DataError, ProgramError
 
 _SKIPPED = ("self", "ppl", "net", "n")
 
 
-def _check_sizes(name: str, value: Any) -> None:
-    if isinstance(value, bool) or value is None:
-        return
-    if isinstance(value, int) and value < 1:
-        raise UsageError(f"{name}={value}: a size must be at least 1")
-    if isinstance(value, (tuple, list)):
-        for item in value:
-            _check_sizes(name, item)
-
-
-class Program:
+class Program(Declaration):
     """A variational autoencoder as a story, a guide and the networks that both use.
 
     Subclasses are frozen dataclasses. A field `<name>_shape` that is None is filled in from the data's field
@@ -46,15 +37,12 @@ class Program:
 
     backends: ClassVar[tuple[str, ...]] = ("pyro", "numpyro")
 
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, list):
-                object.__setattr__(self, field.name, tuple(value))
-            _check_sizes(field.name, value)
-
     def networks(self, nn: Any) -> dict[str, Any]:
-        """Return the networks by name, made from the backend's `nn` (an empty dict where there are none)."""
+        """Return the networks by name (an empty dict where there are none).
+
+        Each is a `Network`, a layer of the backend's `nn`, a learned array (`nn.Parameter`), a module of the
+        backend's own library (the program then runs on that backend alone), or a list of such, of lists too.
+        """
         return {}
 
     def model(self, ppl: Any, net: Any, **data: Any) -> None:
@@ -98,16 +86,6 @@ class Program:
                     f"the data's {name} has shape {found} a row, the program was made for {tuple(declared)}"
                 )
         return replace(self, **changes)
-
-    def require(self, holds: bool, remedy: str) -> None:
-        """Refuse a value of a field, for `__post_init__`.
-
-        Raises
-        ------
-        UsageError
-        """
-        if not holds:
-            raise UsageError(f"{type(self).__name__}: {remedy}")
 
     def refuse_open(self) -> None:
         """Refuse to be bound while a shape is open.

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 
 from ppl_vae.errors import DataError
 
+Shape = int | Sequence[int]
 
-def as_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
+
+def as_shape(shape: Shape) -> tuple[int, ...]:
     """Return a size or a shape as a shape."""
     return (shape,) if isinstance(shape, int) else tuple(shape)
 
 
-def vector_shape(shape: int | Sequence[int]) -> tuple[int]:
+def vector_shape(shape: Shape) -> tuple[int]:
     """Return (D,); refuses rows that are no vectors.
 
     Raises
@@ -23,7 +25,7 @@ def vector_shape(shape: int | Sequence[int]) -> tuple[int]:
     return found
 
 
-def image_shape(shape: int | Sequence[int], multiple: int = 1) -> tuple[int, int, int]:
+def image_shape(shape: Shape, multiple: int = 1) -> tuple[int, int, int]:
     """Return (C, H, W); refuses what a convolutional network cannot take.
 
     Parameters

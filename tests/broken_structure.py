@@ -50,7 +50,7 @@ class BadSizes(Toy):
         return {"encoder": nn.NormalHead(self.x_shape, {}["width"], self.z_dim)}
 
 
-@breaks("networks", ["network 'encoder' is a int, not a torch.nn.Module"])
+@breaks("networks", ["network 'encoder' is a int, not a Network or a torch.nn.Module"])
 class NotNetworks(Toy):
     def networks(self, nn):
         return {"encoder": 3}

@@ -80,6 +80,12 @@ CASES["hvae"] = (
     "bits",
 )
 CASES["linear_gaussian"] = ("linear_gaussian", {"x_shape": (5,), "z_dim": 2}, (5,), "reals")
+CASES["topdown"] = (
+    "topdown",
+    {"x_shape": (1, 8, 4), "latents": 3, "z_channels": 2, "width": 4, "inner": 3},
+    (1, 8, 4),
+    "bits",
+)
 # One of each program, where each likelihood would add nothing.
 FEW = (
     "vae mlp bernoulli",
@@ -88,6 +94,7 @@ FEW = (
     "vqvae gradient",
     "counts negative_binomial",
     "hvae",
+    "topdown",
     "linear_gaussian",
 )
 

@@ -182,8 +182,13 @@ class Asks(Program):
 @pytest.mark.parametrize(
     ("fields", "arguments", "error", "message"),
     [
-        ({"layer": "Linaer"}, (), ProgramError, "there is no network 'Linaer': choose one of MLP"),
-        ({"layer": "object"}, (), ProgramError, "network 'wrong' is a object, not a flax.nnx.Module"),
+        ({"layer": "Linaer"}, (), ProgramError, "there is no layer or network 'Linaer': choose one of act"),
+        (
+            {"layer": "object"},
+            (),
+            ProgramError,
+            "network 'wrong' is a object, not a Network or a flax.nnx.Module",
+        ),
         ({"network": "other"}, (np.ones(2),), ProgramError, "no network 'other': it declares made"),
         ({}, (1, 2, 3), ProgramError, "model got 3 arrays, the program declares x, y"),
         ({}, (np.ones(2), np.ones(3)), ProgramError, r"different numbers of rows: \[2, 3\]"),

@@ -17,7 +17,7 @@ from ppl_vae.backends.pyro.plain import PlainBound
 from ppl_vae.objectives import parse
 from ppl_vae.program import PlainProgram, Program
 
-PROGRAMS = ("vae", "hvae", "counts", "vqvae", "linear_gaussian")
+PROGRAMS = ("vae", "hvae", "topdown", "counts", "vqvae", "linear_gaussian")
 OBJECTIVES = ("elbo", "elbo(particles=2)", "iwae(k=3)")
 
 

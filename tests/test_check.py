@@ -29,6 +29,7 @@ SOUND = {
     "vae, grey": (load("vae", z_dim=3, hidden=(8,), likelihood="discretized_logistic"), COLOUR),
     "linear_gaussian": (load("linear_gaussian"), REALS),
     "hvae": (load("hvae", z_dims=(4, 3), hidden=(16, 8)), IMAGES),
+    "topdown": (load("topdown", latents=3, z_channels=2, width=4, inner=3), IMAGES),
     "counts": (load("counts", z_dim=3, hidden=(8,)), TABLE),
     "vqvae": (load("vqvae", codes=12, code_dim=3, hidden=8), COLOUR),
     "vqvae, gradient": (load("vqvae", codes=12, code_dim=3, hidden=8, learning="gradient"), COLOUR),

@@ -27,6 +27,7 @@ GALLERY = {
     "vae": (load("vae", z_dim=3, hidden=(8,)), IMAGES),
     "linear_gaussian": (load("linear_gaussian"), data.of(RNG.normal(size=(40, 6)))),
     "hvae": (load("hvae", z_dims=(4, 3), hidden=(16, 8)), IMAGES),
+    "topdown": (load("topdown", latents=3, z_channels=2, width=4, inner=3), IMAGES),
     "counts": (load("counts", z_dim=3, hidden=(8,)), TABLE),
     "vqvae": (load("vqvae", codes=12, code_dim=3, hidden=8), COLOUR),
 }

@@ -55,7 +55,10 @@ def test_a_program_that_fails_on_its_twin_is_caught():
     report = contract.check(OneSided(), BITS, BOTH, "pyro")
     assert failed(report) == ["parity"], str(report)
     message = report["parity"].message
-    assert message.startswith("on numpyro: the networks fails") and "there is no network 'Missing'" in message
+    assert (
+        message.startswith("on numpyro: the networks fails")
+        and "there is no layer or network 'Missing'" in message
+    )
     assert 'backends = ("pyro",)' in message
 
 

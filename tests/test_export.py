@@ -27,7 +27,7 @@ from ppl_vae.options import stream
 from ppl_vae.program import PlainProgram
 from ppl_vae.store import disk
 
-PROGRAMS = ("vae", "hvae", "counts", "vqvae", "linear_gaussian")
+PROGRAMS = ("vae", "hvae", "topdown", "counts", "vqvae", "linear_gaussian")
 VERBS = ("encode", "decode", "score")
 EXTRA = ("onnx", "onnxscript", "onnxruntime")
 LACKING = pytest.mark.skipif(not all(map(find_spec, EXTRA)), reason="needs the extra onnx")

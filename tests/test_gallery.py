@@ -13,7 +13,7 @@ from ppl_vae.errors import ProgramError, UsageError
 from ppl_vae.program import PlainProgram
 
 ROOT = Path(ppl_vae.__file__).parent.parent
-GALLERY = {"vae", "linear_gaussian", "hvae", "counts", "vqvae"}
+GALLERY = {"vae", "linear_gaussian", "hvae", "topdown", "counts", "vqvae"}
 
 # names
 
@@ -69,7 +69,7 @@ def test_unknown_names_give_the_close_ones(folder):
     with pytest.raises(UsageError, match=r"^unknown model 'vqae': did you mean vqvae"):
         load("vqae")
     with pytest.raises(
-        UsageError, match=r"choose one of counts, hvae, linear_gaussian, vae, vqvae, or give a path"
+        UsageError, match=r"choose one of counts, hvae, linear_gaussian, topdown, vae, vqvae, or give a path"
     ):
         load("something-else")
     write(folder / "mine.py", TOY)

@@ -87,6 +87,19 @@ def test_diagnostics_and_report_see_arrays_only(name):
     assert not [one for one in ours if under(one, "ppl_vae.program", "ppl_vae.gallery", "ppl_vae.objectives")]
 
 
+@pytest.mark.parametrize("name", [one for one in GROUND if under(one, "ppl_vae.networks")])
+def test_networks_know_shapes_and_functions_only(name):
+    known = (
+        "ppl_vae.networks",
+        "ppl_vae.declaration",
+        "ppl_vae.errors",
+        "ppl_vae.functions",
+        "ppl_vae.shapes",
+    )
+    ours = {one for one in imports_of(name) if under(one, "ppl_vae")}
+    assert not [one for one in ours if not under(one, *known, "ppl_vae.likelihoods")]
+
+
 @pytest.mark.parametrize("name", PYRO)
 def test_pyro_never_sees_jax(name):
     found = imports_of(name)
@@ -135,7 +148,8 @@ def test_import_ppl_vae_is_light():
 
 
 def test_declaring_a_program_needs_the_standard_library_only():
-    code = "from ppl_vae import Program, ELBO, IWAE, load\nfor name in ('vae', 'counts', 'vqvae'): load(name)"
+    names = "Network, Program, ELBO, IWAE, load"
+    code = f"from ppl_vae import {names}\nfor name in ('vae', 'vqvae', 'topdown'): load(name)"
     assert not loaded_by(code) & (TORCH | JAX | {"numpy", "scipy", "xarray", "matplotlib"})
 
 

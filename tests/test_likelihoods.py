@@ -8,6 +8,7 @@ from scipy import stats
 
 from ppl_vae import likelihoods
 from ppl_vae.errors import UsageError
+from ppl_vae.networks import Likelihood, LikelihoodParameters
 
 BACKENDS = ("pyro", "numpyro")
 
@@ -76,11 +77,10 @@ def test_draws_of_the_discretized_logistic_follow_its_masses(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_normal_with_fixed_sigma_is_the_squared_error_up_to_a_known_constant(backend):
-    heads = importlib.import_module(f"ppl_vae.backends.{backend}.networks.heads")
     rng = np.random.default_rng(0)
     x, loc, sigma = rng.random((5, 3, 4)), rng.random((5, 3, 4)), 0.3
     values = (array(backend, loc), array(backend, np.full_like(loc, sigma)))
-    made = distributions(backend).likelihood("normal_fixed:0.3", heads.LikelihoodParameters(values, 2))
+    made = distributions(backend).likelihood("normal_fixed:0.3", LikelihoodParameters(values, 2))
     constant = -12 * np.log(sigma * np.sqrt(2 * np.pi))
     expected = -((x - loc) ** 2).sum((1, 2)) / (2 * sigma**2) + constant
     np.testing.assert_allclose(np.asarray(made.log_prob(array(backend, x))), expected, rtol=1e-5)
@@ -136,19 +136,18 @@ def head(backend, text):
     """The likelihood of a head with random weights, for 2 rows of shape (4, 3)."""
     rng = np.random.default_rng(1)
     z = rng.normal(size=(2, 3)).astype("f")
+    network = Likelihood(text, 3, (5,), (4, 3))
     if backend == "pyro":
         import torch
 
-        from ppl_vae.backends.pyro import networks
+        from ppl_vae.backends.pyro.networks import module
 
         torch.manual_seed(0)
         with torch.no_grad():
-            return distributions(backend).likelihood(
-                text, networks.Likelihood(text, 3, (5,), (4, 3))(torch.from_numpy(z))
-            )
-    from ppl_vae.backends.numpyro import networks
+            return distributions(backend).likelihood(text, module(network)(torch.from_numpy(z)))
+    from ppl_vae.backends.numpyro.networks import Seeded, module
 
-    return distributions(backend).likelihood(text, networks.Seeded(0).Likelihood(text, 3, (5,), (4, 3))(z))
+    return distributions(backend).likelihood(text, module(Seeded(0), network)(z))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

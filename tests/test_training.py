@@ -291,6 +291,7 @@ def example(name, n=6):
     fields = {
         "vae": SMALL,
         "hvae": {"z_dims": (4, 3), "hidden": (8, 8)},
+        "topdown": {"latents": 3, "z_channels": 2, "width": 4, "inner": 3},
         "vqvae": {"codes": 8, "code_dim": 4, "hidden": 8},
     }[name]
     return load(name, x_shape=(1, 8, 8), **fields), {"x": (rng.random((n, 1, 8, 8)) < 0.5).astype("f")}

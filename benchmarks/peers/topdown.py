@@ -1,4 +1,4 @@
-"""The top-down VAE of `programs/topdown.py` by hand: one pass, in which priors and posteriors see one way
+"""The top-down VAE of `models/topdown.py` by hand: one pass, in which priors and posteriors see one way
 down.
 """
 

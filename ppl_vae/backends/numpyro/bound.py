@@ -1,6 +1,6 @@
 """A declared program whose `model` and `guide` are ordinary NumPyro functions."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
@@ -13,14 +13,17 @@ from numpyro.distributions import biject_to
 
 from ppl_vae.backends.common.bound import Scalars
 from ppl_vae.backends.common.calls import Calls
-from ppl_vae.backends.numpyro import networks, weights
+from ppl_vae.backends.numpyro import weights
 from ppl_vae.backends.numpyro.devices import find_devices
 from ppl_vae.backends.numpyro.modules import Part
+from ppl_vae.backends.numpyro.networks import Seeded, module
 from ppl_vae.backends.numpyro.passes import Passes, at_rest
 from ppl_vae.backends.numpyro.primitives import Primitives
 from ppl_vae.backends.numpyro.tracing import Tracer
 from ppl_vae.errors import DataError, ProgramError
 from ppl_vae.program import Program, data_fields, declared
+
+Parts = Part | list["Parts"]
 
 
 class Networks:
@@ -39,11 +42,11 @@ class Networks:
         if self._writes:
             self._bound.written.add(name)
         writes = not self._bound.calls.frozen and (self._writes or name not in self._bound.written)
-        if isinstance(parts[name], list):
-            return [self._registered(part, writes) for part in parts[name]]
         return self._registered(parts[name], writes)
 
-    def _registered(self, part: Part, writes: bool) -> Any:
+    def _registered(self, part: Parts, writes: bool) -> Any:
+        if isinstance(part, list):
+            return [self._registered(one, writes) for one in part]
         if part.name not in self._made:
             bound = self._bound
             params, state = bound.params.get(part.params_site), bound.state.get(part.state_site)
@@ -77,7 +80,7 @@ class Bound(Scalars):
         Precision of the products within networks; probabilities stay in single precision.
     training : bool
         Train mode, in which statistics and codebooks move.
-    parts : dict of str to Part, or list of Part
+    parts : dict of str to Part, or lists of them
         The networks.
     compiled : dict
         Compiled functions of this program, by name.
@@ -87,8 +90,8 @@ class Bound(Scalars):
 
     def __init__(self, program: Program, num_data: int | None = None, seed: int = 0):
         self.program, self.num_data, self.fields = program, num_data, data_fields(program)
-        made = program.networks(networks.Seeded(seed))
-        self.parts = {name: _part(name, network) for name, network in made.items()}
+        nn = Seeded(seed)
+        self.parts = {name: _parts(nn, name, network) for name, network in program.networks(nn).items()}
         self.params = {part.params_site: part.params for part in self._all() if part.params}
         self.state = {part.state_site: {"state": part.state} for part in self._all() if part.state}
         self.autocast, self.training, self.written, self._scaled = None, True, set(), True
@@ -97,8 +100,7 @@ class Bound(Scalars):
         self.start_scalars(program)
 
     def _all(self) -> Iterator[Part]:
-        for part in self.parts.values():
-            yield from part if isinstance(part, list) else [part]
+        yield from flat(self.parts.values())
 
     @property
     def state(self) -> dict[str, Any]:
@@ -253,12 +255,19 @@ def as_array(value: Any) -> np.ndarray:
     return array
 
 
-def _part(name: str, network: Any) -> Part | list[Part]:
+def flat(parts: Iterable[Parts]) -> Iterator[Part]:
+    """Yield the networks of a program, those in lists too."""
+    for part in parts:
+        if isinstance(part, list):
+            yield from flat(part)
+        else:
+            yield part
+
+
+def _parts(nn: Seeded, name: str, network: Any) -> Parts:
     if isinstance(network, (list, tuple)):
-        return [_part(f"{name}.{index}", item) for index, item in enumerate(network)]
-    if not isinstance(network, nnx.Module):
-        raise ProgramError(f"network {name!r} is a {type(network).__name__}, not a flax.nnx.Module")
-    return Part(name, network)
+        return [_parts(nn, f"{name}.{index}", item) for index, item in enumerate(network)]
+    return Part(name, module(nn, network, name))
 
 
 def bind(program: Program, *, num_data: int | None = None, seed: int = 0, device: str = "cpu") -> Bound:

@@ -35,6 +35,9 @@ class JaxFunctions(Functions):
     def clip(self, x, low=None, high=None):
         return jnp.clip(x, low, high)
 
+    def lerp(self, start, end, weight):
+        return start + weight * (end - start)
+
     def argmax(self, x, axis=-1):
         return jnp.argmax(x, axis)
 
@@ -124,6 +127,15 @@ class JaxFunctions(Functions):
             rows, columns = scores.shape[-2:]
             scores = jnp.where(jnp.tri(rows, columns, columns - rows, dtype=bool), scores, -jnp.inf)
         return jax.nn.softmax(scores, -1) @ value
+
+    def totals(self, *values):
+        return values
+
+    def moments(self, x, axes):
+        return x.mean(axes), x.var(axes)
+
+    def spread(self, rows, count):
+        return rows[jnp.arange(count) * rows.shape[0] // count]
 
     def fork(self, noise, count):
         return tuple(random.split(noise, count))

@@ -33,6 +33,7 @@ class Primitives:
     dist = distributions
     F = F
     likelihood = staticmethod(distributions.likelihood)
+    F = F
 
     def __init__(
         self,
@@ -68,8 +69,11 @@ class Primitives:
 
     @staticmethod
     def array(value: Any) -> Array:
-        """Return numbers as an array in the program's precision."""
-        return jnp.asarray(value, dtype=jnp.result_type(float))
+        """Return numbers as an array: whole numbers and truth values as they are, others in the program's
+        precision.
+        """
+        found = jnp.asarray(value)
+        return found.astype(jnp.result_type(float)) if jnp.issubdtype(found.dtype, jnp.floating) else found
 
     @staticmethod
     def deterministic(name: str, value: Array) -> Array:

@@ -1,6 +1,6 @@
 """The calls of a program's networks: who was asked what, and where one failed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,7 +8,7 @@ import numpy as np
 from flax.nnx.tracers import current_jax_trace
 from jax import Array
 
-from ppl_vae.backends.numpyro.modules import Part
+from ppl_vae.backends.numpyro.bound import flat
 from ppl_vae.contract.probe import Call
 
 
@@ -26,7 +26,7 @@ class Recorder:
         self.calls: list[Call] = []
         self._running: list[str] = []
         self._level = current_jax_trace()
-        for part in _parts(bound):
+        for part in flat(getattr(bound, "parts", {}).values()):
             part.registered = self._watched(part.name, part.registered)
 
     @property
@@ -53,11 +53,6 @@ class Recorder:
             return call
 
         return register
-
-
-def _parts(bound: Any) -> Iterator[Part]:
-    for part in getattr(bound, "parts", {}).values():
-        yield from part if isinstance(part, list) else [part]
 
 
 def _arrays(tree: Any) -> tuple[Any, ...]:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from ppl_vae.backends.numpyro.networks.basic import Sequential
+from ppl_vae.backends.numpyro.networks import Sequential
 from ppl_vae.errors import RunError
 
 _NAMES = {"kernel": "weight", "embedding": "weight"}

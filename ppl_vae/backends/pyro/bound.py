@@ -13,7 +13,7 @@ from torch.distributions import biject_to
 
 from ppl_vae.backends.common.bound import Scalars
 from ppl_vae.backends.common.calls import Calls
-from ppl_vae.backends.pyro import networks
+from ppl_vae.backends.pyro.networks import NN, module
 from ppl_vae.backends.pyro.passes import Passes, at_rest, put
 from ppl_vae.backends.pyro.primitives import Primitives
 from ppl_vae.backends.pyro.tracing import Tracer
@@ -47,12 +47,12 @@ class Networks:
         if self._writes:
             self._used.add(name)
         frozen = self._calls.frozen or (not self._writes and name in self._used)
-        module = self._modules[name]
-        if isinstance(module, nn.ModuleList):
-            return [self._callable(part, frozen) for part in module]
-        return self._callable(module, frozen)
+        return self._callable(self._modules[name], frozen)
 
     def _callable(self, module: nn.Module, frozen: bool) -> Any:
+        if isinstance(module, nn.ModuleList):
+            return [self._callable(part, frozen) for part in module]
+
         def call(*args: Any, **kwargs: Any) -> Any:
             for part in module.modules():
                 if hasattr(part, "frozen"):
@@ -108,7 +108,7 @@ class Bound(Scalars, nn.Module):
         super().__init__()
         self.program, self.num_data, self.fields = program, num_data, data_fields(program)
         self.networks = nn.ModuleDict(
-            {name: _module(name, part) for name, part in program.networks(networks).items()}
+            {name: module(part, name) for name, part in program.networks(NN).items()}
         )
         self.autocast: torch.dtype | None = None
         self.register_buffer("anchor", torch.empty(0), persistent=False)
@@ -243,14 +243,6 @@ def to_device(value: Any, device: torch.device) -> Any:
     if isinstance(value, np.ndarray):
         value = torch.from_numpy(value)
     return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-
-
-def _module(name: str, part: Any) -> nn.Module:
-    if isinstance(part, (list, tuple)):
-        return nn.ModuleList(_module(name, item) for item in part)
-    if not isinstance(part, nn.Module):
-        raise ProgramError(f"network {name!r} is a {type(part).__name__}, not a torch.nn.Module")
-    return part
 
 
 def find_device(name: str) -> torch.device:

@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as nnf
 
+from ppl_vae.backends.pyro import across
 from ppl_vae.functions import Functions
 
 HALF = (torch.bfloat16, torch.float16)
@@ -23,7 +24,8 @@ class TorchFunctions(Functions):
 
     tril, expand_dims = map(staticmethod, (torch.tril, torch.unsqueeze))
     moveaxis, permute = map(staticmethod, (torch.movedim, torch.permute))
-    diag = staticmethod(torch.diag_embed)
+    diag, lerp = map(staticmethod, (torch.diag_embed, torch.lerp))
+    totals, moments, spread = map(staticmethod, (across.totals, across.moments, across.spread))
 
     def clip(self, x, low=None, high=None):
         return torch.clamp(x, low, high)

@@ -37,6 +37,7 @@ class Primitives:
     dist = distributions
     F = F
     likelihood = staticmethod(distributions.likelihood)
+    F = F
 
     def __init__(
         self,
@@ -74,8 +75,11 @@ class Primitives:
         return distributions.Normal(self._like.new_zeros(size), self._like.new_ones(size)).to_event(len(size))
 
     def array(self, value: Any) -> Tensor:
-        """Return numbers as an array on the program's device, in its precision."""
-        return torch.as_tensor(value, dtype=self._like.dtype, device=self._like.device)
+        """Return numbers as an array on the program's device: whole numbers and truth values as they are,
+        others in the program's precision.
+        """
+        found = torch.as_tensor(value, device=self._like.device)
+        return found.to(self._like.dtype) if found.is_floating_point() else found
 
     @staticmethod
     def deterministic(name: str, value: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The calls of a program's networks: who was asked what, and where one failed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,7 +20,8 @@ class Recorder:
     def __init__(self, bound: nn.Module):
         self.calls: list[Call] = []
         self._running: list[str] = []
-        self._hooks = [hook for name, part in _parts(bound) for hook in self._watched(name, part)]
+        networks = getattr(bound, "networks", {}).items()
+        self._hooks = [hook for name, part in _parts(networks) for hook in self._watched(name, part)]
 
     @property
     def running(self) -> str | None:
@@ -47,11 +48,11 @@ class Recorder:
         return [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
 
 
-def _parts(bound: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def _parts(modules: Iterable[tuple[str, nn.Module]]) -> Iterator[tuple[str, nn.Module]]:
     """Yield the networks by name; those in a list by their number."""
-    for name, module in getattr(bound, "networks", {}).items():
+    for name, module in modules:
         if isinstance(module, nn.ModuleList):
-            yield from ((f"{name}.{index}", part) for index, part in enumerate(module))
+            yield from _parts((f"{name}.{index}", part) for index, part in enumerate(module))
         else:
             yield name, module
 

@@ -7,7 +7,8 @@ from jax.scipy.special import entr
 from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.kl import kl_divergence
 
-from ppl_vae.backends.numpyro.networks.codebook import nearest
+from ppl_vae.backends.numpyro.functions import F
+from ppl_vae.networks.codebook import nearest
 
 
 class VectorQuantized(Distribution):
@@ -102,7 +103,7 @@ class Codebook(Distribution):
 
     def log_prob(self, value: Array, intermediates=None) -> Array:
         """Return the log prior of the code nearest to each vector, in nats."""
-        index = nearest(lax.stop_gradient(self.codebook), lax.stop_gradient(value))
+        index = nearest(F, lax.stop_gradient(self.codebook), lax.stop_gradient(value))
         return jax.nn.log_softmax(self.logits)[index]
 
 

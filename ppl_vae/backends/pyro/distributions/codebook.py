@@ -6,7 +6,8 @@ from torch import Tensor
 from torch.distributions import Categorical, constraints, register_kl
 
 from ppl_vae.backends.pyro import across
-from ppl_vae.backends.pyro.networks.codebook import nearest
+from ppl_vae.backends.pyro.functions import F
+from ppl_vae.networks.codebook import nearest
 
 
 class VectorQuantized(TorchDistribution):
@@ -106,7 +107,7 @@ class Codebook(TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log prior of the code nearest to each vector, in nats."""
-        return self.logits.log_softmax(-1)[nearest(self.codebook.detach(), value.detach())]
+        return self.logits.log_softmax(-1)[nearest(F, self.codebook.detach(), value.detach())]
 
 
 @register_kl(VectorQuantized, Codebook)

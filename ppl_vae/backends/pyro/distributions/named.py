@@ -4,7 +4,7 @@ import pyro.distributions as dist
 
 from ppl_vae import likelihoods
 from ppl_vae.backends.pyro.distributions.discretized_logistic import DiscretizedLogistic
-from ppl_vae.backends.pyro.networks.heads import LikelihoodParameters
+from ppl_vae.networks import LikelihoodParameters
 
 
 def likelihood(text: str, parameters: LikelihoodParameters) -> dist.Distribution:

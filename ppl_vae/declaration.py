@@ -1,0 +1,50 @@
+"""What a declared program and a declared network have in common: fields that are sizes and names."""
+
+from dataclasses import fields
+from typing import Any, ClassVar
+
+from ppl_vae.errors import UsageError
+
+
+class Declaration:
+    """A frozen dataclass whose lists become tuples and whose whole numbers are sizes of at least 1.
+
+    Attributes
+    ----------
+    from_zero : tuple of str
+        The fields whose whole numbers may be 0.
+    """
+
+    from_zero: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, (list, tuple)):
+                object.__setattr__(self, field.name, _tuples(value))
+            if field.name not in self.from_zero:
+                _check_sizes(field.name, value)
+
+    def require(self, holds: bool, remedy: str) -> None:
+        """Refuse a value of a field, for `__post_init__`.
+
+        Raises
+        ------
+        UsageError
+        """
+        if not holds:
+            raise UsageError(f"{type(self).__name__}: {remedy}")
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
+
+
+def _check_sizes(name: str, value: Any) -> None:
+    if isinstance(value, bool) or value is None:
+        return
+    if isinstance(value, int) and value < 1:
+        raise UsageError(f"{name}={value}: a size must be at least 1")
+    if isinstance(value, (tuple, list)):
+        for item in value:
+            _check_sizes(name, item)

@@ -1,0 +1,105 @@
+"""The codebook of a VQ-VAE, learned by moving averages or by gradients."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from ppl_vae.networks.base import Network
+
+LEARNING = ("ema", "gradient")
+
+
+class Codes(NamedTuple):
+    """What a codebook answers.
+
+    Attributes
+    ----------
+    vectors : [K, D]
+        The codebook that the codes refer to.
+    logits : [K]
+        Unnormalised log prior of the codes.
+    index : [...] or None
+        The nearest code of every vector that was asked for.
+    """
+
+    vectors: Any
+    logits: Any
+    index: Any
+
+
+def nearest(F: Any, vectors: Any, points: Any) -> Any:
+    """Return the index of the nearest of vectors [K, D] for points [..., D]."""
+    # |p|^2 is the same for all vectors. torch.cdist would fix the number of rows in a captured graph.
+    return F.argmin(F.square(vectors).sum(-1) - 2 * points @ vectors.mT, -1)
+
+
+@dataclass(frozen=True)
+class CodebookState(Network):
+    """K vectors of D dimensions and a factorised prior over them.
+
+    With `learning="ema"` the vectors are buffers, moved in train mode by the points that chose them; the
+    first batch (the one that several devices share) places them on points of its own. With
+    `learning="gradient"` they are parameters. Distances and vectors are always single precision or better.
+
+    Parameters
+    ----------
+    size, dim : int
+        K and D.
+    learning : {"ema", "gradient"}
+    decay : float
+        Of the moving averages.
+    learned_prior : bool
+        Learn one categorical prior for all positions; else it is uniform.
+
+    References
+    ----------
+    van den Oord et al., arXiv:1711.00937 (moving averages: appendix A.1).
+    """
+
+    single_precision: ClassVar[bool] = True
+
+    size: int
+    dim: int
+    learning: str = "ema"
+    decay: float = 0.99
+    learned_prior: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        known = f"unknown codebook learning {self.learning!r}: choose ema or gradient"
+        self.require(self.learning in LEARNING, known)
+
+    def layers(self, nn):
+        shape = (self.size, self.dim)
+        vectors = nn.normal(shape)
+        if self.learning == "ema":
+            learned = {
+                "vectors": nn.Buffer(shape, vectors),
+                "sums": nn.Buffer(shape, vectors),
+                "counts": nn.Buffer(self.size, 1.0),
+            }
+        else:
+            learned = {"vectors": nn.Parameter(shape, vectors / self.size)}
+        logits = (nn.Parameter if self.learned_prior else nn.Buffer)(self.size)
+        return {"placed": nn.Buffer(())} | learned | {"logits": logits}
+
+    def apply(self, F, net, points=None):
+        vectors = net.vectors
+        if points is None:
+            return Codes(vectors, net.logits, None)
+        flat = F.astype(F.stop_gradient(points).reshape(-1, self.dim), vectors)
+        learns = self.learning == "ema" and net.learns
+        if learns:
+            vectors = F.where(net.placed > 0, vectors, F.spread(flat, self.size))
+        index = nearest(F, F.stop_gradient(vectors), flat)
+        if learns:
+            self._learn(F, net, flat, index, vectors)
+        return Codes(vectors, net.logits, index.reshape(points.shape[:-1]))
+
+    def _learn(self, F: Any, net: Any, flat: Any, index: Any, vectors: Any) -> None:
+        chosen = F.one_hot(index, self.size, flat)
+        before = F.where(net.placed > 0, net.sums, vectors)
+        number, total = F.totals(chosen.sum(0), chosen.mT @ flat)
+        counts = F.lerp(number, net.counts, self.decay)
+        sums = F.lerp(total, before, self.decay)
+        means = sums / F.clip(counts, low=1e-5)[..., None]
+        net.keep(counts=counts, sums=sums, vectors=means, placed=F.ones((), counts))

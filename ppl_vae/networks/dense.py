@@ -1,0 +1,76 @@
+"""Fully connected networks."""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+from ppl_vae.functions import ACTIVATIONS
+from ppl_vae.networks.base import Network
+from ppl_vae.shapes import Shape, as_shape
+
+
+def check_activation(network: Network, name: str) -> None:
+    """Refuse an unknown activation when a network is declared.
+
+    Raises
+    ------
+    UsageError
+    """
+    network.require(
+        name in ACTIVATIONS, f"unknown activation {name!r}: choose one of {', '.join(ACTIVATIONS)}"
+    )
+
+
+@dataclass(frozen=True)
+class Activation(Network):
+    """An activation by name, as a layer: relu, tanh, gelu, silu, elu or identity."""
+
+    name: str
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_activation(self, self.name)
+
+    def apply(self, F, net, x):
+        return F.activation(self.name)(x)
+
+
+activation = Activation  # its name as a layer
+
+
+@dataclass(frozen=True)
+class MLP(Network):
+    """Fully connected network from `in_shape` to `out_shape` through hidden layers.
+
+    Parameters
+    ----------
+    in_shape, out_shape : int or tuple of int
+        Event shapes; every axis before them is kept.
+    hidden : int or tuple of int
+        Widths of the hidden layers (an empty tuple: one linear map).
+    activation : str
+        One of relu, tanh, gelu, silu, elu, identity.
+    """
+
+    in_shape: Shape
+    hidden: Shape
+    out_shape: Shape
+    activation: str = "relu"
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_activation(self, self.activation)
+
+    def layers(self, nn):
+        ends = (math.prod(as_shape(shape)) for shape in (self.in_shape, self.out_shape))
+        widths = (next(ends), *as_shape(self.hidden), next(ends))
+        return {"layers": [nn.Linear(a, b) for a, b in pairwise(widths)]}
+
+    def apply(self, F, net, x):
+        act, axes = F.activation(self.activation), len(as_shape(self.in_shape))
+        lead = x.shape[: x.ndim - axes]
+        h = x.reshape(*lead, -1) if axes != 1 else x
+        *hidden, last = net.layers
+        for layer in hidden:
+            h = act(layer(h))
+        return last(h).reshape(*lead, *as_shape(self.out_shape))

@@ -1,0 +1,36 @@
+"""Variational autoencoder (Kingma & Welling 2014, arXiv:1312.6114).
+
+z ~ N(0, I);   x | z ~ likelihood(decoder(z));   q(z | x) = N(encoder(x)).
+"""
+
+from dataclasses import dataclass
+
+from ppl_vae import Program
+
+
+@dataclass(frozen=True)
+class VAE(Program):
+    x_shape: tuple[int, ...] | None = None  # filled in from the data
+    z_dim: int = 50
+    hidden: tuple[int, ...] = (400,)
+    likelihood: str = "bernoulli"
+    network: str = "mlp"  # or conv: other networks, the same story
+    activation: str = "relu"
+
+    def networks(self, nn):
+        return {
+            "encoder": nn.NormalHead(self.x_shape, self.hidden, self.z_dim, self.network, self.activation),
+            "decoder": nn.Likelihood(
+                self.likelihood, self.z_dim, self.hidden[::-1], self.x_shape, self.network, self.activation
+            ),
+        }
+
+    def model(self, ppl, net, x=None):
+        with ppl.minibatch(x):
+            z = ppl.sample("z", ppl.standard_normal(self.z_dim))
+            ppl.sample("x", ppl.likelihood(self.likelihood, net.decoder(z)), obs=x)
+
+    def guide(self, ppl, net, x):
+        with ppl.minibatch(x):
+            loc, scale = net.encoder(x)
+            ppl.sample("z", ppl.dist.Normal(loc, scale).to_event(1))

@@ -1,0 +1,134 @@
+"""Networks that change arrays of their own: codebooks and statistics of batches, on both backends."""
+
+import numpy as np
+import pytest
+from made import BACKENDS, made
+
+RNG = np.random.default_rng(0)
+CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+pytestmark = pytest.mark.parametrize("backend", BACKENDS)
+
+
+def normal(*shape):
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def codebook(backend, **options):
+    book = made(backend, lambda nn: nn.CodebookState(5, 3, decay=0.8, **options))
+    w = book.weights()
+    w["vectors"] = normal(5, 3)
+    if "sums" in w:
+        w |= {"placed": np.ones((), "f"), "counts": np.exp(normal(5)), "sums": normal(5, 3)}
+    book.load(w)
+    return book, w
+
+
+def chosen(vectors, points):
+    return np.array([np.argmin([((point - one) ** 2).sum() for one in vectors]) for point in points])
+
+
+@pytest.mark.parametrize("learning", ["ema", "gradient"])
+def test_a_point_gets_its_nearest_code(backend, learning):
+    book, w = codebook(backend, learning=learning)
+    points = normal(4, 2, 6, 3)
+    vectors, logits, index = book(points)
+    np.testing.assert_array_equal(index, chosen(w["vectors"], points.reshape(-1, 3)).reshape(4, 2, 6))
+    np.testing.assert_array_equal(vectors, w["vectors"])
+    assert logits.shape == (5,)
+    assert [part.shape for part in book()] == [(5, 3), (5,)]
+    np.testing.assert_array_equal(book.weights()["vectors"], w["vectors"])
+
+
+def test_moving_averages_follow_the_points_that_chose_a_code(backend):
+    """arXiv:1711.00937, appendix A.1: N_k and m_k move by 1 - decay, e_k = m_k / N_k."""
+    book, w = codebook(backend)
+    for _ in range(3):
+        points = normal(7, 4, 3)
+        flat = points.reshape(-1, 3)
+        index = chosen(w["vectors"], flat)
+        vectors, _, found = book(points, training=True)
+        np.testing.assert_array_equal(found.reshape(-1), index)
+        np.testing.assert_array_equal(vectors, w["vectors"])  # those that were chosen from, not the new ones
+        for k in range(5):
+            own = flat[index == k]
+            w["counts"][k] = 0.8 * w["counts"][k] + 0.2 * len(own)
+            w["sums"][k] = 0.8 * w["sums"][k] + 0.2 * own.sum(0)
+            w["vectors"][k] = w["sums"][k] / w["counts"][k]
+        now = book.weights()
+        for name in ("counts", "sums", "vectors"):
+            np.testing.assert_allclose(now[name], w[name], **CLOSE, err_msg=name)
+        w = now
+
+
+def test_a_code_that_no_point_chose_for_long_stays_finite(backend):
+    book, w = codebook(backend)
+    book.load(w | {"counts": np.full(5, 1e-30, "f"), "sums": np.full((5, 3), 1e-30, "f")})
+    book(np.tile(w["vectors"][:1], (4, 1)), training=True)
+    found = book.weights()["vectors"]
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found[0], w["vectors"][0], **CLOSE)  # its mean is over its own points
+
+
+def test_the_first_batch_places_the_codes_on_points_at_even_distances(backend):
+    book = made(backend, lambda nn: nn.CodebookState(3, 2))
+    points = normal(4, 3, 2)
+    vectors, _, index = book(points, training=True)
+    flat = points.reshape(-1, 2)
+    np.testing.assert_array_equal(vectors, flat[[0, 4, 8]])
+    np.testing.assert_array_equal(index.reshape(-1), chosen(flat[[0, 4, 8]], flat))
+    assert book.weights()["placed"] == 1
+
+
+@pytest.mark.parametrize(
+    "mode", [{"training": False}, {"training": True, "frozen": True}], ids=["eval", "model"]
+)
+def test_without_learning_nothing_moves(backend, mode):
+    for declare, x in (
+        (lambda nn: nn.CodebookState(3, 2), normal(4, 3, 2)),
+        (lambda nn: nn.BatchNorm(2), normal(4, 3, 2)),
+    ):
+        network = made(backend, declare)
+        before = network.weights()
+        network(x, **mode)
+        for name, value in network.weights().items():
+            np.testing.assert_array_equal(value, before[name])
+
+
+@pytest.mark.parametrize(("spatial", "axes"), [(0, (0, 1)), (2, (0, 2, 3))])
+def test_batch_norm(backend, spatial, axes):
+    network = made(backend, lambda nn: nn.BatchNorm(3, spatial, momentum=0.3))
+    w = network.weights()
+    # Of variances as small as epsilon (1e-5), so that it counts.
+    x = 3e-3 * normal(*((4, 5, 3) if spatial == 0 else (4, 3, 5, 6))) + 0.1
+    mean, var = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
+    shape = mean.shape
+
+    def expected(mean, var):
+        return (x - mean) / np.sqrt(var + 1e-5) * w["weight"].reshape(shape) + w["bias"].reshape(shape)
+
+    np.testing.assert_allclose(network(x, training=True)[0], expected(mean, var), rtol=1e-4, atol=1e-4)
+    running = {"mean": 0.3 * mean.reshape(3), "var": 0.7 + 0.3 * var.reshape(3)}
+    for name, value in running.items():
+        np.testing.assert_allclose(network.weights()[name], value, **CLOSE)
+    running = {name: value.reshape(shape) for name, value in running.items()}
+    np.testing.assert_allclose(network(x)[0], expected(**running), rtol=1e-4, atol=1e-4)
+
+
+def normalized(x, axes):
+    return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + 1e-5)
+
+
+def test_layer_norm(backend):
+    network = made(backend, lambda nn: nn.LayerNorm(6))
+    w, x = network.weights(), 3e-3 * normal(2, 4, 6)
+    np.testing.assert_allclose(
+        network(x)[0], normalized(x, -1) * w["weight"] + w["bias"], rtol=1e-4, atol=1e-5
+    )
+
+
+def test_group_norm(backend):
+    network = made(backend, lambda nn: nn.GroupNorm(2, 6))
+    w, x = network.weights(), 3e-3 * normal(2, 3, 6, 4, 5)
+    whole = normalized(x.reshape(2, 3, 2, 3, 4, 5), (-3, -2, -1)).reshape(x.shape)
+    expected = whole * w["weight"][:, None, None] + w["bias"][:, None, None]
+    np.testing.assert_allclose(network(x)[0], expected, rtol=1e-4, atol=1e-5)
