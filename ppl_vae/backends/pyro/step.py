@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -59,6 +60,18 @@ def make_optimizer(parts: Sequence[Part], options: Training) -> torch.optim.Opti
         return torch.optim.Adamax(given, foreach=True, **common)
     kind = torch.optim.Adam if options.optimizer == "adam" else torch.optim.AdamW
     return kind(given, fused=True, **common)
+
+
+def by_step(scalars: Mapping[str, np.ndarray], device: torch.device) -> list[dict[str, Any]]:
+    """Return the scalars of each step: those of the loss as tensors, transferred at once."""
+    inputs = for_loss(scalars)
+    tensors = {
+        name: torch.as_tensor(values, dtype=torch.float32, device=device).unbind()
+        for name, values in inputs.items()
+    }
+    numbers = {name: values.tolist() for name, values in scalars.items() if name not in inputs}
+    columns = tensors | numbers
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 class Share(NamedTuple):

@@ -16,7 +16,7 @@ from ppl_vae.backends.common.objective import rows_of
 from ppl_vae.backends.pyro.denormals import flushed
 from ppl_vae.backends.pyro.devices import devices_of
 from ppl_vae.backends.pyro.objectives import Objective
-from ppl_vae.backends.pyro.step import Step, parts_of_program
+from ppl_vae.backends.pyro.step import Step, by_step, parts_of_program
 from ppl_vae.diagnostics.evidence import Scores
 from ppl_vae.errors import ProgramError, RunError, UsageError
 from ppl_vae.options import Training, stream
@@ -129,7 +129,7 @@ class Engine:
     def advance(
         self, items: Sequence[Any], scalars: Mapping[str, np.ndarray], stop: Callable[[], bool]
     ) -> Advance:
-        steps = self._by_step(scalars)
+        steps = by_step(scalars, self.device)
         if self.step is None:
             self._prepare(self.batch(items[0]), for_loss(steps[0]))
         self.bound.train()
@@ -167,17 +167,6 @@ class Engine:
         if done:
             self.bound.hold({name: values[done - 1] for name, values in scalars.items()})
         return Advance(done, self._means(sums, done))
-
-    def _by_step(self, scalars: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-        """Return the scalars of each step: those of the loss as tensors, transferred at once."""
-        inputs = for_loss(scalars)
-        tensors = {
-            name: torch.as_tensor(values, dtype=torch.float32, device=self.device).unbind()
-            for name, values in inputs.items()
-        }
-        numbers = {name: values.tolist() for name, values in scalars.items() if name not in inputs}
-        columns = tensors | numbers
-        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
     def _on_device(self, items: Sequence[Any]) -> Sequence[Any]:
         """Return row numbers on the device, all in one transfer: a step that copied its own would wait for
