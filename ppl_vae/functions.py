@@ -178,6 +178,9 @@ class Functions:
     def to_float(self, x: Array) -> Array:
         """Return whole numbers and truth values in single precision; others as they are."""
 
+    def to_whole(self, x: Array) -> Array:
+        """Return numbers without their fractions, as an index."""
+
     def to_single(self, x: Array) -> Array:
         """Return half-precision numbers in single precision; others as they are."""
 
@@ -198,6 +201,12 @@ class Functions:
 
     def one_hot(self, index: Array, count: int, like: Array) -> Array:
         """Return 1 at the index among `count` places and 0 elsewhere, [...] to [..., count]."""
+
+    def bincount(self, index: Array, count: int, like: Array) -> Array:
+        """Return how often each of 0 ... count - 1 is among whole numbers, [N] to [count]."""
+
+    def over_devices(self, x: Array) -> Array:
+        """Return the sum over the devices that share a batch, where each sees its own rows only."""
 
     def attention(self, query: Array, key: Array, value: Array, causal: bool = False) -> Array:
         """Return softmax(q k' / sqrt(d)) v, [..., T, d]; causal: a query sees the keys up to its own place.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ppl_vae import data as data_sets
-from ppl_vae import gallery, objectives
+from ppl_vae import gallery, likelihoods, objectives
 from ppl_vae.backends import NAMES
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.data import Data
@@ -208,7 +208,7 @@ def settle_binarize(program: Program | PlainProgram, data: Data) -> Data:
     if data.binarize != "auto":
         return data
     grey = data.levels is not None and data.levels > 2
-    bits = getattr(program, "likelihood", None) == "bernoulli" and grey
+    bits = likelihoods.takes(getattr(program, "likelihood", None)) == "bits" and grey
     return with_binarize(data, "dynamic" if bits else "none")
 
 

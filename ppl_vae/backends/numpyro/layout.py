@@ -10,7 +10,6 @@ from jax import Array, ShapeDtypeStruct
 from numpyro.distributions import Delta, Unit
 
 from ppl_vae.backends.numpyro.distributions import Codebook
-from ppl_vae.backends.numpyro.networks.codebook import nearest
 from ppl_vae.backends.numpyro.sites import log_density
 from ppl_vae.backends.numpyro.terms import Trace, base, is_latent_or_observed, is_local
 from ppl_vae.diagnostics.drawn import Sites, check_shared
@@ -50,7 +49,7 @@ class Layout(Sites):
     def codes(self, name: str, site: Site) -> Array | None:
         """Return the numbers of a codebook's vectors, [rows, plates, grid]; None for other sites."""
         fn = base(site["fn"])
-        return nearest(fn.codebook, self.values(name, site)) if isinstance(fn, Codebook) else None
+        return fn.nearest(self.values(name, site)) if isinstance(fn, Codebook) else None
 
     def restored(self, name: str, value: Array) -> Array:
         """Return what `values` gave in the shape that the program draws: [batch axes, event]."""

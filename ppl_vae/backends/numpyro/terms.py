@@ -14,7 +14,7 @@ from numpyro import handlers
 from numpyro.distributions.kl import kl_divergence
 from numpyro.distributions.util import scale_and_mask
 
-from ppl_vae import objectives
+from ppl_vae import likelihoods, objectives
 from ppl_vae.errors import ProgramError
 
 PARTICLES = "particles"
@@ -149,31 +149,39 @@ def latent_sites(trace: Trace) -> Trace:
     return {n: site for n, site in sites if is_latent_or_observed(site) and not site["is_observed"]}
 
 
-def inside_support(model: Trace) -> dict[str, Array]:
-    """Tell which values of each observed site lie in its support, unless made with `validate_args=False`."""
+class Support(NamedTuple):
+    """Which values of an observed site lie in its support, and the least and the greatest value."""
+
+    inside: Array
+    low: Array
+    high: Array
+
+
+def inside_support(model: Trace) -> dict[str, Support]:
+    """Compare each observed site with its support, unless made with `validate_args=False`."""
     checked = {}
     for name, site in model.items():
         seen = is_latent_or_observed(site) and site["is_observed"] and jnp.size(site["value"])
         if seen and base(site["fn"]).__dict__.get("_validate_args") is not False:
-            checked[name] = site["fn"].support(site["value"])
+            value = jnp.asarray(site["value"])
+            checked[name] = Support(site["fn"].support(value), value.min(), value.max())
     return checked
 
 
-def refuse_outside(model: Trace, inside: Mapping[str, np.ndarray]) -> None:
+def refuse_outside(model: Trace, checked: Mapping[str, Support]) -> None:
     """Refuse data outside the support of its likelihood, as `inside_support` found it.
 
     Raises
     ------
     ProgramError
     """
-    for name, fine in inside.items():
+    for name, (fine, low, high) in checked.items():
         if not fine.all():
             row = int(np.argwhere(~fine)[0][-1]) if fine.ndim else 0
             kind = type(base(model[name]["fn"])).__name__.removesuffix("Logits").removesuffix("Probs")
-            hint = "choose another, such as normal, or for grey levels in [0, 1] binarize dynamic or static"
-            hint = hint if kind == "Bernoulli" else "choose a likelihood for such data"
+            remedy = likelihoods.remedy(kind, float(low), float(high))
             raise ProgramError(
-                f"row {row} of {name!r} is outside the support of its likelihood {kind}: {hint}"
+                f"row {row} of {name!r} is outside the support of its likelihood {kind}: {remedy}"
             )
 
 

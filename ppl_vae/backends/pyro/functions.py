@@ -1,8 +1,11 @@
 """`F` of networks, distributions and objectives on torch."""
 
+import math
+
 import torch
 import torch.nn.functional as nnf
 
+from ppl_vae.backends.pyro import across
 from ppl_vae.functions import Functions
 
 HALF = (torch.bfloat16, torch.float16)
@@ -105,6 +108,9 @@ class TorchFunctions(Functions):
     def to_float(self, x):
         return x if x.is_floating_point() else x.float()
 
+    def to_whole(self, x):
+        return x.long()
+
     def to_single(self, x):
         return x.float() if x.dtype in HALF else x
 
@@ -125,6 +131,12 @@ class TorchFunctions(Functions):
 
     def one_hot(self, index, count, like):
         return nnf.one_hot(index.long(), count).to(like.dtype)
+
+    def bincount(self, index, count, like):
+        return like.new_zeros(count).scatter_add(0, index, like.new_ones(index.shape))
+
+    def over_devices(self, x):
+        return across.totals(x)[0]
 
     def attention(self, query, key, value, causal=False):
         rows, columns = query.shape[-2], key.shape[-2]
@@ -151,6 +163,9 @@ class TorchFunctions(Functions):
         return torch.poisson(rate.detach())
 
     def categorical(self, noise, logits, shape):
+        if logits.ndim == 1:
+            drawn = torch.multinomial(logits.detach().softmax(-1), math.prod(shape), replacement=True)
+            return drawn.reshape(tuple(shape))
         rows = logits.detach().expand(*shape, logits.shape[-1]).reshape(-1, logits.shape[-1])
         return torch.multinomial(rows.softmax(-1), 1, replacement=True).reshape(tuple(shape))
 

@@ -11,7 +11,6 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
 from ppl_vae.backends.pyro.distributions import Codebook
-from ppl_vae.backends.pyro.networks.codebook import nearest
 from ppl_vae.backends.pyro.terms import base, is_latent_or_observed, is_local
 from ppl_vae.diagnostics.drawn import Sites, check_shared
 from ppl_vae.errors import ProgramError
@@ -42,7 +41,7 @@ class Layout(Sites):
     def codes(self, name: str, site: Site) -> Tensor | None:
         """Return the numbers of a codebook's vectors, [draws, rows, plates, grid]; None for other sites."""
         fn = base(site["fn"])
-        return nearest(fn.codebook, self.values(name, site)) if isinstance(fn, Codebook) else None
+        return fn.nearest(self.values(name, site)) if isinstance(fn, Codebook) else None
 
     def _ordered(self, name: str, value: Tensor, batch: torch.Size, event: torch.Size) -> Tensor:
         if len(batch) > self.depth + 1:

@@ -12,7 +12,7 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from ppl_vae import objectives
+from ppl_vae import likelihoods, objectives
 from ppl_vae.errors import ProgramError
 
 PARTICLES = "particles"
@@ -132,13 +132,11 @@ def check_support(model: poutine.Trace) -> None:
         inside = site["fn"].support.check(site["value"])
         if not bool(inside.all()):
             row = int((~inside).nonzero()[0][-1]) if inside.ndim else 0
-            kind = type(base(site["fn"])).__name__
-            hint = (
-                ": choose another, such as normal, or for grey levels in [0, 1] binarize dynamic or static"
-                if kind == "Bernoulli"
-                else ": choose a likelihood for such data"
+            kind, value = type(base(site["fn"])).__name__, site["value"]
+            remedy = likelihoods.remedy(kind, float(value.min()), float(value.max()))
+            raise ProgramError(
+                f"row {row} of {name!r} is outside the support of its likelihood {kind}: {remedy}"
             )
-            raise ProgramError(f"row {row} of {name!r} is outside the support of its likelihood {kind}{hint}")
 
 
 def elbo_terms(guide: poutine.Trace, model: poutine.Trace, analytic_kl: bool = True) -> ELBOTerms:

@@ -8,7 +8,9 @@ import numpy as np
 from flax import nnx
 from jax import Array, lax
 
+from ppl_vae.backends.numpyro.functions import F
 from ppl_vae.backends.numpyro.networks.basic import Buffer, constant, drawn
+from ppl_vae.distributions.codebook import nearest
 from ppl_vae.errors import UsageError
 
 
@@ -28,12 +30,6 @@ class Codes(NamedTuple):
     vectors: Array
     logits: Array
     index: Array | None
-
-
-def nearest(vectors: Array, points: Array) -> Array:
-    """Return the index of the nearest of [K, D] vectors for points [..., D]."""
-    distance = jnp.square(vectors).sum(-1) - 2 * points @ vectors.mT
-    return distance.argmin(-1)
 
 
 class CodebookState(nnx.Module):
@@ -86,7 +82,7 @@ class CodebookState(nnx.Module):
         learns = self.ema and self.training and not self.frozen
         if learns:
             vectors = self._placed_on(flat, vectors)
-        index = nearest(lax.stop_gradient(vectors), flat)
+        index = nearest(F, lax.stop_gradient(vectors), flat)
         if learns:
             self._learn(flat, index, vectors)
         return Codes(vectors, logits, index.reshape(points.shape[:-1]))

@@ -3,18 +3,18 @@
 import math
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
 from ppl_vae import likelihoods
+from ppl_vae.backends.numpyro.functions import F
 from ppl_vae.backends.numpyro.networks.basic import MLP, Linear, constant
 from ppl_vae.backends.numpyro.networks.convolutional import ConvDown, ConvUp
 from ppl_vae.errors import UsageError
+from ppl_vae.likelihoods.base import positive
 from ppl_vae.shapes import as_shape
 
-SCALE_FLOOR = 1e-4
 DOWN = {"mlp": MLP, "conv": ConvDown}
 UP = {"mlp": MLP, "conv": ConvUp}
 
@@ -24,11 +24,6 @@ def body(kinds: dict[str, type], kind: str) -> type:
     if kind not in kinds:
         raise UsageError(f"unknown network {kind!r}: choose one of {', '.join(kinds)}")
     return kinds[kind]
-
-
-def positive(raw: Array) -> Array:
-    """Map the reals to scales: softplus with a floor, in single precision or better."""
-    return jax.nn.softplus(raw.astype(jnp.promote_types(raw.dtype, jnp.float32))) + SCALE_FLOOR
 
 
 class NormalParameters(NamedTuple):
@@ -56,7 +51,7 @@ class NormalHead(nnx.Module):
 
     def __call__(self, x: Array) -> NormalParameters:
         loc, raw = jnp.split(self.body(x), 2, -1)
-        return NormalParameters(loc, positive(raw))
+        return NormalParameters(loc, positive(F, raw))
 
 
 class FreeNormal(nnx.Module):
@@ -67,7 +62,7 @@ class FreeNormal(nnx.Module):
         self.raw = nnx.Param(constant(shape, math.log(math.expm1(scale))))
 
     def __call__(self) -> NormalParameters:
-        return NormalParameters(self.loc[...], positive(self.raw[...]))
+        return NormalParameters(self.loc[...], positive(F, self.raw[...]))
 
 
 class ScaleTril(nnx.Module):
@@ -78,7 +73,7 @@ class ScaleTril(nnx.Module):
 
     def __call__(self) -> Array:
         raw = self.raw[...]
-        return jnp.tril(raw, -1) + jnp.diag(positive(raw.diagonal()))
+        return jnp.tril(raw, -1) + jnp.diag(positive(F, raw.diagonal()))
 
 
 class MergedNormal(nnx.Module):
@@ -96,7 +91,7 @@ class MergedNormal(nnx.Module):
 
     def __call__(self, up: Array, down: NormalParameters | None = None) -> NormalParameters:
         loc, raw = jnp.split(self.out(up), 2, -1)
-        scale = positive(raw)
+        scale = positive(F, raw)
         if down is None:
             return NormalParameters(loc, scale)
         precision_up, precision_down = scale**-2, down.scale**-2
@@ -111,36 +106,14 @@ class Likelihood(nnx.Module):
         self, likelihood: str, z_dim, hidden, x_shape, body_kind="mlp", activation="relu", *, rngs: nnx.Rngs
     ):
         self.kind, self.x_shape = likelihoods.parse(likelihood), as_shape(x_shape)
-        self.outputs = {"normal_predicted": 2, "discretized_logistic": 2}.get(self.kind.name, 1)
-        if self.kind.name == "categorical":
-            self.outputs = self.kind.count
-        out_shape = (self.outputs * self.x_shape[0], *self.x_shape[1:])
+        out_shape = (self.kind.outputs * self.x_shape[0], *self.x_shape[1:])
         self.body = body(UP, body_kind)(z_dim, hidden, out_shape, activation, rngs=rngs)
-        free = {"normal": (), "normal_per_dim": self.x_shape, "negative_binomial": self.x_shape}
-        if self.kind.name in free:
-            self.raw = nnx.Param(constant(free[self.kind.name]))
+        free = self.kind.free(self.x_shape)
+        self.raw = None if free is None else nnx.Param(constant(free))
 
     def __call__(self, z: Array) -> LikelihoodParameters:
         flat = self.body(z)
-        out = flat.reshape(*flat.shape[: flat.ndim - len(self.x_shape)], self.outputs, *self.x_shape)
-        values = self._values(jnp.moveaxis(out, -1 - len(self.x_shape), 0))
-        return LikelihoodParameters(values, len(self.x_shape))
-
-    def _values(self, out: Array) -> tuple[Array, ...]:
-        name = self.kind.name
-        if name in ("normal", "normal_per_dim"):
-            return out[0], jnp.broadcast_to(positive(self.raw[...]), out[0].shape)
-        if name == "normal_fixed":
-            return out[0], jnp.full_like(out[0], self.kind.number)
-        if name == "normal_predicted":
-            return out[0], positive(out[1])
-        if name == "discretized_logistic":
-            # The logistic scale starts near 0.1, a tenth of the range of grey levels.
-            return jax.nn.sigmoid(out[0]), positive(out[1] - 2.0)
-        if name == "negative_binomial":
-            return jnp.exp(out[0]), jnp.broadcast_to(positive(self.raw[...]), out[0].shape)
-        if name == "poisson":
-            return (jnp.exp(out[0]),)
-        if name == "categorical":
-            return (jnp.moveaxis(out, 0, -1),)
-        return (out[0],)
+        out = flat.reshape(*flat.shape[: flat.ndim - len(self.x_shape)], self.kind.outputs, *self.x_shape)
+        out = F.to_single(jnp.moveaxis(out, -1 - len(self.x_shape), 0))
+        raw = None if self.raw is None else self.raw[...]
+        return LikelihoodParameters(self.kind.parameters(F, out, raw), len(self.x_shape))

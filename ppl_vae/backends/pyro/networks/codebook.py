@@ -4,10 +4,11 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ppl_vae.backends.pyro import across
+from ppl_vae.backends.pyro.functions import F
+from ppl_vae.distributions.codebook import nearest
 from ppl_vae.errors import UsageError
 
 
@@ -27,13 +28,6 @@ class Codes(NamedTuple):
     vectors: Tensor
     logits: Tensor
     index: Tensor | None
-
-
-def nearest(vectors: Tensor, points: Tensor) -> Tensor:
-    """Return the index of the nearest of vectors [K, D] for points [..., D]."""
-    # torch.cdist would fix the number of rows in a captured graph.
-    distance = vectors.square().sum(-1) - 2 * points @ vectors.mT
-    return distance.argmin(-1)
 
 
 def _single_precision(device: str) -> AbstractContextManager:
@@ -88,7 +82,7 @@ class CodebookState(nn.Module):
             learns = self.ema and self.training and not self.frozen
             if learns:
                 vectors = self._placed_on(flat, vectors)
-            index = nearest(vectors.detach(), flat)
+            index = nearest(F, vectors.detach(), flat)
             if learns:
                 self._learn(flat, index, vectors)
         return Codes(vectors, self.logits, index.reshape(points.shape[:-1]))
@@ -97,7 +91,7 @@ class CodebookState(nn.Module):
         return torch.where(self.placed > 0, vectors, across.spread(flat, vectors.shape[0]))
 
     def _learn(self, flat: Tensor, index: Tensor, vectors: Tensor) -> None:
-        chosen = F.one_hot(index, vectors.shape[0]).to(flat.dtype)
+        chosen = F.one_hot(index, vectors.shape[0], flat)
         before = torch.where(self.placed > 0, self.sums, vectors)
         number, total = across.totals(chosen.sum(0), chosen.mT @ flat)
         counts = torch.lerp(number, self.counts, self.decay)

@@ -3,16 +3,16 @@
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ppl_vae import likelihoods
+from ppl_vae.backends.pyro.functions import F
 from ppl_vae.backends.pyro.networks.basic import MLP
 from ppl_vae.backends.pyro.networks.convolutional import ConvDown, ConvUp
 from ppl_vae.errors import UsageError
+from ppl_vae.likelihoods.base import positive
 from ppl_vae.shapes import as_shape
 
-SCALE_FLOOR = 1e-4
 DOWN = {"mlp": MLP, "conv": ConvDown}
 UP = {"mlp": MLP, "conv": ConvUp}
 
@@ -22,11 +22,6 @@ def body(kinds: dict[str, type], kind: str) -> type:
     if kind not in kinds:
         raise UsageError(f"unknown network {kind!r}: choose one of {', '.join(kinds)}")
     return kinds[kind]
-
-
-def positive(raw: Tensor) -> Tensor:
-    """Map the reals to scales: softplus with a floor."""
-    return F.softplus(raw) + SCALE_FLOOR
 
 
 class NormalParameters(NamedTuple):
@@ -55,7 +50,7 @@ class NormalHead(nn.Module):
     def forward(self, x: Tensor) -> NormalParameters:
         # Class labels are whole numbers.
         loc, raw = self.body(x if x.is_floating_point() else x.float()).chunk(2, -1)
-        return NormalParameters(loc, positive(raw))
+        return NormalParameters(loc, positive(F, raw))
 
 
 class FreeNormal(nn.Module):
@@ -69,7 +64,7 @@ class FreeNormal(nn.Module):
         self.raw = nn.Parameter(torch.full(as_shape(shape), scale).expm1().log())
 
     def forward(self) -> NormalParameters:
-        return NormalParameters(self.loc, positive(self.raw))
+        return NormalParameters(self.loc, positive(F, self.raw))
 
 
 class ScaleTril(nn.Module):
@@ -82,7 +77,7 @@ class ScaleTril(nn.Module):
         self.raw = nn.Parameter(torch.zeros(dim, dim))
 
     def forward(self) -> Tensor:
-        return self.raw.tril(-1) + torch.diag_embed(positive(self.raw.diagonal()))
+        return self.raw.tril(-1) + torch.diag_embed(positive(F, self.raw.diagonal()))
 
 
 class MergedNormal(nn.Module):
@@ -99,7 +94,7 @@ class MergedNormal(nn.Module):
 
     def forward(self, up: Tensor, down: NormalParameters | None = None) -> NormalParameters:
         loc, raw = self.out(up).chunk(2, -1)
-        scale = positive(raw)
+        scale = positive(F, raw)
         if down is None:
             return NormalParameters(loc, scale)
         precision_up, precision_down = scale**-2, down.scale**-2
@@ -117,37 +112,13 @@ class Likelihood(nn.Module):
     ):
         super().__init__()
         self.kind, self.x_shape = likelihoods.parse(likelihood), as_shape(x_shape)
-        self.outputs = {"normal_predicted": 2, "discretized_logistic": 2}.get(self.kind.name, 1)
-        if self.kind.name == "categorical":
-            self.outputs = self.kind.count
-        out_shape = (self.outputs * self.x_shape[0], *self.x_shape[1:])
+        out_shape = (self.kind.outputs * self.x_shape[0], *self.x_shape[1:])
         self.body = body(UP, body_kind)(z_dim, hidden, out_shape, activation)
-        free = {"normal": (), "normal_per_dim": self.x_shape, "negative_binomial": self.x_shape}.get(
-            self.kind.name
-        )
-        if free is not None:
-            self.raw = nn.Parameter(torch.zeros(free))
+        free = self.kind.free(self.x_shape)
+        self.raw = None if free is None else nn.Parameter(torch.zeros(free))
 
     def forward(self, z: Tensor) -> LikelihoodParameters:
         flat = self.body(z)
-        out = flat.reshape(*flat.shape[: flat.ndim - len(self.x_shape)], self.outputs, *self.x_shape)
-        return LikelihoodParameters(self._values(out.movedim(-1 - len(self.x_shape), 0)), len(self.x_shape))
-
-    def _values(self, out: Tensor) -> tuple[Tensor, ...]:
-        name = self.kind.name
-        if name in ("normal", "normal_per_dim"):
-            return out[0], positive(self.raw).expand(out[0].shape)
-        if name == "normal_fixed":
-            return out[0], torch.full_like(out[0], self.kind.number)
-        if name == "normal_predicted":
-            return out[0], positive(out[1])
-        if name == "discretized_logistic":
-            # The logistic scale starts near 0.1, a tenth of the range of grey levels.
-            return torch.sigmoid(out[0]), positive(out[1] - 2.0)
-        if name == "negative_binomial":
-            return out[0].exp(), positive(self.raw).expand(out[0].shape)
-        if name == "poisson":
-            return (out[0].exp(),)
-        if name == "categorical":
-            return (out.movedim(0, -1),)
-        return (out[0],)
+        out = flat.reshape(*flat.shape[: flat.ndim - len(self.x_shape)], self.kind.outputs, *self.x_shape)
+        out = F.to_single(out.movedim(-1 - len(self.x_shape), 0))
+        return LikelihoodParameters(self.kind.parameters(F, out, self.raw), len(self.x_shape))
