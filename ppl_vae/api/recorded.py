@@ -35,13 +35,22 @@ def configuration(
     return {
         "format": FORMAT,
         "program": gallery.source_of(program).record(),
-        "model": asdict(program) if isinstance(program, Program) else {},
+        "model": _declared(program) if isinstance(program, Program) else {},
         "backend": backend,
         "data": data.describe() | {"options": data.options, "columns": data.coords.get("x")},
         "objective": objective_text(objective),
         "training": asdict(training) | {"lr": _text(training.lr)},
         "compile": compile,
         "versions": versions(),
+    }
+
+
+def _declared(program: Program) -> dict[str, Any]:
+    """Return a program's fields; a likelihood of the library's as the text that names it."""
+    values = {field.name: getattr(program, field.name) for field in fields(program)}
+    return {
+        name: str(value) if type(value) in likelihoods.KNOWN.values() else value
+        for name, value in values.items()
     }
 
 

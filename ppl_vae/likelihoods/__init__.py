@@ -7,7 +7,7 @@ A likelihood is a name with optional numbers, each behind a colon: `bernoulli`, 
 from dataclasses import Field, fields
 
 from ppl_vae.errors import UsageError
-from ppl_vae.likelihoods.base import Likelihood
+from ppl_vae.likelihoods.base import Likelihood, above_zero, positive, whole
 from ppl_vae.likelihoods.bits import Bernoulli
 from ppl_vae.likelihoods.counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 from ppl_vae.likelihoods.grey import DiscretizedLogistic, GreyLevels, LogisticMixture
@@ -15,7 +15,10 @@ from ppl_vae.likelihoods.labels import Categorical
 from ppl_vae.likelihoods.reals import Normal, NormalFixed, NormalPerDim, NormalPredicted, StudentT
 from ppl_vae.likelihoods.unit import ContinuousBernoulli, LogitLaplace
 
-__all__ = ["KNOWN", "Likelihood", "is_discrete", "of_distribution", "parse", "remedy", "takes"]
+__all__ = [
+    "KNOWN", "Likelihood", "above_zero", "is_discrete", "of_distribution", "parse", "positive", "remedy",
+    "takes", "whole",
+]  # fmt: skip
 
 KNOWN: dict[str, type[Likelihood]] = {
     one.name: one

@@ -55,10 +55,14 @@ class Likelihood:
             value, least = getattr(self, declared.name), declared.metadata.get("least")
             if "wanted" not in declared.metadata:
                 continue
-            if not (value > 0 if least is None else value >= least and value == int(value)):
+            if not (value > 0 if least is None else value >= least and float(value).is_integer()):
                 raise UsageError(
                     f"likelihood {self.name}: {declared.name}={value} must be {declared.metadata['wanted']}"
                 )
+
+    def __str__(self) -> str:
+        """Return the text that names it, with all its numbers."""
+        return ":".join([self.name, *(str(getattr(self, declared.name)) for declared in fields(self))])
 
     @property
     def outputs(self) -> int:
