@@ -39,14 +39,23 @@ class Torch:
         import torch
 
         leaves = [self.array(value).requires_grad_() for value in values]
-        torch.manual_seed(0)
         found = torch.autograd.grad(function(*leaves), leaves, allow_unused=True)
         return [
             np.zeros(leaf.shape) if g is None else g.numpy() for g, leaf in zip(found, leaves, strict=True)
         ]
 
     @staticmethod
+    def sample(distribution):
+        import torch
+
+        torch.manual_seed(0)
+        return distribution.sample()
+
+    @staticmethod
     def reparametrised_draw(distribution):
+        import torch
+
+        torch.manual_seed(0)
         return distribution.rsample()
 
     @staticmethod
@@ -85,6 +94,12 @@ class Jax:
 
         found = jax.grad(function, argnums=tuple(range(len(values))))(*map(self.array, values))
         return [np.asarray(gradient) for gradient in found]
+
+    @staticmethod
+    def sample(distribution):
+        import jax
+
+        return distribution.sample(jax.random.key(0))
 
     @staticmethod
     def reparametrised_draw(distribution):

@@ -105,8 +105,8 @@ def test_the_masses_of_counts_with_extra_zeros(either, r, gate):
         found = log_mass(either, made, counts.astype(float))
         expected = expit(-gate) * stats.nbinom(r, r / (r + mu)).pmf(counts) + expit(gate) * (counts == 0)
         double = either.dtype == np.float64
-        # Beyond, SciPy's own masses lose digits.
-        atol, rtol = (1e-9, 1e-6) if double else (2e-6, 2e-4)
+        # At r = 1e6 SciPy's own masses lose digits.
+        atol, rtol = (1e-15, 1e-6 if r > 100 else 1e-9) if double else (2e-6, 2e-4)
         np.testing.assert_allclose(np.exp(found), expected, atol=atol, rtol=rtol)
         assert np.exp(found).sum() == pytest.approx(1, abs=1e-6 if double else 1e-3)
         assert (np.exp(found) * counts).sum() == pytest.approx(either.host(made.mean), rel=1e-3)
@@ -229,10 +229,6 @@ def test_a_draw_of_the_continuous_bernoulli_moves_with_its_logit(on, t):
 
     draw = lambda t: on.reparametrised_draw(on.dist.ContinuousBernoulli(logits=t))  # noqa: E731
     (found,) = on.gradients(draw, t)
-    if on.name == "pyro":
-        import torch
-
-        torch.manual_seed(0)
     x, h = float(draw(on.array(t))), 1e-4
     slope = (cdf(x, t + h) - cdf(x, t - h)) / (2 * h)
     density = (cdf(x + 1e-6, t) - cdf(x - 1e-6, t)) / 2e-6

@@ -36,6 +36,13 @@ class Rayleigh(Distribution):
         return F.exp(F.log(self.scale)) * factor
 
 
+@dataclass(frozen=True, eq=False)
+class Still(Rayleigh):
+    """The same, whose draws are constants."""
+
+    reparametrised = False
+
+
 @closed_kl(Rayleigh, Rayleigh)
 def _kl(F, q, p):
     ratio = F.square(q.scale / p.scale)
@@ -81,10 +88,12 @@ def test_gradients_pass_through_reparametrised_draws_alone(on):
     made = on.dist.adapted(Rayleigh)
     (found,) = on.gradients(lambda scale: on.reparametrised_draw(made(scale)).sum(), SCALE)
     assert (found > 0).all()
-    grey = on.dist.DiscretizedLogistic(on.array(0.5), on.array(0.1))
-    assert not grey.has_rsample
+    still = on.dist.adapted(Still)
+    (found,) = on.gradients(lambda scale: (scale * on.sample(still(scale))).sum(), SCALE)
+    np.testing.assert_allclose(found, on.host(on.sample(still(on.array(SCALE)))))
+    assert made(on.array(SCALE)).has_rsample and not still(on.array(SCALE)).has_rsample
     with pytest.raises(NotImplementedError):
-        on.reparametrised_draw(grey)
+        on.reparametrised_draw(still(on.array(SCALE)))
 
 
 def test_parameters_and_values_are_checked_where_validation_is_on(on):
