@@ -61,6 +61,12 @@ CASES = {
     for likelihood, kind in LIKELIHOODS.items()
 }
 CASES |= {f"vae mlp {name}": (*_vae(name, "mlp"), kind) for name, kind in MORE_LIKELIHOODS.items()}
+CASES["vae mlp rgb_logistic_mixture:17:2"] = (
+    "vae",
+    {"x_shape": (3, 3, 2), "z_dim": 3, "hidden": (8,), "likelihood": "rgb_logistic_mixture:17:2"},
+    (3, 3, 2),
+    "levels",
+)
 CASES |= {
     f"vqvae {name}": (
         "vqvae",

@@ -73,7 +73,7 @@ def test_a_captured_step_is_the_eager_one_at_every_batch_size(name, text):
     close(stepped(graph.module(), loss, batch), stepped(loss, loss, batch))
 
 
-@pytest.mark.parametrize("likelihood", small_programs.MORE_LIKELIHOODS)
+@pytest.mark.parametrize("likelihood", [*small_programs.MORE_LIKELIHOODS, "rgb_logistic_mixture:17:2"])
 def test_a_captured_step_takes_every_likelihood(likelihood):
     case = f"vae mlp {likelihood}"
     bound = bind(small_programs.program(case), num_data=50).train()

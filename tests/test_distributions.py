@@ -93,6 +93,70 @@ def test_the_masses_of_free_grey_levels(either):
     np.testing.assert_allclose(either.host(made.mean), (np.exp(expected) * GRID[:, None]).sum(0), rtol=1e-5)
 
 
+PIXEL = {
+    "logits": np.array([[0.2, -0.4], [0.1, 0.3], [0.0, 0.5]]),
+    "loc": np.array([[0.1, 0.9], [0.4, 0.6], [0.5, 1.1]]),
+    "scale": np.array([[0.1, 0.3], [0.05, 0.2], [0.4, 0.1]]),
+    "coupling": np.array([[0.8, -0.5], [0.3, 0.9], [-0.7, 0.6]]),
+}
+
+
+def pixels(on, height=1, width=1, **changes):
+    """One pixel's parameters [3, K] at each of height x width places."""
+    shape = (3, height, width, 2)
+    arrays = {name: np.broadcast_to(v[:, None, None], shape) for name, v in (PIXEL | changes).items()}
+    return on.dist.RGBLogisticMixture(**{name: on.array(v) for name, v in arrays.items()}, levels=3)
+
+
+COLOURS = np.stack(np.meshgrid(*[np.arange(3) / 2] * 3, indexing="ij"), -1).reshape(27, 3)
+
+
+def masses_of_colours():
+    """The formula, component by component, of every colour of three levels."""
+    loc, scale, coupling = (PIXEL[name] for name in ("loc", "scale", "coupling"))
+    weights, total = np.exp(PIXEL["logits"].sum(0)), np.zeros(27)
+    for k, weight in enumerate(weights / weights.sum()):
+        for place, (red, green, _) in enumerate(COLOURS):
+            means = (
+                loc[0, k],
+                loc[1, k] + coupling[0, k] * (red - 0.5),
+                loc[2, k] + coupling[1, k] * (red - 0.5) + coupling[2, k] * (green - 0.5),
+            )
+            channels = [cells(mean, scale[c, k], 3) for c, mean in enumerate(means)]
+            levels = (COLOURS[place] * 2).astype(int)
+            total[place] += weight * np.prod(
+                [mass[level] for mass, level in zip(channels, levels, strict=True)]
+            )
+    return total
+
+
+def test_the_masses_of_a_mixture_over_channels(either):
+    made = pixels(either)
+    assert (tuple(made.batch_shape), tuple(made.event_shape)) == ((), (3, 1, 1))
+    found = np.exp(log_mass(either, made, COLOURS[:, :, None, None]))
+    np.testing.assert_allclose(found, masses_of_colours(), rtol=1e-5)
+    assert found.sum() == pytest.approx(1, abs=1e-5)
+    # Pixels are independent, and particles of the parameters are seen by the same data.
+    image = COLOURS[[3, 25]].T[:, None]
+    wide = pixels(either, 1, 2).expand((5,))
+    np.testing.assert_allclose(
+        log_mass(either, wide, image), np.log(found[[3, 25]]).sum().repeat(5), rtol=1e-5
+    )
+    assert tuple(wide.mean.shape) == (5, 3, 1, 2)
+
+
+def test_draws_of_a_mixture_over_channels_follow_its_masses(on):
+    drawn = on.draws(pixels(on), 20_000)
+    assert drawn.shape == (20_000, 3, 1, 1)
+    found = np.bincount((drawn[:, :, 0, 0] * 2).round().astype(int) @ [9, 3, 1], minlength=27)
+    assert stats.chisquare(found, masses_of_colours() * 20_000).pvalue > 1e-4
+    # The mean of one component of small scale is where its channels lie.
+    one = pixels(on, logits=np.array([[0.0, -90.0]] * 3), scale=np.full((3, 2), 1e-3))
+    green = 0.4 + 0.8 * (0.1 - 0.5)
+    blue = 0.5 + 0.3 * (0.1 - 0.5) - 0.7 * (green - 0.5)
+    np.testing.assert_allclose(on.host(one.mean)[:, 0, 0], [0.1, green, blue])
+
+
 # Counts.
 
 
@@ -246,6 +310,15 @@ EDGES = {
     "LogisticMixture": (
         {"logits": [[90.0, -90.0]], "loc": [[0.0, 1.0]], "scale": [[1e-4, 50.0]]},
         [0.0, 1.0, 128 / 255],
+    ),
+    "RGBLogisticMixture": (
+        {
+            "logits": [[[[90.0, -90.0]]]] * 3,
+            "loc": [[[[0.0, 1.0]]]] * 3,
+            "scale": [[[[1e-4, 50.0]]]] * 3,
+            "coupling": [[[[1.0, -1.0]]]] * 3,
+        },
+        [[[[0.0]], [[1.0]], [[0.0]]], [[[128 / 255]]] * 3],
     ),
     "GreyLevels": ({"logits": [[90.0, -90.0, 0.0]]}, [0.0, 0.5, 1.0]),
     "ContinuousBernoulli": ({"logits": [0.0, 1e-20, 0.3, 100.0, -100.0]}, [0.0, 1.0, 0.5]),

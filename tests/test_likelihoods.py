@@ -70,7 +70,7 @@ def linked(on, text):
 
 
 def test_every_likelihood_is_tested():
-    assert {text.partition(":")[0] for text in FORMULAS} == set(likelihoods.KNOWN)
+    assert {text.partition(":")[0] for text in FORMULAS} | {"rgb_logistic_mixture"} == set(likelihoods.KNOWN)
 
 
 @pytest.mark.parametrize("text", FORMULAS)
@@ -96,6 +96,20 @@ def test_every_likelihood_sums_or_integrates_to_one(on, text):
         # By the trapezoidal rule; a logit-Laplace of scale 2.5 has 4e-4 of its mass beyond the points.
         atol = 1e-3 if text == "logit_laplace" else 1e-5
         np.testing.assert_allclose(np.trapezoid(density, points, axis=0), 1, atol=atol)
+
+
+def test_the_link_of_the_mixture_over_channels(on):
+    kind, outputs = likelihoods.parse("rgb_logistic_mixture:17:2"), RNG.normal(size=(8, ROWS, 3, 2, 4))
+    values = kind.parameters(on.F, on.array(outputs), None)
+    parts = (outputs[:2], expit(outputs[2:4]), softplus(outputs[4:6] - 2), np.tanh(outputs[6:]))
+    for value, expected in zip(values, parts, strict=True):
+        np.testing.assert_allclose(on.host(value), np.moveaxis(expected, 0, -1))
+    made = on.dist.likelihood(kind, SimpleNamespace(values=values, event_dim=3))
+    assert (tuple(made.batch_shape), tuple(made.event_shape)) == ((ROWS,), (3, 2, 4))
+    assert kind.free((3, 2, 4)) is None
+    for shape in ((1, 2, 4), (3,), (3, 4)):
+        with pytest.raises(UsageError, match="it takes images of 3 channels"):
+            kind.free(shape)
 
 
 def test_a_normal_with_fixed_sigma_is_the_squared_error_up_to_a_known_constant(on):
@@ -202,6 +216,24 @@ def test_training_refuses_data_outside_of_the_support_with_the_remedy(backend, t
             max_steps=1,
             batch_size=8,
         )
+
+
+KINDS = {
+    "bits": "bits",
+    "grey": "grey levels in [0, 1]",
+    "unit": "numbers in [0, 1]",
+    "reals": "real numbers",
+    "counts": "counts",
+    "labels": "class labels",
+}
+
+
+def test_the_readme_lists_every_likelihood_by_its_data():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    for takes, words in KINDS.items():
+        (row,) = [line for line in lines if line.startswith(f"| {words} |")]
+        known = {kind.name for kind in likelihoods.KNOWN.values() if kind.takes == takes}
+        assert set(re.findall("`(.*?)`", row)) == known
 
 
 # Bits.

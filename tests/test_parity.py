@@ -16,7 +16,7 @@ def normal(*shape):
 
 
 def likelihood(name):
-    return ("Likelihood", (name, 4, (9,), (2, 3, 4)), [normal(3, 2, 4)])
+    return ("Likelihood", (name, 4, (9,), (3, 3, 4)), [normal(3, 2, 4)])
 
 
 NETWORKS = {

@@ -25,7 +25,7 @@ def close(found, expected, atol=1e-5):
         np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=atol, err_msg=name)
 
 
-MORE = [f"vae mlp {name}" for name in MORE_LIKELIHOODS]
+MORE = [f"vae mlp {name}" for name in (*MORE_LIKELIHOODS, "rgb_logistic_mixture:17:2")]
 
 
 @pytest.mark.parametrize("case", [*FEW, *MORE, "vae mlp categorical:4", "vae mlp normal_predicted"])

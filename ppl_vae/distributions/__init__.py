@@ -9,6 +9,7 @@ from ppl_vae.distributions.continuous_bernoulli import ContinuousBernoulli
 from ppl_vae.distributions.discretized_logistic import DiscretizedLogistic, LogisticMixture
 from ppl_vae.distributions.grey_levels import GreyLevels
 from ppl_vae.distributions.logit_laplace import LogitLaplace
+from ppl_vae.distributions.rgb_mixture import RGBLogisticMixture
 from ppl_vae.distributions.zero_inflated import ZeroInflatedNegativeBinomial2
 
 OWN: tuple[type[Distribution], ...] = (
@@ -18,6 +19,7 @@ OWN: tuple[type[Distribution], ...] = (
     GreyLevels,
     LogisticMixture,
     LogitLaplace,
+    RGBLogisticMixture,
     VectorQuantized,
     ZeroInflatedNegativeBinomial2,
 )

@@ -23,7 +23,8 @@ class Distribution:
     event_dim : int
         Axes of one draw.
     parameter_dim : int or None
-        Axes on the right of every array field that are no batch axes; None: `event_dim`.
+        Axes on the right of every array field that are no batch axes, those of the event first; None:
+        `event_dim`.
     support : str
         Name of a constraint that torch and NumPyro share, or "" where `inside` tells.
     arg_constraints : dict of str to str
@@ -54,7 +55,8 @@ class Distribution:
     def shapes(self, F: Any) -> tuple[Shape, Shape]:
         """Return batch shape and event shape."""
         full = tuple(F.broadcast_shapes(*(getattr(self, name).shape for name in self.array_fields())))
-        return full[: len(full) - self._inner], full[len(full) - self.event_dim :]
+        split = len(full) - self._inner
+        return full[:split], full[split : split + self.event_dim]
 
     def expanded(self, F: Any, shape: Shape) -> "Distribution":
         """Return the distribution with a larger batch shape."""
@@ -81,6 +83,12 @@ class Distribution:
     def mean(self, F: Any) -> Array:
         """Return the centre that a reconstruction shows, the mean if nothing else is said."""
         raise NotImplementedError
+
+
+def alike(F: Any, *arrays: Array) -> list[Array]:
+    """Return arrays repeated to one shape."""
+    shape = F.broadcast_shapes(*(array.shape for array in arrays))
+    return [F.broadcast_to(array, shape) for array in arrays]
 
 
 CLOSED: dict[tuple[type, type], Callable] = {}

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from ppl_vae.distributions.base import Array, Distribution
+from ppl_vae.distributions.base import Array, Distribution, alike
 
 # From this concentration on Stirling's series is exact to double precision, and loses no digits to the
 # difference of two large numbers.
@@ -35,7 +35,7 @@ class ZeroInflatedNegativeBinomial2(Distribution):
     def log_prob(self, F: Any, value: Array) -> Array:
         counted = F.log_sigmoid(-self.gate_logits) + self._negative_binomial(F, value)
         none = F.log_sigmoid(-self.gate_logits) - self.concentration * F.log1p(self.mu / self.concentration)
-        inflated = F.logsumexp(F.stack([*_alike(F, F.log_sigmoid(self.gate_logits), none)], -1))
+        inflated = F.logsumexp(F.stack(alike(F, F.log_sigmoid(self.gate_logits), none), -1))
         return F.where(value == 0, inflated, counted)
 
     def _negative_binomial(self, F: Any, value: Array) -> Array:
@@ -52,11 +52,6 @@ class ZeroInflatedNegativeBinomial2(Distribution):
 
     def mean(self, F: Any) -> Array:
         return F.broadcast_to(F.sigmoid(-self.gate_logits) * self.mu, self.shapes(F)[0])
-
-
-def _alike(F: Any, *arrays: Array) -> list[Array]:
-    shape = F.broadcast_shapes(*(array.shape for array in arrays))
-    return [F.broadcast_to(array, shape) for array in arrays]
 
 
 def _log_rising(F: Any, r: Array, k: Array) -> Array:

@@ -10,7 +10,7 @@ from ppl_vae.errors import UsageError
 from ppl_vae.likelihoods.base import Likelihood, above_zero, positive, whole
 from ppl_vae.likelihoods.bits import Bernoulli
 from ppl_vae.likelihoods.counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
-from ppl_vae.likelihoods.grey import DiscretizedLogistic, GreyLevels, LogisticMixture
+from ppl_vae.likelihoods.grey import DiscretizedLogistic, GreyLevels, LogisticMixture, RGBLogisticMixture
 from ppl_vae.likelihoods.labels import Categorical
 from ppl_vae.likelihoods.reals import Normal, NormalFixed, NormalPerDim, NormalPredicted, StudentT
 from ppl_vae.likelihoods.unit import ContinuousBernoulli, LogitLaplace
@@ -31,6 +31,7 @@ KNOWN: dict[str, type[Likelihood]] = {
         StudentT,
         DiscretizedLogistic,
         LogisticMixture,
+        RGBLogisticMixture,
         GreyLevels,
         ContinuousBernoulli,
         LogitLaplace,

@@ -70,7 +70,13 @@ class Likelihood:
         return 1
 
     def free(self, x_shape: Shape) -> Shape | None:
-        """Return the shape of a learned array that all rows share; None: there is none."""
+        """Return the shape of a learned array that all rows share; None: there is none.
+
+        Raises
+        ------
+        UsageError
+            Where the likelihood is not for rows of this shape.
+        """
         return None
 
     def parameters(self, F: Any, outputs: Array, free: Array | None) -> tuple[Array, ...]:
@@ -86,12 +92,13 @@ class Likelihood:
         return (outputs[0],)
 
     def distribution(self, dist: Any, *parameters: Array) -> Any:
-        """Return the distribution of single numbers, of `ppl.dist`."""
+        """Return the distribution, of `ppl.dist`, of single numbers or of events of several axes."""
         raise NotImplementedError(f"{type(self).__name__} says no distribution(self, dist, *parameters)")
 
     def over(self, dist: Any, parameters: Any) -> Any:
         """Return the distribution of whole observations, from what a network `nn.Likelihood` returns."""
-        return self.distribution(dist, *parameters.values).to_event(parameters.event_dim)
+        made = self.distribution(dist, *parameters.values)
+        return made.to_event(parameters.event_dim - made.event_dim)
 
     @classmethod
     def remedy(cls, low: float, high: float, levels: int | None) -> str:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from ppl_vae.likelihoods.base import Array, Likelihood, positive, whole
+from ppl_vae.errors import UsageError
+from ppl_vae.likelihoods.base import Array, Likelihood, Shape, positive, whole
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,33 @@ class LogisticMixture(Grey):
 
     def distribution(self, dist: Any, logits: Array, loc: Array, scale: Array) -> Any:
         return dist.LogisticMixture(logits, loc, scale, levels=self.levels)
+
+
+@dataclass(frozen=True)
+class RGBLogisticMixture(LogisticMixture):
+    """The same for the three channels of a pixel at once, each given those before (arXiv:1701.05517)."""
+
+    name = "rgb_logistic_mixture"
+    distributions = ("RGBLogisticMixture",)
+
+    @property
+    def outputs(self) -> int:
+        return 4 * self.components
+
+    def free(self, x_shape: Shape) -> Shape | None:
+        if len(x_shape) != 3 or x_shape[0] != 3:
+            raise UsageError(
+                f"likelihood {self.name}: it takes images of 3 channels, not rows of shape {x_shape}: choose "
+                f"{LogisticMixture.name}"
+            )
+        return None
+
+    def parameters(self, F: Any, outputs: Array, free: Array | None) -> tuple[Array, ...]:
+        logits, loc, scale, coupling = F.split(F.moveaxis(outputs, 0, -1), 4)
+        return logits, *_logistic(F, loc, scale), F.tanh(coupling)
+
+    def distribution(self, dist: Any, *parameters: Array) -> Any:
+        return dist.RGBLogisticMixture(*parameters, levels=self.levels)
 
 
 @dataclass(frozen=True)
