@@ -140,7 +140,7 @@ class Functions:
         """Return the entries of whole numbers `index` along an axis, which the shape of `index` replaces."""
 
     def take_along_axis(self, x: Array, index: Array, axis: int = -1) -> Array:
-        """Return at each place the entry of its own index along an axis."""
+        """Return at each place the entry of its own index along an axis; other axes are equally long."""
 
     def tril(self, x: Array, k: int = 0) -> Array:
         """Return the lower triangle of matrices, up to the k-th diagonal."""

@@ -92,7 +92,8 @@ class TorchFunctions(Functions):
         return flat.reshape(*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
 
     def take_along_axis(self, x, index, axis=-1):
-        return torch.take_along_dim(x, index, axis)
+        # take_along_dim would fix the number of rows in a captured graph.
+        return x.gather(axis, index)
 
     def diagonal(self, x):
         return torch.diagonal(x, dim1=-2, dim2=-1)

@@ -14,7 +14,7 @@ from ppl_vae.backends.numpyro.functions import F
 from ppl_vae.distributions import base
 
 
-class Support(constraints.Constraint):
+class _Support(constraints.Constraint):
     """The support that a declared distribution tells by `inside`."""
 
     def __init__(self, declared: distributions.Distribution):
@@ -49,7 +49,7 @@ class Adapted(Distribution):
     def support(self) -> constraints.Constraint:
         """The library's own constraint where the declaration names one."""
         named = self.declares.support
-        return getattr(constraints, named) if named else Support(self.declared)
+        return getattr(constraints, named) if named else _Support(self.declared)
 
     def expand(self, batch_shape: tuple[int, ...]) -> "Adapted":
         """Return the same distribution with a larger batch shape; its parameters are not checked again."""

@@ -14,7 +14,7 @@ from ppl_vae.backends.pyro.functions import F
 from ppl_vae.distributions import base
 
 
-class Support(constraints.Constraint):
+class _Support(constraints.Constraint):
     """The support that a declared distribution tells by `inside`."""
 
     def __init__(self, declared: distributions.Distribution):
@@ -51,7 +51,7 @@ class Adapted(TorchDistribution):
     def support(self) -> constraints.Constraint:
         """The library's own constraint where the declaration names one."""
         named = self.declares.support
-        return getattr(constraints, named) if named else Support(self.declared)
+        return getattr(constraints, named) if named else _Support(self.declared)
 
     def expand(self, batch_shape, _instance=None):
         """Return the same distribution with a larger batch shape; its parameters are not checked again."""
