@@ -1,6 +1,7 @@
 """From a distribution that is declared once to one of Pyro's."""
 
 from copy import copy
+from dataclasses import replace
 from functools import cache
 from typing import Any, ClassVar
 
@@ -35,17 +36,12 @@ class Adapted(TorchDistribution):
 
     def _keep(self, declared: distributions.Distribution) -> None:
         values = {name: getattr(declared, name) for name in declared.array_fields()}
-        like = next((v for v in values.values() if isinstance(v, Tensor)), torch.zeros(()))
-        for name, value in values.items():
-            setattr(self, name, value if isinstance(value, Tensor) else F.asarray(value, like))
-        for name in declared.static_fields():
-            setattr(self, name, getattr(declared, name))
-
-    @property
-    def declared(self) -> distributions.Distribution:
-        """The declared distribution."""
-        names = (*self.declares.array_fields(), *self.declares.static_fields())
-        return self.declares(**{name: getattr(self, name) for name in names})
+        numbers = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
+        if numbers:
+            like = next((value for value in values.values() if isinstance(value, Tensor)), torch.zeros(()))
+            declared = replace(declared, **{name: F.asarray(value, like) for name, value in numbers.items()})
+        self.declared = declared
+        self.__dict__.update(vars(declared))
 
     @property
     def support(self) -> constraints.Constraint:
