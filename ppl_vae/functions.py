@@ -146,7 +146,7 @@ class Functions:
         """Return the entries of whole numbers `index` along an axis, which the shape of `index` replaces."""
 
     def take_along_axis(self, x: Array, index: Array, axis: int = -1) -> Array:
-        """Return at each place the entry of its own index along an axis."""
+        """Return at each place the entry of its own index along an axis; other axes are equally long."""
 
     def tril(self, x: Array, k: int = 0) -> Array:
         """Return the lower triangle of matrices, up to the k-th diagonal."""
@@ -184,6 +184,9 @@ class Functions:
     def to_float(self, x: Array) -> Array:
         """Return whole numbers and truth values in single precision; others as they are."""
 
+    def to_whole(self, x: Array) -> Array:
+        """Return numbers without their fractions, as an index."""
+
     def to_single(self, x: Array) -> Array:
         """Return half-precision numbers in single precision; others as they are."""
 
@@ -204,6 +207,9 @@ class Functions:
 
     def one_hot(self, index: Array, count: int, like: Array) -> Array:
         """Return 1 at the index among `count` places and 0 elsewhere, [...] to [..., count]."""
+
+    def bincount(self, index: Array, count: int, like: Array) -> Array:
+        """Return how often each of 0 ... count - 1 is among whole numbers, [N] to [count]."""
 
     def attention(self, query: Array, key: Array, value: Array, causal: bool = False) -> Array:
         """Return softmax(q k' / sqrt(d)) v, [..., T, d]; causal: a query sees the keys up to its own place.

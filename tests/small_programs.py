@@ -35,6 +35,15 @@ LIKELIHOODS = {
     "negative_binomial": "counts",
     "categorical:4": "labels",
 }
+# On one network each: the other adds nothing to them.
+MORE_LIKELIHOODS = {
+    "student_t:4": "unit",
+    "logistic_mixture:17:3": "levels",
+    "grey_levels:17": "levels",
+    "continuous_bernoulli": "unit",
+    "logit_laplace": "unit",
+    "zero_inflated_negative_binomial": "counts",
+}
 
 
 def _vae(likelihood, network):
@@ -51,6 +60,13 @@ CASES = {
     for network in ("mlp", "conv")
     for likelihood, kind in LIKELIHOODS.items()
 }
+CASES |= {f"vae mlp {name}": (*_vae(name, "mlp"), kind) for name, kind in MORE_LIKELIHOODS.items()}
+CASES["vae mlp rgb_logistic_mixture:17:2"] = (
+    "vae",
+    {"x_shape": (3, 3, 2), "z_dim": 3, "hidden": (8,), "likelihood": "rgb_logistic_mixture:17:2"},
+    (3, 3, 2),
+    "levels",
+)
 CASES |= {
     f"vqvae {name}": (
         "vqvae",

@@ -72,7 +72,7 @@ CASES = {
     "batch norm": ("BatchNorm", (3,), [normal(4, 5, 3)]),
     "batch norm of images": ("BatchNorm", (3, 2), [normal(4, 3, 5, 6)]),
 }
-CASES |= {name: ("Likelihood", (name, 4, (9,), (2, 3, 4)), [normal(3, 2, 4)]) for name in likelihoods.KNOWN}
+CASES |= {name: ("Likelihood", (name, 4, (9,), (3, 3, 4)), [normal(3, 2, 4)]) for name in likelihoods.KNOWN}
 WITH_STATE = ("codebook, ema", "batch norm", "batch norm of images")
 
 

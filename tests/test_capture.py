@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyro
 import pytest
+import small_programs
 import torch
 from test_training import example
 
@@ -70,6 +71,17 @@ def test_a_captured_step_is_the_eager_one_at_every_batch_size(name, text):
     assert torch.equal(torch.get_rng_state(), noise)
     assert all(torch.equal(value, before[n]) for n, value in loss.state_dict().items())
     # In the same order of operations: equal but for the rounding of sums that are taken together.
+    close(stepped(graph.module(), loss, batch), stepped(loss, loss, batch))
+
+
+@pytest.mark.parametrize("likelihood", [*small_programs.MORE_LIKELIHOODS, "rgb_logistic_mixture:17:2"])
+def test_a_captured_step_takes_every_likelihood(likelihood):
+    case = f"vae mlp {likelihood}"
+    bound = bind(small_programs.program(case), num_data=50).train()
+    loss = Objective(bound, parse("elbo(particles=2)"), 50)
+    rows = small_programs.batch(case)["x"]
+    batch = {"x": torch.from_numpy(np.concatenate([rows, rows[:2]]))}
+    graph = capture(loss, bound, batch, torch.tensor(0.3))
     close(stepped(graph.module(), loss, batch), stepped(loss, loss, batch))
 
 

@@ -144,6 +144,15 @@ def test_numbers_change_their_kind(backend):
     assert host(functions.to_float(whole)).dtype == np.float32
     assert host(functions.astype(whole, array(X))).dtype == np.float64
     assert host(functions.to_single(array(X))).dtype == np.float64
+    np.testing.assert_array_equal(host(functions.to_whole(array(np.array([0.0, 2.0, 7.0])))), [0, 2, 7])
+    assert host(functions.to_whole(array(X))).dtype.kind == "i"
+
+
+def test_whole_numbers_are_counted(backend):
+    functions, array, host = backend
+    (found,) = functions.totals(functions.bincount(array(INDEX.reshape(-1)), 5, array(X)))
+    np.testing.assert_array_equal(host(found), np.bincount(INDEX.reshape(-1), minlength=5))
+    assert host(found).dtype == np.float64
 
 
 def noise(functions, seed):

@@ -1,174 +1,316 @@
-"""Likelihoods on both backends: masses that sum to one, known moments, known constants."""
+"""Likelihoods by name on both backends: links, masses that sum to one, densities that integrate, words."""
 
-import importlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from on_backend import BACKENDS, side
 from scipy import stats
+from scipy.special import expit, softmax
 
-from ppl_vae import likelihoods
-from ppl_vae.errors import UsageError
-from ppl_vae.networks import Likelihood, LikelihoodParameters
+from ppl_vae import bind, data, evaluate, fit, likelihoods, load
+from ppl_vae.backends import backend as backend_named
+from ppl_vae.diagnostics.evidence import bits_per_dim
+from ppl_vae.errors import ProgramError, UsageError
+from ppl_vae.likelihoods import Likelihood
 
-BACKENDS = ("pyro", "numpyro")
-
-
-def distributions(backend):
-    return importlib.import_module(f"ppl_vae.backends.{backend}.distributions")
-
-
-def array(backend, value):
-    if backend == "pyro":
-        import torch
-
-        return torch.as_tensor(np.asarray(value, np.float32))
-    import jax.numpy as jnp
-
-    return jnp.asarray(value, jnp.float32)
+ROOT = Path(__file__).parent.parent
+RNG = np.random.default_rng(1)
+# As a decoder gives them: [outputs, rows, *x_shape].
+ROWS, SHAPE = 2, (4, 3)
 
 
-def draws(backend, distribution, n):
-    if backend == "pyro":
-        import torch
-
-        torch.manual_seed(0)
-        return distribution.sample((n,)).numpy()
-    import jax
-
-    return np.asarray(distribution.sample(jax.random.key(0), (n,)))
+@pytest.fixture(params=BACKENDS)
+def on(request):
+    yield from side(request.param)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("levels", [2, 17, 256])
-@pytest.mark.parametrize("loc", [-0.5, 0.0, 0.004, 0.37, 0.9961, 1.0, 1.7])
-@pytest.mark.parametrize("scale", [1e-3, 0.01, 0.1, 5.0])
-def test_the_masses_of_all_grey_levels_sum_to_one(backend, levels, loc, scale):
-    grid = np.arange(levels) / (levels - 1)
-    made = distributions(backend).DiscretizedLogistic(
-        array(backend, loc), array(backend, scale), levels=levels
-    )
-    log_mass = np.asarray(made.log_prob(array(backend, grid)), np.float64)
-    assert np.isfinite(log_mass).all()
-    # Single precision: the argument of the exponential is good to about 1e-6 of values up to 1e3 near the
-    # mode.
-    assert np.exp(log_mass).sum() == pytest.approx(1.0, abs=2e-4)
-    cdf = stats.logistic(loc, scale).cdf
-    edges = np.concatenate([[-np.inf], (grid[1:] + grid[:-1]) / 2, [np.inf]])
-    np.testing.assert_allclose(np.exp(log_mass), np.diff(cdf(edges)), atol=2e-4)
+def softplus(raw):
+    return np.log1p(np.exp(raw)) + 1e-4
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_level_254_is_an_inner_cell(backend):
-    # An edge test such as x > 0.99 would give it the mass of everything above it.
-    made = distributions(backend).DiscretizedLogistic(array(backend, 0.5), array(backend, 0.1), levels=256)
-    masses = np.exp(np.asarray(made.log_prob(array(backend, np.array([253, 254, 255]) / 255)), np.float64))
-    assert masses[0] > masses[1]
-    assert masses[2] > 2 * masses[1]
+# Texts, the formula of the parameters (outputs o, free array f), and numbers at which masses are summed or
+# densities integrated.
+LEVELS, COUNTS = np.arange(17) / 16, np.arange(3000.0)
+REALS = np.linspace(-60, 60, 24_001)
+# Denser towards the ends of the logit-Laplace's support, where its density may grow without bound.
+UNIT = (expit(np.linspace(-20, 20, 24_001)) - 0.1) / 0.8
+FORMULAS = {
+    "bernoulli": (lambda o, f: (o[0],), np.arange(2.0)),
+    "normal": (lambda o, f: (o[0], softplus(f)), REALS),
+    "normal_fixed:0.3": (lambda o, f: (o[0], 0.3), REALS),
+    "normal_per_dim": (lambda o, f: (o[0], softplus(f)), REALS),
+    "normal_predicted": (lambda o, f: (o[0], softplus(o[1])), REALS),
+    "student_t:9": (lambda o, f: (o[0], softplus(f)), REALS),
+    "discretized_logistic:17": (lambda o, f: (expit(o[0]), softplus(o[1] - 2)), LEVELS),
+    "logistic_mixture:17:2": (
+        lambda o, f: tuple(np.moveaxis(part, 0, -1) for part in (o[:2], expit(o[2:4]), softplus(o[4:] - 2))),
+        LEVELS,
+    ),
+    "grey_levels:17": (lambda o, f: (np.moveaxis(o, 0, -1),), LEVELS),
+    "continuous_bernoulli": (lambda o, f: (o[0],), np.linspace(0, 1, 20_001)),
+    "logit_laplace": (lambda o, f: (o[0], softplus(o[1])), UNIT),
+    "poisson": (lambda o, f: (np.exp(o[0]),), COUNTS),
+    "negative_binomial": (lambda o, f: (np.exp(o[0]), softplus(f)), COUNTS),
+    "zero_inflated_negative_binomial": (lambda o, f: (np.exp(o[0]), softplus(f), o[1]), COUNTS),
+    "categorical:5": (lambda o, f: (np.moveaxis(o, 0, -1),), np.arange(5)),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_draws_of_the_discretized_logistic_follow_its_masses(backend):
-    made = distributions(backend).DiscretizedLogistic(array(backend, 0.8), array(backend, 0.1), levels=9)
-    n = 40_000
-    found = np.bincount(np.rint(draws(backend, made, n) * 8).astype(int), minlength=9)
-    masses = np.exp(np.asarray(made.log_prob(array(backend, np.arange(9) / 8)), np.float64))
-    assert stats.chisquare(found, masses / masses.sum() * n).pvalue > 1e-4
+def linked(on, text):
+    """A likelihood's parameters from random outputs, with the outputs and the free array."""
+    kind = likelihoods.parse(text)
+    outputs, free = RNG.normal(size=(kind.outputs, ROWS, *SHAPE)), kind.free(SHAPE)
+    free = None if free is None else RNG.normal(size=free)
+    values = kind.parameters(on.F, on.array(outputs), None if free is None else on.array(free))
+    return values, outputs, free
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_a_normal_with_fixed_sigma_is_the_squared_error_up_to_a_known_constant(backend):
-    rng = np.random.default_rng(0)
-    x, loc, sigma = rng.random((5, 3, 4)), rng.random((5, 3, 4)), 0.3
-    values = (array(backend, loc), array(backend, np.full_like(loc, sigma)))
-    made = distributions(backend).likelihood("normal_fixed:0.3", LikelihoodParameters(values, 2))
+def test_every_likelihood_is_tested():
+    assert {text.partition(":")[0] for text in FORMULAS} | {"rgb_logistic_mixture"} == set(likelihoods.KNOWN)
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_the_link_is_its_formula(on, text):
+    values, outputs, free = linked(on, text)
+    for value, expected in zip(values, FORMULAS[text][0](outputs, free), strict=True):
+        np.testing.assert_allclose(on.host(value), np.broadcast_to(expected, value.shape), rtol=1e-12)
+        assert tuple(value.shape[: 1 + len(SHAPE)]) == (ROWS, *SHAPE)
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_every_likelihood_sums_or_integrates_to_one(on, text):
+    values, points = linked(on, text)[0], FORMULAS[text][1]
+    made = on.dist.likelihood(text, SimpleNamespace(values=values, event_dim=2))
+    assert (tuple(made.batch_shape), tuple(made.event_shape)) == ((ROWS,), SHAPE)
+    # One number at a time: the distribution under to_event.
+    parts = np.array_split(points, 1 + len(points) // 1000)
+    densities = [on.host(made.base_dist.log_prob(on.array(part.reshape(-1, 1, 1, 1)))) for part in parts]
+    density = np.exp(np.concatenate(densities))
+    if likelihoods.is_discrete(text):
+        np.testing.assert_allclose(density.sum(0), 1, atol=1e-6)
+    else:
+        # By the trapezoidal rule; a logit-Laplace of scale 2.5 has 4e-4 of its mass beyond the points.
+        atol = 1e-3 if text == "logit_laplace" else 1e-5
+        np.testing.assert_allclose(np.trapezoid(density, points, axis=0), 1, atol=atol)
+
+
+def test_the_link_of_the_mixture_over_channels(on):
+    kind, outputs = likelihoods.parse("rgb_logistic_mixture:17:2"), RNG.normal(size=(8, ROWS, 3, 2, 4))
+    values = kind.parameters(on.F, on.array(outputs), None)
+    parts = (outputs[:2], expit(outputs[2:4]), softplus(outputs[4:6] - 2), np.tanh(outputs[6:]))
+    for value, expected in zip(values, parts, strict=True):
+        np.testing.assert_allclose(on.host(value), np.moveaxis(expected, 0, -1))
+    made = on.dist.likelihood(kind, SimpleNamespace(values=values, event_dim=3))
+    assert (tuple(made.batch_shape), tuple(made.event_shape)) == ((ROWS,), (3, 2, 4))
+    assert kind.free((3, 2, 4)) is None
+    for shape in ((1, 2, 4), (3,), (3, 4)):
+        with pytest.raises(UsageError, match="it takes images of 3 channels"):
+            kind.free(shape)
+
+
+def test_a_normal_with_fixed_sigma_is_the_squared_error_up_to_a_known_constant(on):
+    x, loc, sigma = RNG.random((5, 3, 4)), RNG.random((5, 3, 4)), 0.3
+    parameters = SimpleNamespace(values=(on.array(loc), on.array(np.full_like(loc, sigma))), event_dim=2)
+    made = on.dist.likelihood("normal_fixed:0.3", parameters)
     constant = -12 * np.log(sigma * np.sqrt(2 * np.pi))
     expected = -((x - loc) ** 2).sum((1, 2)) / (2 * sigma**2) + constant
-    np.testing.assert_allclose(np.asarray(made.log_prob(array(backend, x))), expected, rtol=1e-5)
+    np.testing.assert_allclose(on.host(made.log_prob(on.array(x))), expected)
+
+
+def test_the_library_densities_are_scipys(on):
+    x = RNG.normal(size=(7, ROWS, *SHAPE))
+    (loc, scale), outputs, free = linked(on, "student_t:4")
+    made = on.dist.likelihood("student_t:4", SimpleNamespace(values=(loc, scale), event_dim=0))
+    expected = stats.t(4, outputs[0], softplus(free)).logpdf(x)
+    np.testing.assert_allclose(on.host(made.log_prob(on.array(x))), expected, rtol=1e-9)
+
+
+def test_the_negative_binomial_goes_by_mean_and_concentration(on):
+    mean, r, counts = 3.7, 1.9, np.arange(200.0)
+    made = on.dist.NegativeBinomial2(on.array(mean), on.array(r))
+    found = np.exp(on.host(made.log_prob(on.array(counts))))
+    # NumPyro computes its beta function in single precision.
+    np.testing.assert_allclose(found, stats.nbinom(r, r / (r + mean)).pmf(counts), rtol=1e-5)
+    assert (found * (counts - mean) ** 2).sum() == pytest.approx(mean + mean**2 / r, rel=1e-5)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_the_negative_binomial_goes_by_mean_and_concentration(backend):
-    mean, r = 3.7, 1.9
-    made = distributions(backend).NegativeBinomial2(array(backend, mean), array(backend, r))
-    counts = np.arange(200)
-    log_mass = np.asarray(made.log_prob(array(backend, counts)), np.float64)
-    np.testing.assert_allclose(np.exp(log_mass), stats.nbinom(r, r / (r + mean)).pmf(counts), atol=1e-5)
-    assert np.exp(log_mass).sum() == pytest.approx(1, abs=1e-4)
-    assert (np.exp(log_mass) * (counts - mean) ** 2).sum() == pytest.approx(mean + mean**2 / r, rel=1e-3)
+@pytest.mark.parametrize("text", FORMULAS)
+def test_a_head_has_its_outputs_and_its_free_array(backend, text):
+    kind = likelihoods.parse(text)
+    weights = bind(
+        load("vae", x_shape=SHAPE, z_dim=2, hidden=(5,), likelihood=text), backend=backend
+    ).weights()
+    assert weights["decoder.body.layers.1.bias"].shape == (kind.outputs * 12,)
+    free = kind.free(SHAPE)
+    assert ("decoder.raw" in weights) == (free is not None)
+    if free is not None:
+        np.testing.assert_array_equal(weights["decoder.raw"], np.zeros(free))
 
 
-EXAMPLES = {
-    "bernoulli": [0, 1],
-    "discretized_logistic:17": np.arange(17) / 16,
-    "poisson": np.arange(60),
-    "negative_binomial": np.arange(400),
-    "categorical:5": np.arange(5),
+# Texts.
+
+
+WRONG = {
+    "gauss": "unknown likelihood 'gauss': choose one of bernoulli, normal, ",
+    "bernoulli:2": "the likelihood 'bernoulli' takes no number behind its name",
+    "logistic_mixture:256:5:1": "takes levels and components behind its name",
+    "normal_fixed:0": "likelihood normal_fixed: sigma=0.0 must be a number above 0",
+    "normal_fixed:nan": "sigma=nan must be a number above 0",
+    "normal_fixed:x": "likelihood 'normal_fixed:x': sigma must be a number above 0, got 'x'",
+    "categorical:1": "classes=1 must be a whole number of at least 2",
+    "discretized_logistic:2.5": "levels=2.5 must be a whole number of at least 2",
+    "discretized_logistic:inf": "levels=inf must be a whole number of at least 2",
+    "grey_levels:": "levels must be a whole number of at least 2, got ''",
 }
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("text", EXAMPLES)
-def test_every_discrete_likelihood_of_the_head_sums_to_one(backend, text):
-    made = head(backend, text)
-    values = np.asarray(EXAMPLES[text])
-    x = np.broadcast_to(values.reshape(-1, 1, 1), (len(values), 4, 3)).astype(np.float32)
-    # One pixel at a time: the base distribution under to_event.
-    base = made.base_dist
-    if text.startswith("categorical"):
-        x = x.astype(np.int64)
-    value = array(backend, x) if not text.startswith("categorical") else integers(backend, x)
-    mass = np.exp(np.asarray(base.log_prob(value[:, None]), np.float64)).sum(0)
-    np.testing.assert_allclose(mass, 1, atol=1e-3)
-    assert likelihoods.is_discrete(text)
+@pytest.mark.parametrize("text", WRONG)
+def test_a_likelihood_that_makes_no_sense_is_refused(text):
+    with pytest.raises(UsageError, match=re.escape(WRONG[text])):
+        likelihoods.parse(text)
 
 
-def integers(backend, x):
-    if backend == "pyro":
-        import torch
-
-        return torch.as_tensor(x)
-    import jax.numpy as jnp
-
-    return jnp.asarray(x)
+@pytest.mark.parametrize("text", FORMULAS)
+def test_a_likelihood_has_a_text(text):
+    kind = likelihoods.parse(text)
+    assert likelihoods.parse(str(kind)) == kind and likelihoods.parse(kind) is kind
+    assert likelihoods.takes(text) == likelihoods.takes(kind) == type(kind).takes
 
 
-def head(backend, text):
-    """The likelihood of a head with random weights, for 2 rows of shape (4, 3)."""
-    rng = np.random.default_rng(1)
-    z = rng.normal(size=(2, 3)).astype("f")
-    network = Likelihood(text, 3, (5,), (4, 3))
-    if backend == "pyro":
-        import torch
-
-        from ppl_vae.backends.pyro.networks import module
-
-        torch.manual_seed(0)
-        with torch.no_grad():
-            return distributions(backend).likelihood(text, module(network)(torch.from_numpy(z)))
-    from ppl_vae.backends.numpyro.networks import Seeded, module
-
-    return distributions(backend).likelihood(text, module(Seeded(0), network)(z))
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("text", ["normal", "normal_per_dim", "normal_predicted", "normal_fixed:0.1"])
-def test_every_normal_likelihood_is_a_density(backend, text):
-    made = head(backend, text)
-    assert tuple(made.event_shape) == (4, 3)
-    assert tuple(made.batch_shape) == (2,)
-    grid = np.linspace(-8, 8, 4001)
-    x = np.broadcast_to(grid.reshape(-1, 1, 1, 1), (4001, 1, 4, 3))
-    mass = np.exp(np.asarray(made.base_dist.log_prob(array(backend, x)), np.float64)).sum(0) * (
-        grid[1] - grid[0]
-    )
-    np.testing.assert_allclose(mass, 1, atol=1e-3)
-    assert not likelihoods.is_discrete(text)
+def test_what_names_no_likelihood_takes_nothing():
+    assert likelihoods.takes(None) is likelihoods.takes("unknown") is likelihoods.takes(3) is None
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["gauss", "bernoulli:2", "normal_fixed:0", "normal_fixed:x", "categorical:1", "discretized_logistic:2.5"],
+    ("distribution", "low", "high", "levels", "words"),
+    [
+        ("Bernoulli", 0, 1, 256, "--binarize dynamic, or choose the likelihood discretized_logistic:256"),
+        ("BernoulliLogits", -3, 1, None, "choose the likelihood normal, or scale the data to [0, 1]"),
+        ("GammaPoisson", 0, 1, 256, "it needs whole numbers from 0"),
+        ("CategoricalProbs", 0, 9, None, "number of classes - 1"),
+        ("LogisticMixture", -1, 1, None, "it needs grey levels in [0, 1]"),
+        ("LogitLaplace", -1, 1, None, "it needs numbers in [0, 1]"),
+        ("Gamma", -1, 1, None, "transform the data, or choose another likelihood"),
+    ],
 )
-def test_a_likelihood_that_makes_no_sense_is_refused(text):
-    with pytest.raises(UsageError, match="likelihood"):
-        likelihoods.parse(text)
+def test_the_remedy_is_that_of_the_likelihood(distribution, low, high, levels, words):
+    assert words in likelihoods.remedy(distribution, low, high, levels)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("text", "words"), [("bernoulli", "--binarize dynamic"), ("grey_levels:9", "it needs grey levels")]
+)
+def test_training_refuses_data_outside_of_the_support_with_the_remedy(backend, text, words):
+    rows = RNG.random((20, 5)).astype("f") * (1 if text == "bernoulli" else 2)
+    with pytest.raises(ProgramError, match=words):
+        fit(
+            load("vae", z_dim=2, hidden=(4,), likelihood=text),
+            rows,
+            backend=backend,
+            max_steps=1,
+            batch_size=8,
+        )
+
+
+KINDS = {
+    "bits": "bits",
+    "grey": "grey levels in [0, 1]",
+    "unit": "numbers in [0, 1]",
+    "reals": "real numbers",
+    "counts": "counts",
+    "labels": "class labels",
+}
+
+
+def test_the_readme_lists_every_likelihood_by_its_data():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    for takes, words in KINDS.items():
+        (row,) = [line for line in lines if line.startswith(f"| {words} |")]
+        known = {kind.name for kind in likelihoods.KNOWN.values() if kind.takes == takes}
+        assert set(re.findall("`(.*?)`", row)) == known
+
+
+# Bits.
+
+
+@pytest.mark.parametrize("levels", [2, 17, 256])
+def test_a_density_that_is_constant_on_the_cells_has_the_bits_of_their_masses(levels):
+    mass = softmax(RNG.normal(size=levels))
+    # Cells around 0, 1/(levels-1), ..., 1 are 1/(levels-1) wide, the two at the ends too.
+    edges = (np.arange(levels + 1) - 0.5) / (levels - 1)
+    density = mass / np.diff(edges)
+    rows = RNG.integers(0, levels, 30)
+    discrete = bits_per_dim(-np.log(mass[rows]).sum(), 30, True, levels)
+    assert bits_per_dim(-np.log(density[rows]).sum(), 30, False, levels) == pytest.approx(discrete)
+    assert discrete == pytest.approx(-np.log2(mass[rows]).mean())
+    assert bits_per_dim(-np.log(density[rows]).sum(), 30, False, None) == pytest.approx(
+        -np.log2(density[rows]).mean()
+    )
+
+
+# A user's own.
+
+
+def documented():
+    """The likelihood that docs/architecture.md shows."""
+    text = (ROOT / "docs" / "architecture.md").read_text().partition("### A new likelihood")[2]
+    names = {"__name__": __name__}
+    exec(re.search("```python\n(.*?)```", text, re.DOTALL)[1], names)
+    return names["Laplace"]
+
+
+def test_the_documented_likelihood_is_a_density(on):
+    kind = documented()()
+    outputs, free = RNG.normal(size=(1, ROWS, *SHAPE)), RNG.normal(size=SHAPE)
+    values = kind.parameters(on.F, on.array(outputs), on.array(free))
+    made = on.dist.likelihood(kind, SimpleNamespace(values=values, event_dim=2))
+    x = RNG.normal(size=(ROWS, *SHAPE))
+    expected = stats.laplace(outputs[0], softplus(free)).logpdf(x).sum((1, 2))
+    np.testing.assert_allclose(on.host(made.log_prob(on.array(x))), expected)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_program_takes_an_own_likelihood_in_place_of_a_text(backend, tmp_path):
+    program = load("vae", z_dim=2, hidden=(4,), likelihood=documented()())
+    rows = RNG.normal(size=(30, 5)).astype("f")
+    run = fit(program, rows, backend=backend, max_steps=2, batch_size=10)
+    assert np.isfinite(evaluate(run, split="train")["elbo_nats"])
+    assert run.bound.weights()["decoder.raw"].shape == (5,)
+    with pytest.raises(UsageError, match="likelihood is a Laplace, which a configuration cannot hold"):
+        fit(program, rows, backend=backend, max_steps=1, batch_size=8, out=tmp_path / "run")
+
+
+@dataclass(frozen=True)
+class Bits(Likelihood):
+    """A likelihood of bits with another link."""
+
+    name, takes, discrete = "cloglog", "bits", True
+
+    def distribution(self, dist, raw):
+        return dist.Bernoulli(1 - np.e ** -(np.e**raw))
+
+
+def test_grey_levels_are_binarized_for_any_likelihood_of_bits():
+    grey = data.of(RNG.integers(0, 256, (20, 1, 4, 4)).astype(np.uint8), name="grey")
+    run = fit(load("vae", z_dim=2, hidden=(4,), likelihood=Bits()), grey, max_steps=1, batch_size=8)
+    assert run.data.binarize == "dynamic"
+
+
+def test_a_likelihood_of_the_library_is_recorded_by_its_text(tmp_path):
+    kind = likelihoods.KNOWN["discretized_logistic"](17)
+    rows = (RNG.integers(0, 17, (20, 5)) / 16).astype("f")
+    run = fit(
+        load("vae", z_dim=2, hidden=(4,), likelihood=kind),
+        rows,
+        max_steps=1,
+        batch_size=8,
+        out=tmp_path / "run",
+    )
+    assert run.config["model"]["likelihood"] == "discretized_logistic:17"
+    assert backend_named("pyro").score(run.bound, {"x": rows}, 1).discrete

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from exact import X, decoder, draw, evidence, program, weights
-from small_programs import BACKENDS, CASES, FEW, ROWS, batch, bound
+from small_programs import BACKENDS, CASES, FEW, MORE_LIKELIHOODS, ROWS, batch, bound
 
 from ppl_vae import Program, bind
 from ppl_vae.backends import backend as backend_named
@@ -25,7 +25,10 @@ def close(found, expected, atol=1e-5):
         np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=atol, err_msg=name)
 
 
-@pytest.mark.parametrize("case", [*FEW, "vae mlp categorical:4", "vae mlp normal_predicted"])
+MORE = [f"vae mlp {name}" for name in (*MORE_LIKELIHOODS, "rgb_logistic_mixture:17:2")]
+
+
+@pytest.mark.parametrize("case", [*FEW, *MORE, "vae mlp categorical:4", "vae mlp normal_predicted"])
 def test_means_of_guide_and_likelihood_are_the_same(case):
     rows = batch(case)
     (theirs, pyro), (ours, numpyro) = both(case)
@@ -37,7 +40,7 @@ def test_means_of_guide_and_likelihood_are_the_same(case):
         close(numpyro.decode(ours, points), pyro.decode(theirs, points), atol=1e-4)
 
 
-@pytest.mark.parametrize("case", FEW)
+@pytest.mark.parametrize("case", [*FEW, *MORE])
 def test_draws_have_the_same_names_shapes_and_kinds_of_numbers(case):
     rows = batch(case)
     covariates = {name: value for name, value in rows.items() if name != "x"}

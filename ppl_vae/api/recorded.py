@@ -9,7 +9,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from ppl_vae import checks, gallery, objectives
+from ppl_vae import checks, gallery, likelihoods, objectives
 from ppl_vae import data as data_sets
 from ppl_vae.backends import NAMES
 from ppl_vae.backends import backend as backend_named
@@ -36,7 +36,7 @@ def configuration(
     return {
         "format": FORMAT,
         "program": gallery.source_of(program).record(),
-        "model": asdict(program) if isinstance(program, Program) else {},
+        "model": _declared(program) if isinstance(program, Program) else {},
         "backend": backend,
         "data": data.describe() | {"options": data.options, "columns": data.coords.get("x")},
         "objective": objective_text(objective),
@@ -44,6 +44,15 @@ def configuration(
         "training": asdict(training) | {"lr": as_text(training.lr)},
         "compile": compile,
         "versions": versions(),
+    }
+
+
+def _declared(program: Program) -> dict[str, Any]:
+    """Return a program's fields; a likelihood of the library's as the text that names it."""
+    values = {field.name: getattr(program, field.name) for field in fields(program)}
+    return {
+        name: str(value) if type(value) in likelihoods.KNOWN.values() else value
+        for name, value in values.items()
     }
 
 
@@ -232,7 +241,7 @@ def settle_binarize(program: Program | PlainProgram, data: Data) -> Data:
     if data.binarize != "auto":
         return data
     grey = data.levels is not None and data.levels > 2
-    bits = getattr(program, "likelihood", None) == "bernoulli" and grey
+    bits = likelihoods.takes(getattr(program, "likelihood", None)) == "bits" and grey
     return with_binarize(data, "dynamic" if bits else "none")
 
 

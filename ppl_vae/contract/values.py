@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ppl_vae import likelihoods
 from ppl_vae.contract.case import Case, shown
 from ppl_vae.contract.probe import BrokenRule, Call, Seen, Traces
 
@@ -9,14 +10,6 @@ DRAWS = 24
 IMPORTANCE_SAMPLES = 16
 # Steps away from the first weights, each so far against the sign of the gradient.
 MOVES, MOVE = 6, 0.05
-WHOLE = (
-    "Poisson",
-    "GammaPoisson",
-    "NegativeBinomial",
-    "NegativeBinomial2",
-    "Binomial",
-    "ZeroInflatedPoisson",
-)
 
 
 def support(case: Case) -> str:
@@ -42,20 +35,8 @@ def _outside(case: Case, name: str, site: Seen) -> str:
         value = value[~site.supported.reshape(-1)]
     share, kind = 1 - site.supported.mean(), site.distribution
     at = f"site {name!r}: {share:.0%} of the data lies outside the support of {kind}"
-    return f"{at} (such as {shown(float(value[0]))}): {_remedy(case, site)}"
-
-
-def _remedy(case: Case, site: Seen) -> str:
-    if site.distribution.startswith("Bernoulli"):
-        if site.value.min() >= 0 and site.value.max() <= 1:
-            grid = f"discretized_logistic:{case.data.levels}" if case.data.levels else "discretized_logistic"
-            return f"draw bits with --binarize dynamic, or choose the likelihood {grid} or normal"
-        return "choose the likelihood normal, or scale the data to [0, 1] and use --binarize dynamic"
-    if site.distribution in WHOLE:
-        return "it needs whole numbers from 0, without scaling; for other data choose the likelihood normal"
-    if "Categorical" in site.distribution:
-        return "it needs whole numbers from 0 to the number of classes - 1: name that number"
-    return "transform the data, or choose another likelihood"
+    remedy = likelihoods.remedy(kind, site.value.min(), site.value.max(), case.data.levels)
+    return f"{at} (such as {shown(float(value[0]))}): {remedy}"
 
 
 def _same_grid(case: Case, name: str, site: Seen) -> None:
@@ -63,7 +44,7 @@ def _same_grid(case: Case, name: str, site: Seen) -> None:
     if np.abs(place - np.round(place)).max() > 1e-2:
         raise BrokenRule(
             f"site {name!r}: the data has {case.data.levels} grey levels, the likelihood {site.levels}: "
-            f"choose discretized_logistic:{case.data.levels}"
+            f"choose {likelihoods.of_distribution(site.distribution).name}:{case.data.levels}"
         )
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+from ppl_vae.distributions.codebook import nearest
 from ppl_vae.networks.base import Network
 
 LEARNING = ("ema", "gradient")
@@ -24,12 +25,6 @@ class Codes(NamedTuple):
     vectors: Any
     logits: Any
     index: Any
-
-
-def nearest(F: Any, vectors: Any, points: Any) -> Any:
-    """Return the index of the nearest of vectors [K, D] for points [..., D]."""
-    # |p|^2 is the same for all vectors. torch.cdist would fix the number of rows in a captured graph.
-    return F.argmin(F.square(vectors).sum(-1) - 2 * points @ vectors.mT, -1)
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ppl_vae.likelihoods.base import positive
 from ppl_vae.networks.base import Network
 from ppl_vae.networks.convolutional import ConvDown
 from ppl_vae.networks.dense import MLP
 from ppl_vae.shapes import Shape
 
-SCALE_FLOOR = 1e-4
 BODIES = {"mlp": MLP, "conv": ConvDown}
 
 
@@ -18,11 +18,6 @@ class NormalParameters(NamedTuple):
 
     loc: Any
     scale: Any
-
-
-def positive(F: Any, raw: Any) -> Any:
-    """Map the reals to scales: softplus with a floor, in single precision or better."""
-    return F.softplus(F.to_single(raw)) + SCALE_FLOOR
 
 
 def normal(F: Any, out: Any, axis: int = -1) -> NormalParameters:

@@ -7,7 +7,7 @@ from ppl_vae import likelihoods
 from ppl_vae.networks.base import Network
 from ppl_vae.networks.convolutional import ConvUp
 from ppl_vae.networks.dense import MLP
-from ppl_vae.networks.heads import check_body, positive
+from ppl_vae.networks.heads import check_body
 from ppl_vae.shapes import Shape, as_shape
 
 BODIES = {"mlp": MLP, "conv": ConvUp}
@@ -29,7 +29,7 @@ class Likelihood(Network):
     `body_kind` is mlp or conv.
     """
 
-    likelihood: str
+    likelihood: str | likelihoods.Likelihood
     z_dim: Shape
     hidden: Shape
     x_shape: Shape
@@ -43,43 +43,19 @@ class Likelihood(Network):
 
     @property
     def kind(self) -> likelihoods.Likelihood:
-        """The likelihood's name and number."""
+        """The likelihood itself."""
         return likelihoods.parse(self.likelihood)
 
-    @property
-    def outputs(self) -> int:
-        """How many numbers the body gives for each of the observation's."""
-        if self.kind.name == "categorical":
-            return self.kind.count
-        return {"normal_predicted": 2, "discretized_logistic": 2}.get(self.kind.name, 1)
-
     def layers(self, nn):
-        x_shape = as_shape(self.x_shape)
-        out_shape = (self.outputs * x_shape[0], *x_shape[1:])
-        free = {"normal": (), "normal_per_dim": x_shape, "negative_binomial": x_shape}.get(self.kind.name)
+        x_shape, kind = as_shape(self.x_shape), self.kind
+        out_shape, free = (kind.outputs * x_shape[0], *x_shape[1:]), kind.free(x_shape)
         body = BODIES[self.body_kind](self.z_dim, self.hidden, out_shape, self.activation)
         return {"body": body} | ({} if free is None else {"raw": nn.Parameter(free)})
 
     def apply(self, F, net, z):
-        flat, axes = net.body(z), len(as_shape(self.x_shape))
-        out = flat.reshape(*flat.shape[: flat.ndim - axes], self.outputs, *as_shape(self.x_shape))
-        return LikelihoodParameters(self._values(F, net, F.moveaxis(out, -1 - axes, 0)), axes)
-
-    def _values(self, F: Any, net: Any, out: Any) -> tuple[Any, ...]:
-        name = self.kind.name
-        if name in ("normal", "normal_per_dim"):
-            return out[0], F.broadcast_to(positive(F, net.raw), out[0].shape)
-        if name == "normal_fixed":
-            return out[0], F.full(out[0].shape, self.kind.number, out[0])
-        if name == "normal_predicted":
-            return out[0], positive(F, out[1])
-        if name == "discretized_logistic":
-            # The logistic scale starts near 0.1, a tenth of the range of grey levels.
-            return F.sigmoid(out[0]), positive(F, out[1] - 2.0)
-        if name == "negative_binomial":
-            return F.exp(out[0]), F.broadcast_to(positive(F, net.raw), out[0].shape)
-        if name == "poisson":
-            return (F.exp(out[0]),)
-        if name == "categorical":
-            return (F.moveaxis(out, 0, -1),)
-        return (out[0],)
+        kind, x_shape = self.kind, as_shape(self.x_shape)
+        flat, axes = net.body(z), len(x_shape)
+        out = flat.reshape(*flat.shape[: flat.ndim - axes], kind.outputs, *x_shape)
+        outputs = F.to_single(F.moveaxis(out, -1 - axes, 0))
+        free = None if kind.free(x_shape) is None else net.raw
+        return LikelihoodParameters(kind.parameters(F, outputs, free), axes)

@@ -1,12 +1,14 @@
 """What the project's own objectives and evaluation refuse, by the name of the site."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ppl_vae import likelihoods
 from ppl_vae.backends.common.site import ROWS_DIM, Pair, Trace
 from ppl_vae.errors import ProgramError
+from ppl_vae.functions import Functions
 
 
 def check_plates(pair: Pair) -> None:
@@ -78,30 +80,39 @@ def check_sites(pair: Pair, library: str) -> None:
             )
 
 
-def inside_support(model: Trace) -> dict[str, Any]:
-    """Tell which observed entries lie in the supports, of sites that check their values."""
-    checked = {name: site.inside() for name, site in model.observed.items() if site.validated}
-    return {name: inside for name, inside in checked.items() if inside is not None}
+class Support(NamedTuple):
+    """Which entries of an observed site lie in its support, and its least and greatest value."""
+
+    inside: Any
+    low: Any
+    high: Any
 
 
-def refuse_outside(model: Trace, inside: Mapping[str, np.ndarray]) -> None:
-    """Refuse data outside the support of its likelihood, as `inside_support` found it.
+def inside_support(F: Functions, model: Trace) -> dict[str, Support]:
+    """Compare the observed sites with their supports, where they check their values."""
+    found = {}
+    for name, site in model.observed.items():
+        inside = site.inside() if site.validated and 0 not in site.value.shape else None
+        if inside is not None:
+            value = F.to_float(site.value)
+            found[name] = Support(inside, F.min(value), F.max(value))
+    return found
+
+
+def refuse_outside(model: Trace, checked: Mapping[str, Support]) -> None:
+    """Refuse data outside the support of its likelihood, as `inside_support` found it, on the host.
 
     Raises
     ------
     ProgramError
     """
-    for name, fine in inside.items():
-        if fine.all():
+    for name, (inside, low, high) in checked.items():
+        if inside.all():
             continue
         site = model[name]
-        axis = len(site.batch_shape) - 1 + fine.ndim - len(site.batch_shape + site.event_shape)
-        row = int(np.argwhere(~fine)[0][axis]) if site.local and axis >= 0 else 0
-        hint = (
-            "choose another, such as normal, or for grey levels in [0, 1] binarize dynamic or static"
-            if site.distribution == "Bernoulli"
-            else "choose a likelihood for such data"
-        )
+        axis = len(site.batch_shape) - 1 + inside.ndim - len(site.batch_shape + site.event_shape)
+        row = int(np.argwhere(~inside)[0][axis]) if site.local and axis >= 0 else 0
+        remedy = likelihoods.remedy(site.distribution, float(low), float(high))
         raise ProgramError(
-            f"row {row} of {name!r} is outside the support of its likelihood {site.distribution}: {hint}"
+            f"row {row} of {name!r} is outside the support of its likelihood {site.distribution}: {remedy}"
         )

@@ -40,8 +40,7 @@ class Layout(Sites):
         """Return the numbers of a codebook's vectors, [draws, rows, plates, grid]; None for other sites."""
         if site.distribution != "Codebook":
             return None
-        vectors, points = site.inner.codebook, self.values(F, name, site)
-        return F.argmin(F.square(vectors).sum(-1) - 2 * points @ vectors.mT)
+        return site.inner.nearest(self.values(F, name, site))
 
     def restored(self, F: Functions, name: str, value: Any) -> Any:
         """Return what `values` gave in the shape that the program draws: [draws, batch axes, event]."""

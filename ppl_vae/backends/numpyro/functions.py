@@ -100,6 +100,9 @@ class JaxFunctions(Functions):
     def to_float(self, x):
         return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32)
 
+    def to_whole(self, x):
+        return x.astype(int)
+
     def to_single(self, x):
         return x.astype(jnp.float32) if x.dtype in HALF else x
 
@@ -120,6 +123,9 @@ class JaxFunctions(Functions):
 
     def one_hot(self, index, count, like):
         return jax.nn.one_hot(index, count, dtype=like.dtype)
+
+    def bincount(self, index, count, like):
+        return jnp.zeros(count, like.dtype).at[index].add(1)
 
     def attention(self, query, key, value, causal=False):
         scores = query @ key.mT / math.sqrt(query.shape[-1])

@@ -72,14 +72,14 @@ class Objective:
             return
         traced: dict[str, Any] = {}
 
-        def run(batch: Mapping[str, Array]) -> dict[str, Array]:
+        def run(batch: Mapping[str, Array]) -> Any:
             pair = Tracer(self.bound, random.key(0)).pair(batch)
             traced["model"] = pair.model
             if self.own:
                 check_sites(pair, "numpyro")
                 check_plates(pair)
                 self.objective.check(Terms(F, pair, self.num_data, self.objective.analytic_kl))
-            return inside_support(pair.model)
+            return inside_support(F, pair.model)
 
         with numpyro.validation_enabled(False), self.bound.at(scalars):
             inside = jax.device_get(jax.jit(run)(dict(batch)))

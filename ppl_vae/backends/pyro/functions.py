@@ -1,5 +1,7 @@
 """`F` of networks, distributions and objectives on torch."""
 
+import math
+
 import torch
 import torch.nn.functional as nnf
 
@@ -92,7 +94,8 @@ class TorchFunctions(Functions):
         return flat.reshape(*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
 
     def take_along_axis(self, x, index, axis=-1):
-        return torch.take_along_dim(x, index, axis)
+        # take_along_dim would fix the number of rows in a captured graph.
+        return x.gather(axis, index)
 
     def diagonal(self, x):
         return torch.diagonal(x, dim1=-2, dim2=-1)
@@ -107,6 +110,9 @@ class TorchFunctions(Functions):
 
     def to_float(self, x):
         return x if x.is_floating_point() else x.float()
+
+    def to_whole(self, x):
+        return x.long()
 
     def to_single(self, x):
         return x.float() if x.dtype in HALF else x
@@ -128,6 +134,9 @@ class TorchFunctions(Functions):
 
     def one_hot(self, index, count, like):
         return nnf.one_hot(index.long(), count).to(like.dtype)
+
+    def bincount(self, index, count, like):
+        return like.new_zeros(count).scatter_add(0, index, like.new_ones(index.shape))
 
     def attention(self, query, key, value, causal=False):
         rows, columns = query.shape[-2], key.shape[-2]
@@ -154,6 +163,9 @@ class TorchFunctions(Functions):
         return torch.poisson(rate.detach())
 
     def categorical(self, noise, logits, shape):
+        if logits.ndim == 1:
+            drawn = torch.multinomial(logits.detach().softmax(-1), math.prod(shape), replacement=True)
+            return drawn.reshape(tuple(shape))
         rows = logits.detach().expand(*shape, logits.shape[-1]).reshape(-1, logits.shape[-1])
         return torch.multinomial(rows.softmax(-1), 1, replacement=True).reshape(tuple(shape))
 

@@ -12,6 +12,7 @@ from ppl_vae.backends.common.checks import check_plates, check_sites, inside_sup
 from ppl_vae.backends.common.objective import loss_of, rows_of
 from ppl_vae.backends.common.terms import Terms
 from ppl_vae.backends.pyro.functions import F
+from ppl_vae.backends.pyro.passes import on_host
 from ppl_vae.backends.pyro.plain import PlainBound
 from ppl_vae.backends.pyro.tracing import Tracer
 from ppl_vae.errors import UsageError
@@ -70,8 +71,7 @@ class Objective(nn.Module):
             pair = Tracer(self.bound).pair(batch)
             check_sites(pair, "pyro")
             check_plates(pair)
-            inside = {name: fine.cpu().numpy() for name, fine in inside_support(pair.model).items()}
-            refuse_outside(pair.model, inside)
+            refuse_outside(pair.model, on_host(inside_support(F, pair.model)))
             self.objective.check(Terms(F, pair, self.num_data, self.objective.analytic_kl))
 
 

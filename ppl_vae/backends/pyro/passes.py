@@ -29,7 +29,7 @@ class Passes:
             words = np.random.SeedSequence([self.seed, *stream]).generate_state(1, np.uint64)
             torch.manual_seed(int(words[0]))
         found = function(self.tracer, *map(self.put, arrays))
-        return pytree.tree_map_only(Tensor, lambda value: value.cpu().numpy(), found)
+        return on_host(found)
 
     def put(self, arrays: Any) -> Any:
         """Return nested dicts of arrays on the program's device."""
@@ -56,6 +56,11 @@ class Passes:
         batches = (batch for batch, _ in self.chunks(rows, most))
         found = importance_bounds(self.bound, batches, samples, at_once, compile)
         return np.concatenate([value.cpu().numpy() for value in found])
+
+
+def on_host(found: Any) -> Any:
+    """Return nested dicts and tuples of tensors as arrays of the host."""
+    return pytree.tree_map_only(Tensor, lambda value: value.cpu().numpy(), found)
 
 
 def put(arrays: Any, device: torch.device) -> Any:

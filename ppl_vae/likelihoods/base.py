@@ -1,0 +1,106 @@
+"""What a likelihood is: from a decoder's outputs to a distribution of the data."""
+
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+from ppl_vae.errors import UsageError
+
+Array = Any
+Shape = tuple[int, ...]
+SCALE_FLOOR = 1e-4
+
+
+def positive(F: Any, raw: Array) -> Array:
+    """Map the reals to scales: softplus with a floor, in single precision or better."""
+    return F.softplus(F.to_single(raw)) + SCALE_FLOOR
+
+
+def whole(default: int, least: int = 2) -> Any:
+    """Declare a field that is a whole number, of levels or classes."""
+    return field(default=default, metadata={"wanted": f"a whole number of at least {least}", "least": least})
+
+
+def above_zero(default: float) -> Any:
+    """Declare a field that is a number above 0."""
+    return field(default=default, metadata={"wanted": "a number above 0"})
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """A likelihood by name; its fields are the numbers that may stand behind the name, each after a colon.
+
+    A user's own is a subclass, an object of which goes to `nn.Likelihood` and `ppl.likelihood` in place of a
+    text.
+
+    Attributes
+    ----------
+    name : str
+        What it is called in texts.
+    takes : str
+        Its data: bits, grey (levels on an even grid over [0, 1]), unit (numbers in [0, 1]), reals, counts or
+        labels.
+    discrete : bool
+        It is a probability mass, not a density.
+    distributions : tuple of str
+        Names that its distribution has in the libraries, by which messages find it.
+    """
+
+    name: ClassVar[str] = ""
+    takes: ClassVar[str] = "reals"
+    discrete: ClassVar[bool] = False
+    distributions: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        for declared in fields(self):
+            value, least = getattr(self, declared.name), declared.metadata.get("least")
+            if "wanted" not in declared.metadata:
+                continue
+            if not (value > 0 if least is None else value >= least and float(value).is_integer()):
+                raise UsageError(
+                    f"likelihood {self.name}: {declared.name}={value} must be {declared.metadata['wanted']}"
+                )
+
+    def __str__(self) -> str:
+        """Return the text that names it, with all its numbers."""
+        return ":".join([self.name, *(str(getattr(self, declared.name)) for declared in fields(self))])
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers the decoder gives for each number of an observation."""
+        return 1
+
+    def free(self, x_shape: Shape) -> Shape | None:
+        """Return the shape of a learned array that all rows share; None: there is none.
+
+        Raises
+        ------
+        UsageError
+            Where the likelihood is not for rows of this shape.
+        """
+        return None
+
+    def parameters(self, F: Any, outputs: Array, free: Array | None) -> tuple[Array, ...]:
+        """Return the distribution's parameters, each [..., *x_shape] with further axes on the right.
+
+        Parameters
+        ----------
+        outputs : [outputs, ..., *x_shape]
+            Of the decoder, any real numbers.
+        free : array or None
+            The array of shape `free(x_shape)`, which starts at 0.
+        """
+        return (outputs[0],)
+
+    def distribution(self, dist: Any, *parameters: Array) -> Any:
+        """Return the distribution, of `ppl.dist`, of single numbers or of events of several axes."""
+        raise NotImplementedError(f"{type(self).__name__} says no distribution(self, dist, *parameters)")
+
+    def over(self, dist: Any, parameters: Any) -> Any:
+        """Return the distribution of whole observations, from what a network `nn.Likelihood` returns."""
+        made = self.distribution(dist, *parameters.values)
+        return made.to_event(parameters.event_dim - made.event_dim)
+
+    @classmethod
+    def remedy(cls, low: float, high: float, levels: int | None) -> str:
+        """Say what to do with data from `low` to `high` that lies outside the support."""
+        return "transform the data, or choose another likelihood"
