@@ -14,7 +14,9 @@ from ppl_vae.errors import ProgramError, UsageError
 
 ROOT = Path(ppl_vae.__file__).parent.parent
 PAGE = (ROOT / "docs/architecture.md").read_text()
-(GATED,) = re.findall(r"^```python\n(.*?)^```", PAGE.partition("## A network of your own")[2], re.M | re.S)
+(GATED,) = re.findall(
+    r"^```python\n(.*?)^```", PAGE.partition("## A network of your own")[2].partition("\n## ")[0], re.M | re.S
+)
 FILE = f'''"""Networks of its own."""
 from dataclasses import dataclass
 
