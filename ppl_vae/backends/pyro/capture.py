@@ -54,14 +54,17 @@ class Graph(NamedTuple):
         """Return the graph as a module that runs operation by operation."""
         return self.exported.module(check_guards=False)
 
-    def compiled(self, *example: Any) -> Callable[..., Any]:
+    def compiled(self, *example: Any, several: bool = False) -> Callable[..., Any]:
         """Return the graph compiled for arguments of the example's shapes.
+
+        With `several` its outputs may be differentiated one after the other.
 
         Straight through the compiler's back end: the graph is there already, and `torch.compile` would look
         for it again and check at every call that nothing has changed. What was compiled once on a machine
         is there in seconds the next time.
         """
         # A second or two, for those who compile.
+        from torch._functorch import config as functorch
         from torch._guards import TracingContext, tracing
         from torch._inductor import config
         from torch._inductor.compile_fx import compile_fx
@@ -78,6 +81,7 @@ class Graph(NamedTuple):
         with (
             tracing(TracingContext(fake)),
             config.patch(unsafe_marked_cacheable_functions=regions),
+            functorch.patch(donated_buffer=functorch.donated_buffer and not several),
             warnings.catch_warnings(),
         ):
             # To name a graph, pickle asks every module of the process, those that warn of any name too.

@@ -46,7 +46,8 @@ class Compiled(nn.Module):
         self.loss, self.rows = loss, rows_of(batch)
         # Not submodules: they hold the same parameters as the objective.
         self._graph = [graph.module()] if graph.any_size else None
-        self._fast = [graph.compiled(dict(batch), dict(scalars))]
+        several = bool(getattr(loss.objective, "groups", ()))
+        self._fast = [graph.compiled(dict(batch), dict(scalars), several=several)]
 
     def forward(self, batch: dict[str, Tensor], scalars: dict[str, Tensor]) -> Loss:
         rows = rows_of(batch)

@@ -78,6 +78,8 @@ class Primitives:
         """Return numbers as an array on the program's device: whole numbers and truth values as they are,
         others in the program's precision.
         """
+        if isinstance(value, float):  # filled in on the device: a copy of a number would wait for a GPU
+            return self._like.new_full((), value)
         found = torch.as_tensor(value, device=self._like.device)
         return found.to(self._like.dtype) if found.is_floating_point() else found
 
