@@ -54,17 +54,14 @@ class Graph(NamedTuple):
         """Return the graph as a module that runs operation by operation."""
         return self.exported.module(check_guards=False)
 
-    def compiled(self, *example: Any, several: bool = False) -> Callable[..., Any]:
+    def compiled(self, *example: Any) -> Callable[..., Any]:
         """Return the graph compiled for arguments of the example's shapes.
-
-        With `several` its outputs may be differentiated one after the other.
 
         Straight through the compiler's back end: the graph is there already, and `torch.compile` would look
         for it again and check at every call that nothing has changed. What was compiled once on a machine
         is there in seconds the next time.
         """
         # A second or two, for those who compile.
-        from torch._functorch import config as functorch
         from torch._guards import TracingContext, tracing
         from torch._inductor import config
         from torch._inductor.compile_fx import compile_fx
@@ -81,7 +78,6 @@ class Graph(NamedTuple):
         with (
             tracing(TracingContext(fake)),
             config.patch(unsafe_marked_cacheable_functions=regions),
-            functorch.patch(donated_buffer=functorch.donated_buffer and not several),
             warnings.catch_warnings(),
         ):
             # To name a graph, pickle asks every module of the process, those that warn of any name too.
@@ -136,6 +132,15 @@ def _refuse_constants(graph: Graph, bound: nn.Module) -> None:
     missing = sum(parameter.data_ptr() not in inside for parameter in bound.trainable())
     if missing:
         raise NotCaptured(f"{missing} of its parameters would become constants")
+
+
+@contextmanager
+def kept_for_backward() -> Iterator[None]:
+    """Let what a compiled pass saves outlive the gradient of the first of its losses."""
+    from torch._functorch import config  # for those who have several losses
+
+    with config.patch(donated_buffer=False):
+        yield
 
 
 @contextmanager
