@@ -81,7 +81,7 @@ def test_a_captured_step_takes_every_likelihood(likelihood):
     loss = Objective(bound, parse("elbo(particles=2)"), 50)
     rows = small_programs.batch(case)["x"]
     batch = {"x": torch.from_numpy(np.concatenate([rows, rows[:2]]))}
-    graph = capture(loss, bound, batch, torch.tensor(0.3))
+    graph = capture(loss, bound, batch, {"beta": torch.tensor(0.3)})
     close(stepped(graph.module(), loss, batch), stepped(loss, loss, batch))
 
 
