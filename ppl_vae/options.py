@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from ppl_vae import checks
-from ppl_vae.data.batches import num_batches
 from ppl_vae.errors import UsageError
 from ppl_vae.schedules import as_schedule
 
@@ -131,7 +130,3 @@ class Training:
         epochs = self.epochs if self.epochs or self.max_steps else 10
         by_epochs = epochs * batches if epochs else None
         return min(steps for steps in (by_epochs, self.max_steps) if steps is not None)
-
-    def batches(self, rows: int) -> int:
-        """Return the number of batches an epoch; refuses a batch larger than the data."""
-        return num_batches(rows, self.batch_size)

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from ppl_vae.api.evaluation import evaluate
 from ppl_vae.api.exporting import export
-from ppl_vae.api.fitting import data_of, fit, program_of, resume
-from ppl_vae.api.recorded import check_backend, settle_binarize
+from ppl_vae.api.fitting import fit, resume
 from ppl_vae.api.run import Run, open_run
+from ppl_vae.api.settings import check_backend, program_of, settle_binarize
 from ppl_vae.backends import backend as backend_named
+from ppl_vae.data.given import in_memory
 from ppl_vae.errors import PplVaeError, UsageError
 from ppl_vae.gallery import load
 from ppl_vae.program import Program
@@ -51,7 +52,7 @@ def bind(
         Its `model` and `guide` are ordinary functions of the backend's library; on Pyro it is a
         torch.nn.Module.
     """
-    if not isinstance(program, Program):
+    if not getattr(program, "declared", False):
         raise UsageError(f"{program!r} is no declared Program: plain functions need no binding")
     check_backend(program, backend)
     program.refuse_open()
@@ -78,7 +79,7 @@ def check(program: Any, data: Any, backend: str | None = None, *, seed: int = 0)
     """
     from ppl_vae.contract import check as apply_rules
 
-    program, found = program_of(program), data_of(data)
+    program, found = program_of(program), in_memory(data)
     backend = backend or program.backends[0]
     check_backend(program, backend)
     found = settle_binarize(program, found)
@@ -136,5 +137,5 @@ def posterior(
     with suppress(PplVaeError):  # a posterior needs no training data: these only lend the names of columns
         columns = run.data.coords if run.data is not None else {}
     tree = to_tree(draws, coords=coords, dims=dims, columns=columns)
-    tree.attrs["binarize"] = run.config.get("data", {}).get("binarize", "none")
+    tree.attrs["binarize"] = run.record.data.binarize
     return tree

@@ -22,6 +22,7 @@ def load(
     split_seed=0,
     kind=None,
     levels=None,
+    like=None,
 ) -> Data:
     """Load a data set by name, or the user's own by path.
 
@@ -36,7 +37,7 @@ def load(
         Never download.
     valid, test, split_seed : int or float, optional
         Rows to hold out where the data leaves it open, as a number or a fraction (0 for none), and the seed.
-    kind, levels : optional
+    kind, levels, like : optional
         For a path, see `of`.
 
     Raises
@@ -57,7 +58,7 @@ def load(
         loaded = _load_named(SOURCES[name_or_path], offline, **chosen)
     else:
         chosen |= {"kind": kind, "levels": levels}
-        loaded = _load_path(str(name_or_path), **chosen)
+        loaded = _load_path(str(name_or_path), like=like, **chosen)
     where = name_or_path if by_name else str(Path(name_or_path).expanduser().resolve())
     return replace(loaded, options={"name_or_path": where} | chosen)
 
