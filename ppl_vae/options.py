@@ -8,7 +8,6 @@ import numpy as np
 
 from ppl_vae import checks
 from ppl_vae.errors import UsageError
-from ppl_vae.schedules import as_schedule
 
 OPTIMIZERS = ("adam", "adamw", "adamax")
 COMPILE = ("auto", "on", "off")
@@ -107,8 +106,6 @@ class Training:
         checks.seed(self.seed)
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise UsageError(f"unknown device {self.device!r}: choose auto, cpu, cuda or cuda:N")
-        if not as_schedule(self.lr)(0) >= 0:
-            raise UsageError(f"lr={self.lr!r}: a learning rate is not negative")
         for name in ("clip_norm", "eps"):
             value = getattr(self, name)
             if value is not None and not value > 0:

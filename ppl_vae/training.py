@@ -32,7 +32,7 @@ class Advance(NamedTuple):
 
 
 class Engine(Protocol):
-    """What the loop needs of a backend.
+    """What the loop needs of a backend; what is given here holds for one process.
 
     Attributes
     ----------
@@ -42,14 +42,15 @@ class Engine(Protocol):
         How steps are computed: on or off, from the first one on; auto before.
     """
 
-    rank: int
-    compile: str
+    rank: int = 0
+    compile: str = "auto"
 
     def start(self) -> None:
         """Start the other processes, where there are any."""
 
     def agree(self, number: int) -> int:
         """Return the greatest of a number of each process."""
+        return number
 
     def advance(
         self, items: Sequence[Any], scalars: Mapping[str, np.ndarray], stop: Callable[[], bool]
@@ -84,19 +85,6 @@ class Engine(Protocol):
 
     def restore(self, read: Callable[[str], bytes]) -> None:
         """Go on from what `state` returned."""
-
-
-class OneProcess:
-    """An engine that needs no other process."""
-
-    rank = 0
-
-    def start(self) -> None:
-        """Start nothing."""
-
-    def agree(self, number: int) -> int:
-        """Return the number."""
-        return number
 
 
 class Source(Protocol):

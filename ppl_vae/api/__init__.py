@@ -10,7 +10,7 @@ from ppl_vae.api.fitting import fit, resume
 from ppl_vae.api.run import Run, open_run
 from ppl_vae.api.settings import check_backend, program_of, settle_binarize
 from ppl_vae.backends import backend as backend_named
-from ppl_vae.data.given import in_memory
+from ppl_vae.data.loading import in_memory
 from ppl_vae.errors import PplVaeError, UsageError
 from ppl_vae.gallery import load
 from ppl_vae.program import Program

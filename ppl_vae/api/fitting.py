@@ -12,16 +12,16 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 from tqdm import tqdm
 
+from ppl_vae import gallery
 from ppl_vae.api import board
-from ppl_vae.api.folders import earlier_folder, new_folder
 from ppl_vae.api.job import Job
 from ppl_vae.api.record import CONFIG
 from ppl_vae.api.run import WEIGHTS, Run, make_bound
 from ppl_vae.api.settings import Settings, program_of
 from ppl_vae.api.signals import stop_request
 from ppl_vae.data import Data
-from ppl_vae.data.given import opened
 from ppl_vae.data.loader import Loader
+from ppl_vae.data.loading import opened
 from ppl_vae.errors import PplVaeError, UsageError
 from ppl_vae.store import RunFolder
 from ppl_vae.training import POSITION, Engine, Loop, Position
@@ -106,7 +106,7 @@ def start(
     """Do what `fit` says, once what was given is a program, data and settings."""
     if out is None and (resume or shown.tensorboard):
         raise UsageError("resume and tensorboard need a run folder: give out=...")
-    return _trained(Job.new(program, data, chosen, earlier_folder(out) if resume else None), out, shown)
+    return _trained(Job.new(program, data, chosen, _earlier_folder(out) if resume else None), out, shown)
 
 
 def resume(
@@ -151,7 +151,7 @@ def _trained(job: Job, out: str | Path | None, shown: Shown) -> Run:
             raise SystemExit(error.exit_code) from None
     folder = job.earlier
     if folder is None and out is not None:
-        folder = new_folder(out, job)
+        folder = _new_folder(out, job)
     try:
         return _Session(job, bound, engine, folder, shown).run()
     except Exception:
@@ -160,24 +160,32 @@ def _trained(job: Job, out: str | Path | None, shown: Shown) -> Run:
         raise
 
 
+def _earlier_folder(out: str | Path) -> RunFolder | None:
+    """Return the folder of a run to go on with, where it got as far as its first write."""
+    if not (Path(out) / "manifest.json").exists():
+        return None
+    folder = RunFolder.open(out)
+    return folder if CONFIG in folder.names() else None
+
+
+def _new_folder(out: str | Path, job: Job) -> RunFolder:
+    """Start a run folder with the record of a job and the sources of its model and its objective."""
+    folder = RunFolder.create(out)
+    copies = {"model.py": gallery.source_of(job.program).text.encode()}
+    if job.record.objective_file is not None:
+        copies["objective.py"] = Path(job.record.objective_file["path"]).read_bytes()
+    folder.write({CONFIG: job.record.content()} | copies)
+    return folder
+
+
 @dataclass(frozen=True)
 class _Session:
-    """One process of a training, from its start to its end.
-
-    Attributes
-    ----------
-    job : Job
-    bound : Bound or PlainBound
-    engine : Engine
-    folder : RunFolder or None
-        Where this process writes.
-    shown : Shown
-    """
+    """One process of a training, from its start to its end."""
 
     job: Job
     bound: Any
     engine: Engine
-    folder: RunFolder | None
+    folder: RunFolder | None  # where this process writes
     shown: Shown
 
     def run(self) -> Run:

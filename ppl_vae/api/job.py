@@ -11,8 +11,8 @@ from ppl_vae.api.record import CHANGES, RunRecord
 from ppl_vae.api.settings import Settings, refuse_unknown, settle_binarize
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.data import Data
-from ppl_vae.data.given import opened
 from ppl_vae.data.loader import Loader
+from ppl_vae.data.loading import opened
 from ppl_vae.errors import UsageError
 from ppl_vae.program import data_fields
 from ppl_vae.scalars import Plan

@@ -16,7 +16,6 @@ from ppl_vae.errors import RunError, UsageError
 from ppl_vae.objectives import files
 from ppl_vae.options import Training
 from ppl_vae.program import PlainProgram, Program
-from ppl_vae.schedules import as_schedule
 from ppl_vae.store import RunFolder, plain, write_config
 
 CONFIG = "config.yaml"
@@ -83,10 +82,7 @@ class RunRecord:
         """Read a configuration, of an earlier version too."""
         known = {field.name for field in fields(Training)}
         training = {name: value for name, value in config["training"].items() if name in known}
-        made = {
-            "data": Description(**config["data"]),
-            "training": Training(**training | {"lr": _rate(training.get("lr", Training.lr))}),
-        }
+        made = {"data": Description(**config["data"]), "training": Training(**training)}
         return cls(**{field.name: config[field.name] for field in fields(cls) if field.name in config} | made)
 
     @classmethod
@@ -188,34 +184,3 @@ def versions() -> dict[str, str]:
 def _text(value: Any) -> Any:
     """Return a number or a text as it is, a schedule in its text form."""
     return value if value is None or isinstance(value, (int, float, str)) else str(value)
-
-
-def _rate(recorded: Any) -> Any:
-    """Return a recorded learning rate, or what stands for a schedule of the user's own."""
-    try:
-        as_schedule(recorded)
-    except UsageError:
-        return OwnSchedule(str(recorded))
-    return recorded
-
-
-@dataclass(frozen=True)
-class OwnSchedule:
-    """A user's own schedule, of which a run has the text alone: it opens, and cannot go on."""
-
-    text: str
-
-    def __str__(self) -> str:
-        return self.text
-
-    def __call__(self, step: Any) -> float:
-        return 0.0
-
-    def check_fits(self, max_steps: int) -> None:
-        """Refuse to train.
-
-        Raises
-        ------
-        RunError
-        """
-        raise RunError(f"the run's schedule {self.text!r} was defined in Python: start another run")

@@ -14,8 +14,8 @@ from ppl_vae.api.record import RunRecord
 from ppl_vae.api.rows import check_rows
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.data import Data
-from ppl_vae.data.given import in_memory
 from ppl_vae.data.loader import is_batches
+from ppl_vae.data.loading import in_memory
 from ppl_vae.diagnostics.evidence import Scores
 from ppl_vae.diagnostics.posterior import PosteriorDraws
 from ppl_vae.errors import RunError, UsageError
