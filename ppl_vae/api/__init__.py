@@ -52,7 +52,7 @@ def bind(
         Its `model` and `guide` are ordinary functions of the backend's library; on Pyro it is a
         torch.nn.Module.
     """
-    if not getattr(program, "declared", False):
+    if not isinstance(program, Program):
         raise UsageError(f"{program!r} is no declared Program: plain functions need no binding")
     check_backend(program, backend)
     program.refuse_open()
@@ -112,8 +112,8 @@ def posterior(
     Parameters
     ----------
     run : Run
-    x : array or dict of arrays
-        Rows, in the scale that the program was trained on.
+    x : array, dict of arrays or table
+        Rows, in the scale that the program was trained on; whole numbers are levels of the run's data.
     method : str
         guide: draws of q(z | x), which are not the posterior unless weighted; importance: resampled by their
         weights.

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ppl_vae import gallery
 from ppl_vae.api import board
 from ppl_vae.api.job import Job
-from ppl_vae.api.record import CONFIG
+from ppl_vae.api.record import CONFIG, RunRecord
 from ppl_vae.api.run import WEIGHTS, Run, make_bound
 from ppl_vae.api.settings import Settings, program_of
 from ppl_vae.api.signals import stop_request
@@ -225,9 +225,19 @@ class _Session:
             stop_request(engine.agree) as stop,
             tqdm(total=job.total, initial=first, disable=not shown, unit="step") as bar,
         ):
-            options, levels = job.record.training, job.data.levels
-            save, emit = None if self.folder is None else self._save, _told(run, bar, callbacks)
-            Loop(engine, job.source, options, job.plan, emit, stop, save, levels, position, run.history).run()
+            options = job.record.training
+            Loop(
+                engine,
+                job.source,
+                options,
+                job.plan,
+                emit=_told(run, bar, callbacks),
+                stop=stop,
+                save=None if self.folder is None else self._save,
+                levels=job.data.levels,
+                position=position,
+                history=run.history,
+            ).run()
             folder = self.folder or job.earlier
             if position.step == first and folder is not None and WEIGHTS in folder.names():
                 # Nothing was left to do: the kept weights are those of the folder.
@@ -239,7 +249,7 @@ class _Session:
         run.stopped_by = stop.signal.name if stop.signal is not None and not position.done else None
         return run
 
-    def _record(self) -> Any:
+    def _record(self) -> RunRecord:
         """Return the record with what was decided about compilation."""
         return replace(self.job.record, compile=self.engine.compile)
 

@@ -24,28 +24,14 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """A training.
+    """A training."""
 
-    Attributes
-    ----------
-    program : Program or PlainProgram
-        With all shapes set.
-    data : Data or Loader
-    objective : objective of ppl_vae, stock ELBO or callable
-    record : RunRecord
-    earlier : RunFolder or None
-        Of the part of the run that this one goes on from.
-    plan : Plan
-        The named scalars of every step.
-    """
-
-    program: Any
+    program: Any  # with all shapes set
     data: Data | Loader
-    objective: Any
+    objective: Any  # of ppl_vae, a stock ELBO or a callable
     record: RunRecord
-    earlier: RunFolder | None = None
-
-    plan: Plan = field(init=False)
+    earlier: RunFolder | None = None  # of the part of the run that this one goes on from
+    plan: Plan = field(init=False)  # the named scalars of every step
 
     def __post_init__(self) -> None:
         if self.record.training.patience is not None and not self.data.num_rows("valid"):
@@ -58,12 +44,7 @@ class Job:
     def new(
         cls, program: Any, data: Data | Loader, chosen: Settings, earlier: RunFolder | None = None
     ) -> "Job":
-        """Fit a program to its data; with an earlier part, go on with it as far as it computes the same.
-
-        Raises
-        ------
-        DataError, UsageError
-        """
+        """Fit a program to its data; with an earlier part, go on with it as far as it computes the same."""
         before = None if earlier is None else RunRecord.open(earlier)
         if isinstance(data, Data):
             data = settle_binarize(program, data)
@@ -83,19 +64,14 @@ class Job:
     def again(
         cls, folder: RunFolder, model_file: Any, data: Any, objective: Any, changes: Mapping[str, Any]
     ) -> "Job":
-        """Go on with a run as it is recorded.
-
-        Raises
-        ------
-        RunError, UsageError
-        """
+        """Go on with a run as it is recorded."""
         refuse_unknown(dict(changes))
         fixed = sorted(set(changes) - {*CHANGES, "log_every"})
         if fixed:
             raise UsageError(f"{fixed[0]} of a run cannot change: start another one, in another folder")
         before = RunRecord.open(folder)
         program = before.made_program(folder.path, model_file)
-        record = before.changed(**changes)
+        record = replace(before, training=replace(before.training, **changes))
         found = before.data.again() if data is None else before.data.same(opened(data))
         return cls(program, found, before.made_objective(folder.path, objective), record, folder)
 

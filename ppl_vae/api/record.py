@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -78,26 +78,19 @@ class RunRecord:
         )
 
     @classmethod
-    def read(cls, config: Mapping[str, Any]) -> "RunRecord":
-        """Read a configuration, of an earlier version too."""
-        known = {field.name for field in fields(Training)}
-        training = {name: value for name, value in config["training"].items() if name in known}
-        made = {"data": Description(**config["data"]), "training": Training(**training)}
-        return cls(**{field.name: config[field.name] for field in fields(cls) if field.name in config} | made)
-
-    @classmethod
     def open(cls, folder: RunFolder) -> "RunRecord":
-        """Read the record of a run folder."""
-        return cls.read(folder.config())
+        """Read the record of a run folder, of another version too."""
+        config = folder.config()
+        data = Description(**_known(Description, config["data"]))
+        training = Training(**_known(Training, config["training"]))
+        return cls(**_known(cls, config) | {"data": data, "training": training})
 
     def to_config(self) -> dict[str, Any]:
         """Return the record as config.yaml holds it."""
-        made = {field.name: getattr(self, field.name) for field in fields(self)}
-        made["data"] = asdict(self.data)
-        made["training"] = asdict(self.training) | {
-            "lr": _text(self.training.lr),
-            "betas": list(self.training.betas),
-        }
+        made, lr = {field.name: getattr(self, field.name) for field in fields(self)}, self.training.lr
+        plain_values = {"lr": lr if isinstance(lr, (int, float, str)) else str(lr)}
+        plain_values["betas"] = list(self.training.betas)
+        made |= {"data": asdict(self.data), "training": asdict(self.training) | plain_values}
         return {name: value for name, value in made.items() if value is not None}
 
     def content(self) -> bytes:
@@ -116,28 +109,17 @@ class RunRecord:
         RunError
             For one that was defined in Python, and for a file that is gone or has changed.
         """
-        text = self.objective
-        if given is None and self.objective_file is not None:
-            gallery.recorded_source(
-                Path(self.objective_file["path"]), self.objective_file, run, "objective=..."
-            )
-        elif given is None and not (
-            text.partition("(")[0].lower() in objectives.OBJECTIVES or objectives.names_stock(text)
-        ):
+        if given is not None:
+            return settings.make_objective(given, self.backend)
+        text, file = self.objective, self.objective_file
+        if file is not None:
+            gallery.recorded_source(Path(file["path"]), file, run, "objective=...")
+        elif text.partition("(")[0].lower() not in objectives.OBJECTIVES and not objectives.names_stock(text):
             raise RunError(f"the run's objective {text!r} was defined in Python: give it as objective=...")
-        return settings.make_objective(text if given is None else given, self.backend)
-
-    def changed(self, **changes: Any) -> "RunRecord":
-        """Return the record with other options of training."""
-        return replace(self, training=replace(self.training, **changes))
+        return settings.make_objective(text, self.backend)
 
     def refuse_other(self, now: "RunRecord", place: str | Path) -> None:
-        """Refuse to go on with a run that computes something else; a moved file is the same.
-
-        Raises
-        ------
-        UsageError
-        """
+        """Refuse to go on with a run that computes something else; a moved file is the same."""
         remedy = "go on with what it records (--resume --out alone), or choose another folder"
         for (part, before), after in zip(_computed(self).items(), _computed(now).values(), strict=True):
             if before != after:
@@ -181,6 +163,6 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _text(value: Any) -> Any:
-    """Return a number or a text as it is, a schedule in its text form."""
-    return value if value is None or isinstance(value, (int, float, str)) else str(value)
+def _known(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a dataclass's fields."""
+    return {field.name: values[field.name] for field in fields(kind) if field.name in values}

@@ -21,16 +21,9 @@ GUESSED = ("max_plate_nesting",)  # by a stock ELBO at its first step, if it was
 
 @dataclass(frozen=True)
 class Settings:
-    """All that `fit` and `ppl-vae train` take besides program and data.
+    """All that `fit` and `ppl-vae train` take besides program and data."""
 
-    Attributes
-    ----------
-    objective : objective of ppl_vae, stock ELBO or callable
-    training : Training
-    backend, compile : str
-    """
-
-    objective: Any
+    objective: Any  # of ppl_vae, a stock ELBO or a callable
     training: Training
     backend: str
     compile: str = "auto"
@@ -44,12 +37,7 @@ class Settings:
         compile: str = "auto",
         **training: Any,
     ) -> "Settings":
-        """Check what was asked for a program and fill in what was not.
-
-        Raises
-        ------
-        UsageError
-        """
+        """Check what was asked for a program and fill in what was not."""
         refuse_unknown(training)
         options = Training(**training)
         if not as_schedule(options.lr)(0) >= 0:
@@ -78,7 +66,7 @@ def program_of(given: Any) -> Program | PlainProgram:
         return PlainProgram(*given)
     if isinstance(given, type) and issubclass(given, Program):
         return given()
-    if not hasattr(given, "declared"):
+    if not isinstance(given, (Program, PlainProgram)):
         raise ProgramError(
             f"{given!r} is no program: give a Program, a pair (model, guide), or a name or path"
         )

@@ -149,18 +149,10 @@ class Data:
 
     def describe(self) -> dict:
         """What this data is, as plain values for JSON: written into every result."""
-        return {
-            "name": self.name,
-            "kind": self.kind,
-            "levels": self.levels,
-            "binarize": self.binarize,
-            "rows": {split: self.num_rows(split) for split in self.splits},
-            "shapes": {name: list(self.shape(name)) for name in self.fields},
-            "split_rule": self.split_rule,
-            "source": self.source,
-            "licence": self.licence,
-            "sha256": self.sha256,
-        }
+        kept = {name: getattr(self, name) for name in ("name", "kind", "levels", "binarize")}
+        kept["rows"] = {split: self.num_rows(split) for split in self.splits}
+        kept["shapes"] = {name: list(self.shape(name)) for name in self.fields}
+        return kept | {name: getattr(self, name) for name in ("split_rule", "source", "licence", "sha256")}
 
     def _split(self, split):
         if not isinstance(split, str) or split not in self.splits:

@@ -44,13 +44,7 @@ class Description:
         return self.source == SOURCE
 
     def again(self, place: str | None = None, offline: bool = False) -> Data:
-        """Load the data again, from another place where one is given, and compare its hash.
-
-        Raises
-        ------
-        RunError
-            Where it was made in memory, or has changed.
-        """
+        """Load the data again, from another place where one is given; refuses other data."""
         if not self.options:
             raise RunError(f"the run's data {self.name!r} was made in memory: give it as data=...")
         options = dict(self.options)
@@ -70,15 +64,8 @@ class Description:
         """Return data beside the run's own, as that was binarized.
 
         The run's own data keeps its splits. Other data without splits becomes one test split of all of its
-        rows, in order. Whole numbers of `x` mean what they meant in training.
-
-        Parameters
-        ----------
-        given : Data, arrays, table, loader, name or path
-        fields : tuple of str
-            Of the program: what a loader yields.
-        offline : bool
-            Never download.
+        rows, in order. Whole numbers of `x` mean what they meant in training. Of what a loader yields, the
+        program's fields are taken.
         """
         if isinstance(given, Data):
             return given.under(self.binarize)
@@ -100,22 +87,17 @@ class Description:
 
     def _in_order(self, data: Data) -> Data:
         place = self._places(data.coords.get("x"))
-        if place is None:
+        if not place:
             return data
         splits = {split: rows | {"x": rows["x"][:, place]} for split, rows in data.splits.items()}
-        return replace(data, splits=splits, coords=data.coords | {"x": list(self.columns)})
+        return replace(data, splits=splits, coords=data.coords | {"x": self.columns})
 
-    def _places(self, names: Sequence[str] | None) -> list[int] | None:
-        """Return where a table has the columns that the run was trained on; None where that goes without
-        saying.
-
-        Raises
-        ------
-        DataError
-            For a table that has other columns.
+    def _places(self, names: Sequence[str] | None) -> list[int]:
+        """Return where a table has the columns that the run was trained on, none where they are in order;
+        refuses other columns.
         """
         if not self.columns or not names or list(names) == list(self.columns):
-            return None
+            return []
         missing = [name for name in self.columns if name not in names]
         unknown = [name for name in names if name not in self.columns]
         if missing or unknown:
@@ -130,17 +112,10 @@ class Description:
         Numbers with a fraction are in that scale already. Whole numbers of `x` are the levels of the run's
         data (bytes of images, counts); true and false are 1 and 0. After training on a loader, values are
         what they are.
-
-        Parameters
-        ----------
-        given : array, dict of arrays, table or loader
-        fields : tuple of str
-            Of the program: what a loader yields.
         """
         found, coords = as_fields(Loader(given).gathered(fields) if is_batches(given) else given)
         found = {str(name): numeric(values, str(name)) for name, values in found.items()}
-        place = self._places(coords.get("x"))
-        if place is not None:
+        if place := self._places(coords.get("x")):
             found["x"] = found["x"][:, place]
         return found if self.is_loader else {name: self._taken(name, one) for name, one in found.items()}
 

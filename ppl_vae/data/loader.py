@@ -22,13 +22,7 @@ def is_batches(given: Any) -> bool:
 
 
 class Loader:
-    """Batches of a loader, in the order in which it yields them; values are taken as they are.
-
-    Attributes
-    ----------
-    rows : int
-        Of an epoch.
-    """
+    """Batches of a loader, in the order in which it yields them; values are taken as they are."""
 
     name, levels, binarize, options = NAME, None, "none", None
 
