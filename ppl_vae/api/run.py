@@ -103,6 +103,9 @@ class Run:
     def _rows(self, x: Any) -> dict[str, np.ndarray]:
         return check_rows(self.bound, self.record.data.taken(x, self.bound.fields))
 
+    def _covariates(self, given: Mapping[str, Any] | None) -> dict[str, np.ndarray]:
+        return self.record.data.taken(given or {}, self.bound.fields)
+
     def encode(self, x: Any, *, draw: bool = False, seed: int = 0) -> dict[str, np.ndarray]:
         """Return the guide's latents of rows by site, [N, *event]: means, or one draw; of a code site also
         the codes' numbers.
@@ -122,10 +125,10 @@ class Run:
             for name, value in latents.items()
             if not name.endswith("_codes")
         }
-        return self._verbs.decode(self.bound, latents, covariates=_arrays(covariates), seed=seed)
+        return self._verbs.decode(self.bound, latents, covariates=self._covariates(covariates), seed=seed)
 
     def _only_latent(self, covariates: Mapping[str, Any] | None) -> str:
-        one = {name: value[:1] for name, value in _arrays(covariates).items()}
+        one = {name: value[:1] for name, value in self._covariates(covariates).items()}
         drawn = self.sample(1, covariates=one)
         names = [name for name in drawn if name not in self.bound.fields and not name.endswith("_mean")]
         if len(names) != 1:
@@ -139,7 +142,7 @@ class Run:
         likelihood. Global latents are drawn from the guide, once for all rows.
         """
         checks.whole_number("n", n)
-        return self._verbs.sample(self.bound, n, covariates=_arrays(covariates), seed=seed)
+        return self._verbs.sample(self.bound, n, covariates=self._covariates(covariates), seed=seed)
 
     def reconstruct(self, x: Any, *, draw: bool = False, seed: int = 0) -> dict[str, np.ndarray]:
         """Return the likelihood's centre given each row's own latents, by observed field."""
@@ -184,10 +187,6 @@ class Run:
         """
         scores = self.score(x, importance_samples, seed=seed)
         return scores.elbo if scores.iw is None else scores.iw
-
-
-def _arrays(covariates: Mapping[str, Any] | None) -> dict[str, np.ndarray]:
-    return {name: np.asarray(value) for name, value in (covariates or {}).items()}
 
 
 def open_run(
