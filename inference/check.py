@@ -27,7 +27,7 @@ def main(options):
     from ppl_vae import check, load
     from ppl_vae.cli import running, training
 
-    program = load(training.program(options), **options.model)
+    program = load(training.program_name(options), **options.model)
     report = check(program, training.load_data(options), backend=options.backend, seed=options.seed)
     running.say(str(report))
     return report.to_dict() | {"exit_code": 0 if report.ok else 1}

@@ -24,28 +24,10 @@ def parser():
 
 def main(options):
     """Train, write the report, and tell how far it came."""
-    from ppl_vae import fit, load
     from ppl_vae.cli import page, training
 
     started = time.perf_counter()
-    training.check(options)
-    if options.get("program") is None:
-        run = training.go_on(options)
-    else:
-        out = training.folder(options)
-        run = fit(
-            load(options.program, **options.model),
-            training.load_data(options),
-            training.objective(options),
-            backend=options.backend,
-            out=out,
-            resume=options.resume,
-            progress=options.progress,
-            tensorboard=options.tensorboard,
-            callbacks=[training.told(out)],
-            compile=options.compile,
-            **training.settings(options),
-        )
+    run = training.trained(options)
     if run.rank:  # the process of another device: the first one tells
         return None
     training.tell_stop(run)

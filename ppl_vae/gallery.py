@@ -153,10 +153,10 @@ def load_recorded(
 
 def source_of(program: Any) -> ModelSource:
     """Return where a program comes from: the file that `load` read, else the Python code that defines it."""
-    kind = program if isinstance(program, PlainProgram) else type(program)
+    kind = type(program) if program.declared else program
     if kind in _sources:
         return _sources[kind]
-    part = program.model if isinstance(program, PlainProgram) else kind
+    part = kind if program.declared else program.model
     name = getattr(part, "__name__", type(part).__name__)
     try:
         text, file = inspect.getsource(part), inspect.getsourcefile(part)
@@ -263,7 +263,7 @@ def recorded_source(
 def _made(found: ModelSource, values: Mapping[str, Any]) -> Program | PlainProgram:
     """Execute the file and fill in the fields."""
     declared = model_files.declared(found)
-    plain = isinstance(declared, PlainProgram)
+    plain = not declared.declared
     known = [] if plain else [one.name for one in dataclass_fields(declared) if one.init]
     for name in values:
         if name not in known:

@@ -88,7 +88,7 @@ def declared(source: ModelSource) -> type[Program] | Program | PlainProgram:
     key = (source.path, source.sha256)
     if key not in _executed:
         found = _pick(execute(source), source)
-        if isinstance(found, PlainProgram):
+        if not found.declared:
             return found
         _executed[key] = found
     return _executed[key]

@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 
 from ppl_vae import checks
-from ppl_vae.data.batches import num_batches
 from ppl_vae.errors import UsageError
-from ppl_vae.schedules import as_schedule
 
 OPTIMIZERS = ("adam", "adamw", "adamax")
 COMPILE = ("auto", "on", "off")
@@ -108,8 +106,6 @@ class Training:
         checks.seed(self.seed)
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise UsageError(f"unknown device {self.device!r}: choose auto, cpu, cuda or cuda:N")
-        if not as_schedule(self.lr)(0) >= 0:
-            raise UsageError(f"lr={self.lr!r}: a learning rate is not negative")
         for name in ("clip_norm", "eps"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -131,7 +127,3 @@ class Training:
         epochs = self.epochs if self.epochs or self.max_steps else 10
         by_epochs = epochs * batches if epochs else None
         return min(steps for steps in (by_epochs, self.max_steps) if steps is not None)
-
-    def batches(self, rows: int) -> int:
-        """Return the number of batches an epoch; refuses a batch larger than the data."""
-        return num_batches(rows, self.batch_size)

@@ -36,6 +36,7 @@ class Program(Declaration):
     """
 
     backends: ClassVar[tuple[str, ...]] = ("pyro", "numpyro")
+    declared: ClassVar[bool] = True  # and no pair of plain functions
 
     def networks(self, nn: Any) -> dict[str, Any]:
         """Return the networks by name (an empty dict where there are none).
@@ -154,6 +155,7 @@ class PlainProgram:
     guide: Callable
     name: str = "plain"
     backend: str = "pyro"
+    declared: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for role in ("model", "guide"):
@@ -164,6 +166,10 @@ class PlainProgram:
     def backends(self) -> tuple[str, ...]:
         """The one backend that the functions are written in."""
         return (self.backend,)
+
+    def schedules(self) -> dict[str, Any]:
+        """Return nothing: plain functions have no scalars by name."""
+        return {}
 
 
 def data_fields(program: Program) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ import numpy as np
 
 from ppl_vae.errors import UsageError
 from ppl_vae.options import Training
-from ppl_vae.program import Program
 from ppl_vae.schedules import Schedule, as_schedule
 
 RATE, AVERAGE = "lr", "ema"
@@ -46,7 +45,7 @@ class Plan:
             rate_of(group.name): as_schedule(options.lr) for group in groups
         } | {name: as_schedule(value) for name, value in ({RATE: options.lr} | rates).items()}
         self._ema = options.ema
-        own = program.schedules() if isinstance(program, Program) else {}
+        own = program.schedules()
         self._objective: Callable[[int], dict[str, float]] = getattr(objective, "scalars", lambda step: {})
         taken = {*self._schedules, AVERAGE, *self._objective(0)}
         for name in own:

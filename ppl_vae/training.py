@@ -7,12 +7,12 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ppl_vae.data.batches import batches, order
+from ppl_vae.data.batches import batches, num_batches, order
 from ppl_vae.diagnostics.evidence import Scores, summary
 from ppl_vae.errors import DataError, RunError
 from ppl_vae.options import Training
@@ -20,6 +20,8 @@ from ppl_vae.scalars import Plan
 
 # What a row of the history tells of the validation rows.
 VALIDATED = ("elbo_nats", "elbo_stderr", "rate_nats", "distortion_nats", "bits_per_dim")
+
+POSITION = "position.json"
 
 
 class Advance(NamedTuple):
@@ -30,21 +32,25 @@ class Advance(NamedTuple):
 
 
 class Engine(Protocol):
-    """What the loop needs of a backend.
+    """What the loop needs of a backend; what is given here holds for one process.
 
     Attributes
     ----------
     rank : int
         Which of the processes of a run this is; the first (0) alone writes.
+    compile : str
+        How steps are computed: on or off, from the first one on; auto before.
     """
 
-    rank: int
+    rank: int = 0
+    compile: str = "auto"
 
     def start(self) -> None:
         """Start the other processes, where there are any."""
 
     def agree(self, number: int) -> int:
         """Return the greatest of a number of each process."""
+        return number
 
     def advance(
         self, items: Sequence[Any], scalars: Mapping[str, np.ndarray], stop: Callable[[], bool]
@@ -81,19 +87,6 @@ class Engine(Protocol):
         """Go on from what `state` returned."""
 
 
-class OneProcess:
-    """An engine that needs no other process."""
-
-    rank = 0
-
-    def start(self) -> None:
-        """Start nothing."""
-
-    def agree(self, number: int) -> int:
-        """Return the number."""
-        return number
-
-
 class Source(Protocol):
     """Where an engine's items come from."""
 
@@ -113,7 +106,7 @@ class Rows:
     seed: int
 
     def __len__(self) -> int:
-        return -(-self.rows // self.batch_size)
+        return num_batches(self.rows, self.batch_size)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[np.ndarray]:
         """Yield row numbers, [batch]."""
@@ -134,9 +127,26 @@ class Position:
     done: bool = False
     total: int | None = None
 
+    @classmethod
+    def read(cls, content: bytes) -> "Position":
+        """Return what `to_bytes` gave."""
+        return cls(**json.loads(content))
+
+    def to_bytes(self) -> bytes:
+        """Return the position as a file of a checkpoint."""
+        return json.dumps(asdict(self)).encode()
+
     def kept(self, keep: str) -> int:
         """Return the number of steps after which the weights were taken that a run ends with."""
         return self.best_step if keep == "best" and self.best_step is not None else self.step
+
+    def going_on(self, total: int, patience: int | None) -> "Position":
+        """Return where a run of so many steps goes on: one that has ended does where it was given more steps,
+        or, if it stopped early, more patience.
+        """
+        longer = self.total is not None and total > self.total
+        patient = self.step < total and (patience is None or self.waited < patience)
+        return replace(self, done=self.done and not (longer or patient))
 
 
 @dataclass
@@ -145,33 +155,35 @@ class Loop:
 
     Attributes
     ----------
-    engine, source, objective, program, options
-        What runs, on what, for what, how.
+    engine, source, options
+        What runs, on what, how.
+    plan : Plan
+        The named scalars of every step.
     emit : callable
         Gets (event, position, row): "log", "valid", "checkpoint" or "end".
-    levels : int or None
-        Grey levels of the data, for bits a dimension.
-    save : callable or None
-        Writes a group of files at once.
     stop : callable
         True once the run should end after the present step; the same for all processes of a run.
+    save : callable or None
+        Writes a group of files at once.
+    levels : int or None
+        Grey levels of the data, for bits a dimension.
+    position, history
+        Where the run stands, and the rows so far: moved and added to.
     """
 
     engine: Engine
     source: Source
-    objective: Any
-    program: Any
     options: Training
+    plan: Plan
     emit: Callable[[str, Position, dict[str, Any]], None]
-    levels: int | None = None
+    stop: Callable[[], bool]
     save: Callable[[Mapping[str, Any]], None] | None = None
-    stop: Callable[[], bool] = lambda: False
+    levels: int | None = None
     position: Position = field(default_factory=Position)
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.total = self.options.total_steps(len(self.source))
-        self.plan = Plan(self.options, self.objective, self.program, self.total)
 
     def run(self) -> Position:
         """Train to the end, or to where it is stopped; leave the kept weights in the bound program."""
@@ -265,20 +277,6 @@ class Loop:
             force or time.perf_counter() - self._saved >= self.options.checkpoint_every
         ):
             return
-        self.save(self.engine.state() | {"position.json": json.dumps(asdict(self.position)).encode()})
+        self.save(self.engine.state() | {POSITION: self.position.to_bytes()})
         self._saved = time.perf_counter()
         self.emit("checkpoint", self.position, {})
-
-    def resume(self, read: Callable[[str], bytes], history: list[dict[str, Any]]) -> int:
-        """Go on from a checkpoint; returns its step."""
-        self.position = Position(**json.loads(read("position.json")))
-        self.history = [row for row in history if row["step"] <= self.position.step]
-        self.position.done = self.position.done and not self._goes_further()
-        self.engine.restore(read)
-        return self.position.step
-
-    def _goes_further(self) -> bool:
-        """Tell whether a finished run was given more steps, or one that stopped early more patience."""
-        position, patience = self.position, self.options.patience
-        longer = position.total is not None and self.total > position.total
-        return longer or (position.step < self.total and (patience is None or position.waited < patience))

@@ -255,6 +255,5 @@ def test_numbers_that_are_not_finite_become_null(folder):
 def test_every_recipe_of_the_gallery_is_possible(path):
     parser = runpy.run_path(str(script("train")))["parser"]
     options = parsing.parse(parser, ["--config", path.stem])
-    training.check(options)
-    load(options.program, **options.model)
+    training.settings(options, load(options.program, **options.model))
     assert set(options.given) >= {"program", "data"}

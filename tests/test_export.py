@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from bound_runs import run_of
 from command_line import SMALL, ok, refused
 from exact import decoder, draw, evidence, posterior, weights
 from exact import program as linear
@@ -117,8 +118,8 @@ def test_exact_answers_of_the_linear_gaussian_program(tmp_path):
     bound = bind(linear(), num_data=30)
     bound.load_weights(weights(w, b))
     rows = draw(30, w, b)
-    config = {"program": {"name": "exact"}, "data": {"name": "x", "binarize": "none"}}
-    run = Run(bound, data.of({"train": {"x": rows}}, valid=0), config)
+    found = data.of({"train": {"x": rows}}, valid=0, binarize="none")
+    run = run_of(bound, found, found)
     for what in VERBS:
         export(run, tmp_path / f"{what}.pt2", what)
     matrix, offset, _ = posterior(w, b)
@@ -309,15 +310,17 @@ def test_onnx_without_its_libraries_names_the_extra(small, tmp_path, monkeypatch
 
 def test_a_run_on_numpyro_is_refused(tmp_path):
     bound = bind(load("vae", x_shape=(6,), z_dim=2, hidden=(8,)), "numpyro")
-    run = Run(bound, None, {"program": {"name": "vae"}, "data": {"name": "x"}})
+    run = run_of(bound, data.of(bits()))
     with pytest.raises(UsageError, match="graph of torch and the run is on numpyro: train .* backend pyro"):
         export(run, tmp_path / "e.pt2")
 
 
 def test_plain_functions_are_refused(tmp_path):
     bound = PlainBound(PlainProgram(lambda x: None, lambda x: None), ("x",))
-    run = Run(bound, None, {"program": {"name": "mine"}, "data": {"name": "x"}})
-    with pytest.raises(UsageError, match="mine is plain Pyro, .*only a declared Program can be one graph"):
+    run = run_of(bound, data.of(bits()))
+    with pytest.raises(
+        UsageError, match="<lambda> is plain Pyro, .*only a declared Program can be one graph"
+    ):
         export(run, tmp_path / "e.pt2")
 
 
@@ -351,7 +354,7 @@ def test_the_decoder_has_a_gradient_for_latents(small, tmp_path):
 
 
 def test_without_data_rows_are_asked_for_and_any_will_do(small, tmp_path):
-    run = Run(small.bound, None, small.config)
+    run = Run(small.bound, None, small.record)
     with pytest.raises(UsageError, match="data is not at hand: give rows to compare on as data="):
         export(run, tmp_path / "e.pt2")
     export(run, tmp_path / "e.pt2", data=bits(1))  # one row is enough

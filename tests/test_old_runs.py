@@ -11,6 +11,8 @@ import pytest
 
 from ppl_vae import evaluate, open_run
 from ppl_vae.api import resume
+from ppl_vae.api.record import CONFIG, RunRecord
+from ppl_vae.store import RunFolder
 
 HERE = Path(__file__).parent / "old_runs"
 EXPECTED = json.loads((HERE / "expected.json").read_text())
@@ -32,6 +34,12 @@ def assert_reports(run, steps):
 @pytest.mark.parametrize("folder", EXPECTED, indirect=True)
 def test_an_old_run_evaluates_to_the_same_numbers(folder):
     assert_reports(open_run(folder), 12)
+
+
+@pytest.mark.parametrize("folder", EXPECTED, indirect=True)
+def test_an_old_record_is_written_as_it_was_read(folder):
+    run = RunFolder.open(folder)
+    assert RunRecord.open(run).content() == run.read(CONFIG)
 
 
 @pytest.mark.slow

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 import ppl_vae
-from ppl_vae import ELBO, Objective, Program, data, evaluate, fit, open_run
+from ppl_vae import ELBO, Objective, Program, data, evaluate, fit, load, open_run
 from ppl_vae.api import resume
+from ppl_vae.api.record import RunRecord
+from ppl_vae.api.settings import Settings
 from ppl_vae.errors import ProgramError, RunError, UsageError
 from ppl_vae.objectives import Group, Loss, parse
 
@@ -98,9 +100,9 @@ def test_a_loss_that_is_no_number_is_refused(backend):
     with pytest.raises(ProgramError, match="Wrong.loss returns .*: take the mean over rows"):
         fit("linear_gaussian", X, Wrong(), max_steps=2, **options(backend))
     with pytest.raises(RunError, match="'Missing' was defined in Python"):
-        from ppl_vae.api.recorded import objective_of
-
-        objective_of({"objective": "Missing", "backend": backend}, ".")
+        program = load("linear_gaussian", x_shape=(3,))
+        record = RunRecord.of(program, data.of(X), Settings.of(program, Missing(), backend))
+        record.made_objective(Path())
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from bound_runs import run_of
 
-from ppl_vae import Run, bind, evaluate, fit, load, posterior
+from ppl_vae import bind, data, evaluate, fit, load, posterior
 from ppl_vae.errors import DataError
 from ppl_vae.program import PlainProgram
 
@@ -11,13 +12,10 @@ BATCH, SIZE = np.array([0, 1, 0]), np.ones(3, np.float32)
 X = np.arange(15, dtype=np.float32).reshape(3, 5)
 
 
-def run(bound):
-    return Run(bound, None, {"program": {"name": "mine"}})
-
-
 @pytest.fixture(scope="module")
 def counts():
-    return run(bind(load("counts", x_shape=(5,), num_batches=2, z_dim=2, hidden=(4,)), num_data=3))
+    bound = bind(load("counts", x_shape=(5,), num_batches=2, z_dim=2, hidden=(4,)), num_data=3)
+    return run_of(bound, data.of({"x": X, "batch": BATCH, "size": SIZE}))
 
 
 VERBS = ("encode", "reconstruct", "score", "draws", "log_prob")
@@ -61,7 +59,8 @@ def test_a_plain_function_takes_its_fields_by_position():
     def model(x, y=None, size=None):
         pass
 
-    plain = run(PlainBound(PlainProgram(model, model), ("x", "y", "size")))
+    bound = PlainBound(PlainProgram(model, model), ("x", "y", "size"))
+    plain = run_of(bound, data.of({"x": X, "y": BATCH, "size": SIZE}))
     assert list(plain._rows(X)) == ["x"]
     assert list(plain._rows({"x": X, "y": BATCH})) == ["x", "y"]
     for rows, name in [({"y": BATCH}, "x"), ({"x": X, "size": SIZE}, "y")]:
@@ -118,3 +117,82 @@ def test_within_unscaled_a_row_counts_once(backend):
     with trained.bound.unscaled():
         once = density()
     assert density() == pytest.approx(once * 48 / 4, rel=1e-5)  # 48 of the 60 rows are for training
+
+
+def images(seed, n=40, high=256):
+    """Bytes, none of which need to reach the highest level: a dark image is no other data."""
+    return np.random.default_rng(seed).integers(0, high, (n, 1, 4, 4)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module", params=["pyro", "numpyro"])
+def of_bytes(request):
+    return fit(
+        load("vae", z_dim=2, hidden=(4,), likelihood="normal"),
+        data.of(images(0)),
+        max_steps=2,
+        batch_size=8,
+        backend=request.param,
+    )
+
+
+@pytest.mark.parametrize("high", [256, 17, 2])
+@pytest.mark.parametrize("kind", [np.uint8, np.int64, list])
+def test_bytes_have_the_scale_of_training_in_every_verb(of_bytes, high, kind):
+    given = images(1, 6, high)
+    scaled = given.astype("f") / 255
+    given = given.tolist() if kind is list else given.astype(kind)
+    for verb in (of_bytes.encode, of_bytes.reconstruct):
+        for name, value in verb(scaled).items():
+            np.testing.assert_array_equal(verb(given)[name], value)
+    expected = of_bytes.score(scaled, 3)
+    np.testing.assert_array_equal(of_bytes.score(given, 3).iw, expected.iw)
+    np.testing.assert_array_equal(of_bytes.log_prob(given, 3), expected.iw)
+    np.testing.assert_array_equal(evaluate(of_bytes, data=given, importance_samples=3)["per_row"]["iw"],
+                                  expected.iw)  # fmt: skip
+    drawn = posterior(of_bytes, given, num_samples=2)
+    np.testing.assert_array_equal(drawn["observed_data"]["x"], scaled)
+
+
+def test_bytes_beyond_the_levels_of_training_are_refused():
+    few = fit(
+        load("vae", z_dim=2, hidden=(4,)), data.of(images(0) // 64, levels=4), max_steps=1, batch_size=8
+    )
+    line = r"x lies in \[0, 4\] and is no whole number in \[0, 3\]"
+    for call in (few.encode, few.score, lambda x: evaluate(few, data=x)):
+        with pytest.raises(DataError, match=line):
+            call(np.arange(5).repeat(16).reshape(5, 1, 4, 4))
+    bits = images(0, high=2)
+    np.testing.assert_array_equal(few.encode(bits == 1)["z"], few.encode(bits.astype("f"))["z"])
+
+
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_tensors_tables_and_lists_are_rows(backend):
+    torch, pandas = pytest.importorskip("torch"), pytest.importorskip("pandas")
+    x = np.random.default_rng(0).normal(size=(20, 3)).astype("f")
+    trained = fit(load("linear_gaussian"), x, max_steps=2, batch_size=8, backend=backend)
+    expected = trained.encode(x)["z"]
+    forms = [x.tolist(), x.astype(np.float64), torch.from_numpy(x).requires_grad_(), pandas.DataFrame(x)]
+    if backend == "numpyro":
+        import jax.numpy as jnp
+
+        forms.append(jnp.asarray(x))
+    for given in forms:
+        np.testing.assert_array_equal(trained.encode(given)["z"], expected)
+        np.testing.assert_array_equal(trained.encode({"x": given})["z"], expected)
+        assert fit(load("linear_gaussian"), given, max_steps=1, batch_size=8, backend=backend).steps == 1
+
+
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_covariates_have_the_types_of_training(backend):
+    rows = {"x": np.tile(X, (8, 1)).astype(int), "batch": np.tile(BATCH, 8), "size": np.ones(24)}
+    trained = fit(load("counts", z_dim=2, hidden=(4,)), rows, max_steps=2, batch_size=8, backend=backend)
+    expected = trained.sample(3, covariates={"batch": BATCH, "size": SIZE})
+    for batch in (BATCH.astype(np.uint8), BATCH.tolist()):
+        found = trained.sample(3, covariates={"batch": batch, "size": [1, 1, 1.0]})
+        np.testing.assert_array_equal(found["x_mean"], expected["x_mean"])
+        z = trained.encode({"x": X, "batch": batch})["z"]
+        np.testing.assert_array_equal(z, trained.encode({"x": X.astype(int), "batch": BATCH})["z"])
+        centres = trained.decode(z, covariates={"batch": batch})["x"]
+        np.testing.assert_array_equal(centres, trained.decode(z, covariates={"batch": BATCH})["x"])
+    with pytest.raises(DataError, match="size has 1 values that are NaN"):
+        trained.sample(3, covariates={"batch": BATCH, "size": [1, 1, np.nan]})

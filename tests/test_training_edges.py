@@ -93,6 +93,29 @@ def test_the_settings_of_a_stock_objective_are_recorded(tmp_path, backend):
         fit(load("vae", **SMALL), small_data(), text.replace("num_", "number_of_"), epochs=1, **options)
 
 
+class Halving:
+    """A schedule of a user's own, which its text does not name."""
+
+    def __call__(self, step):
+        return 0.5 ** (step + 1)
+
+    def check_fits(self, max_steps):
+        pass
+
+
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_a_run_under_a_schedule_of_ones_own_opens_and_says_why_it_cannot_go_on(tmp_path, backend):
+    run = fit(
+        load("vae", **SMALL), small_data(), max_steps=3, batch_size=16, log_every=1, lr=Halving(),
+        backend=backend, out=tmp_path / "run",
+    )  # fmt: skip
+    assert [row["lr"] for row in run.history if row["split"] == "train"] == [0.5, 0.25, 0.125]
+    again = open_run(tmp_path / "run", data=small_data())
+    assert evaluate(again)["elbo_nats"] == evaluate(run)["elbo_nats"]
+    with pytest.raises(UsageError, match="schedule .*Halving"):
+        resume(tmp_path / "run", data=small_data(), max_steps=4)
+
+
 def test_patience_without_validation_rows_is_refused():
     with pytest.raises(UsageError, match="patience needs validation rows"):
         fit(load("vae", **SMALL), small_data(0), epochs=1, batch_size=16, patience=2)

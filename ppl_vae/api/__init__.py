@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from ppl_vae.api.evaluation import evaluate
 from ppl_vae.api.exporting import export
-from ppl_vae.api.fitting import data_of, fit, program_of, resume
-from ppl_vae.api.recorded import check_backend, settle_binarize
+from ppl_vae.api.fitting import fit, resume
 from ppl_vae.api.run import Run, open_run
+from ppl_vae.api.settings import check_backend, program_of, settle_binarize
 from ppl_vae.backends import backend as backend_named
+from ppl_vae.data.loading import in_memory
 from ppl_vae.errors import PplVaeError, UsageError
 from ppl_vae.gallery import load
 from ppl_vae.program import Program
@@ -78,7 +79,7 @@ def check(program: Any, data: Any, backend: str | None = None, *, seed: int = 0)
     """
     from ppl_vae.contract import check as apply_rules
 
-    program, found = program_of(program), data_of(data)
+    program, found = program_of(program), in_memory(data)
     backend = backend or program.backends[0]
     check_backend(program, backend)
     found = settle_binarize(program, found)
@@ -111,8 +112,8 @@ def posterior(
     Parameters
     ----------
     run : Run
-    x : array or dict of arrays
-        Rows, in the scale that the program was trained on.
+    x : array, dict of arrays or table
+        Rows, in the scale that the program was trained on; whole numbers are levels of the run's data.
     method : str
         guide: draws of q(z | x), which are not the posterior unless weighted; importance: resampled by their
         weights.
@@ -136,5 +137,5 @@ def posterior(
     with suppress(PplVaeError):  # a posterior needs no training data: these only lend the names of columns
         columns = run.data.coords if run.data is not None else {}
     tree = to_tree(draws, coords=coords, dims=dims, columns=columns)
-    tree.attrs["binarize"] = run.config.get("data", {}).get("binarize", "none")
+    tree.attrs["binarize"] = run.record.data.binarize
     return tree

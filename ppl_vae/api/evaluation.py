@@ -1,21 +1,18 @@
 """`evaluate`: the plain bound of a run on a split, or on other data, and what is reported beside it."""
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ppl_vae import checks
-from ppl_vae import data as data_sets
-from ppl_vae.api import recorded
-from ppl_vae.api.loaders import LOADER, Loader, is_loader
 from ppl_vae.api.run import Run
+from ppl_vae.api.settings import check_compile
 from ppl_vae.data import Data
+from ppl_vae.data.loader import is_batches
 from ppl_vae.diagnostics.evidence import summary
 from ppl_vae.diagnostics.reconstruction import codebook_use, squared_error
 from ppl_vae.errors import ProgramError, UsageError
-from ppl_vae.program import Program
 
 
 def evaluate(
@@ -58,15 +55,8 @@ def evaluate(
     """
     if rows is not None:
         checks.whole_number("rows", rows)
-    recorded.check_compile(compile, run.backend)
-    if run.config["data"]["name"] == LOADER and not isinstance(data, Data):
-        taken, levels = _as_given(run, data), None
-        facts = {"split": "all", "data": LOADER, "binarize": "none"}
-    else:
-        chosen = _chosen(run, data)
-        chosen.refuse_empty(split)
-        taken, levels = chosen.rows(split), chosen.levels
-        facts = {"split": split, "data": chosen.name, "binarize": chosen.binarize}
+    check_compile(compile, run.backend)
+    taken, levels, facts = _taken(run, split, data)
     if isinstance(taken, Mapping):
         taken = {name: values[:rows] for name, values in taken.items()}
     # A row may not depend on the seed of the draws through its bits: these belong to the protocol.
@@ -79,30 +69,26 @@ def evaluate(
     }
 
 
-def _as_given(run: Run, data: Any) -> Any:
-    """Return rows by field, or a loader for a plain program, in the scale and layout that they have."""
-    if data is None:
-        raise UsageError("the run was trained on a loader: give what to evaluate on as data=...")
-    if not is_loader(data):
-        return data if isinstance(data, Mapping) else {"x": np.asarray(data)}
-    return Loader(data).gathered(run.bound.fields) if run.bound.fields else data
-
-
-def _chosen(run: Run, data: Any) -> Data:
-    """Return the data to evaluate on, binarized as the run was trained."""
+def _taken(run: Run, split: str, data: Any) -> tuple[Any, int | None, dict[str, Any]]:
+    """Return rows by field (or a loader for a plain program), the levels of their `x`, and what they are."""
+    described = run.record.data
+    if described.is_loader and not isinstance(data, Data):
+        if data is None:
+            raise UsageError("the run was trained on a loader: give what to evaluate on as data=...")
+        whole = is_batches(data) and not run.bound.fields
+        given = data if whole else described.taken(data, run.bound.fields)
+        return given, None, {"split": "all", "data": described.name, "binarize": described.binarize}
     if data is None and run.data is None:
         raise UsageError("the run's data is not at hand: give it as data=... (on the command line --data)")
-    if data is None:
-        return run.data
-    if isinstance(data, Data):
-        return recorded.with_binarize(data, run.config["data"]["binarize"])
-    given = Loader(data).gathered(run.bound.fields) if is_loader(data) else data
-    return recorded.other_data(run.config, partial(data_sets.of, given))
+    chosen = run.data if data is None else described.beside(data, run.bound.fields)
+    chosen.refuse_empty(split)
+    facts = {"split": split, "data": chosen.name, "binarize": chosen.binarize}
+    return chosen.rows(split), chosen.levels, facts
 
 
 def _reconstructed(run: Run, rows: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Return the error of the reconstructions of `x`, and the use of the codebook of a program of codes."""
-    if not isinstance(run.program, Program) or "x" not in rows:
+    if not run.program.declared or "x" not in rows:
         return {}
     try:
         found = run.reconstruct(rows).get("x")
@@ -111,5 +97,5 @@ def _reconstructed(run: Run, rows: Mapping[str, np.ndarray]) -> dict[str, Any]:
     result = {} if found is None or found.shape != rows["x"].shape else squared_error(rows["x"], found)
     codes = {name: value for name, value in run.encode(rows).items() if name.endswith("_codes")}
     for value in codes.values():
-        result |= codebook_use(value, run.program.codes, run.config["training"]["batch_size"])
+        result |= codebook_use(value, run.program.codes, run.record.training.batch_size)
     return result

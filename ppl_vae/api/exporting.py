@@ -1,20 +1,15 @@
 """`export`: encode, decode or score of a run as a file that needs torch or ONNX Runtime, and no ppl_vae."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ppl_vae import data as data_sets
-from ppl_vae.api import recorded
-from ppl_vae.api.loaders import LOADER
-from ppl_vae.api.rows import checked_rows
+from ppl_vae.api.record import versions
+from ppl_vae.api.rows import check_rows
 from ppl_vae.api.run import Run
 from ppl_vae.backends import backend as backend_named
-from ppl_vae.data import Data
 from ppl_vae.errors import DataError, UsageError
-from ppl_vae.program import Program
 from ppl_vae.store import disk
 
 COMPARED = 5
@@ -68,9 +63,9 @@ def export(
     disk.refuse_place(path, overwrite)
     about = {
         "program": run.name,
-        "binarize": run.config["data"]["binarize"],
+        "binarize": run.record.data.binarize,
         "steps": run.steps,
-        "versions": {n: v for n, v in recorded.versions().items() if n in ("ppl-vae", "torch")},
+        "versions": {n: v for n, v in versions().items() if n in ("ppl-vae", "torch")},
     }
     made = backend_named(run.backend).export(run.bound, _rows(run, data), what, path.suffix, about, seed)
     disk.write(path, made.content, overwrite)
@@ -89,7 +84,7 @@ def check_export(run: Run, path: Path, what: str) -> None:
             f"an export is a graph of torch and the run is on {run.backend}: "
             "train the program with backend pyro"
         )
-    if not isinstance(run.program, Program):
+    if not run.program.declared:
         raise UsageError(
             f"{run.name} is plain Pyro, whose parameters lie outside of any module: "
             "only a declared Program can be one graph"
@@ -99,15 +94,13 @@ def check_export(run: Run, path: Path, what: str) -> None:
 
 def _rows(run: Run, data: Any) -> dict[str, np.ndarray]:
     """Return some rows as they are scored: of the validation split, else of another one."""
-    if data is None and (run.config["data"]["name"] == LOADER or run.data is None):
+    data = run.data if data is None else run.record.data.beside(data, run.bound.fields)
+    if data is None:
         raise UsageError(
             "the run's data is not at hand: give rows to compare on as data=... (on the command line --data)"
         )
-    if data is None:
-        data = run.data
-    elif not isinstance(data, Data):
-        data = recorded.other_data(run.config, partial(data_sets.of, data))
     split = next((name for name in ("valid", "test", "train") if data.num_rows(name)), None)
     if split is None:
         raise DataError(f"{data.name} has no rows: give at least one to compare on")
-    return checked_rows(run.bound, {name: value[:COMPARED] for name, value in data.rows(split).items()})
+    rows = {name: value[:COMPARED] for name, value in data.rows(split).items()}
+    return check_rows(run.bound, rows)

@@ -1,9 +1,10 @@
-"""`fit`: from a program, data and an objective to a run, in memory or in a folder."""
+"""`fit` and `resume`: from a program, data and an objective to a run, in memory or in a folder."""
 
 import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields, replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +12,31 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 from tqdm import tqdm
 
-from ppl_vae import data as data_sets
 from ppl_vae import gallery
-from ppl_vae.api import board, recorded
-from ppl_vae.api.folders import CHANGES, earlier_folder, recorded_compile, run_folder
-from ppl_vae.api.loaders import Loader, described, is_loader
-from ppl_vae.api.run import CONFIG, WEIGHTS, Run, make_bound
+from ppl_vae.api import board
+from ppl_vae.api.job import Job
+from ppl_vae.api.record import CONFIG, RunRecord
+from ppl_vae.api.run import WEIGHTS, Run, make_bound
+from ppl_vae.api.settings import Settings, program_of
 from ppl_vae.api.signals import stop_request
-from ppl_vae.backends import backend as backend_named
 from ppl_vae.data import Data
-from ppl_vae.errors import PplVaeError, ProgramError, UsageError
-from ppl_vae.objectives import ELBO
-from ppl_vae.options import Training
-from ppl_vae.program import PlainProgram, Program
-from ppl_vae.store import RunFolder, read_config, write_config
-from ppl_vae.training import Loop, Position, Rows
+from ppl_vae.data.loader import Loader
+from ppl_vae.data.loading import opened
+from ppl_vae.errors import PplVaeError, UsageError
+from ppl_vae.store import RunFolder
+from ppl_vae.training import POSITION, Engine, Loop, Position
 
 LOG = logging.getLogger(__name__)
 Callback = Callable[[str, Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Who is told how a training stands."""
+
+    callbacks: Iterable[Callback] = ()
+    progress: bool | None = None
+    tensorboard: bool = False
 
 
 def fit(
@@ -82,36 +90,23 @@ def fit(
         Ctrl-C ends training after the present step (on several devices of Pyro: after the present row of the
         history) and returns the run as far as it got.
     """
-    options = Training(**_known(training))
     program = program_of(program)
-    backend = backend or program.backends[0]
-    recorded.check_backend(program, backend)
-    recorded.check_compile(compile, backend)
-    objective = recorded.make_objective(ELBO() if objective is None else objective, backend)
-    loader = Loader(data) if is_loader(data) else None
-    found = described(loader) if loader else data_of(data)
-    found, program = _fitted(program, found, loader)
-    source = loader or Rows(found.num_rows("train"), options.batch_size, options.seed)
-    if not loader:
-        options.batches(found.num_rows("train"))
-    earlier = earlier_folder(out) if resume and out is not None else None
-    compile = recorded_compile(earlier, compile)
-    config = recorded.configuration(program, found, objective, options, backend, compile)
-    run = Run(make_bound(program, config), found, config)
-    loop = _loop(run, source, objective, options)
-    made, run.rank = False, loop.engine.rank
-    if out is None and (resume or tensorboard):
+    chosen = Settings.of(program, objective, backend, compile, **training)
+    return start(program, opened(data), chosen, out, resume, Shown(callbacks, progress, tensorboard))
+
+
+def start(
+    program: Any,
+    data: Data | Loader,
+    chosen: Settings,
+    out: str | Path | None = None,
+    resume: bool = False,
+    shown: Shown = Shown(),
+) -> Run:
+    """Do what `fit` says, once what was given is a program, data and settings."""
+    if out is None and (resume or shown.tensorboard):
         raise UsageError("resume and tensorboard need a run folder: give out=...")
-    if run.rank:
-        return _follows(run, loop, earlier)
-    if out is not None:
-        run.folder, made = run_folder(Path(out), config, program, earlier)
-    try:
-        return _trained(run, loop, resume, list(callbacks), progress, tensorboard)
-    except Exception:
-        if made and not loop.position.step:
-            run.folder.clear()
-        raise
+    return _trained(Job.new(program, data, chosen, _earlier_folder(out) if resume else None), out, shown)
 
 
 def resume(
@@ -140,160 +135,139 @@ def resume(
         epochs, max_steps, patience, checkpoint_every, device, devices or log_every: what leaves the steps as
         they are.
     """
-    fixed = sorted(set(_known(changes)) - {*CHANGES, "log_every"})
-    if fixed:
-        raise UsageError(f"{fixed[0]} of a run cannot change: start another one, in another folder")
     folder = RunFolder.open(out)
-    config = read_config(folder.read(CONFIG))
-    program = recorded.program_of(config, folder.path, model_file)
-    options = recorded.training_of(config, _known(changes))
-    loader = Loader(data) if is_loader(data) else None
-    given = described(loader) if loader else data
-    found = recorded.data_of(config) if given is None else recorded.same_data(config, data_sets.of(given))
-    objective = recorded.objective_of(config, folder.path, objective)
-    config["training"] |= changes
-    run = Run(make_bound(program, config), found, config)
-    source = loader or Rows(found.num_rows("train"), options.batch_size, options.seed)
-    loop = _loop(run, source, objective, options)
-    run.rank = loop.engine.rank
-    if run.rank:
-        return _follows(run, loop, folder)
-    run.folder = folder
-    return _trained(run, loop, True, list(callbacks), progress, tensorboard)
+    job = Job.again(folder, model_file, data, objective, changes)
+    return _trained(job, out, Shown(callbacks, progress, tensorboard))
 
 
-def _known(training: Mapping[str, Any]) -> dict[str, Any]:
-    known = {field.name for field in fields(Training)}
-    unknown = sorted(set(training) - known)
-    if unknown:
-        raise UsageError(f"fit has no option {unknown[0]!r}: it takes {', '.join(sorted(known))}")
-    return dict(training)
-
-
-def program_of(given: Any) -> Program | PlainProgram:
-    """Return a program from what a user may give: itself, its class, (model, guide), a name or a path."""
-    if isinstance(given, (str, Path)):
-        return gallery.load(given)
-    if isinstance(given, tuple) and len(given) == 2:
-        return PlainProgram(*given)
-    if isinstance(given, type) and issubclass(given, Program):
-        return given()
-    if not isinstance(given, (Program, PlainProgram)):
-        raise ProgramError(
-            f"{given!r} is no program: give a Program, a pair (model, guide), or a name or path"
-        )
-    return given
-
-
-def data_of(given: Any) -> Data:
-    """Return data from what a user may give: itself, arrays, a table, a name or a path."""
-    return data_sets.load(given) if isinstance(given, (str, Path)) else data_sets.of(given)
-
-
-def _fitted(program: Any, found: Data, loader: Loader | None) -> tuple[Data, Any]:
-    if isinstance(program, PlainProgram):
-        return recorded.settle_binarize(program, found), program
-    if loader is not None:
-        # Shapes come from a first batch; the loader's own order is not touched by looking at it.
-        found, adapted = replace(found, binarize="none"), program.adapted_to(loader.shapes(program))
-    else:
-        found, adapted = recorded.settle_binarize(program, found), program.adapted_to(found)
-    adapted.refuse_open()
-    return found, adapted
-
-
-def _loop(run: Run, source: Any, objective: Any, options: Training) -> Loop:
-    found, in_memory = run.data, isinstance(source, Rows)
-    if options.patience is not None and not (in_memory and found.num_rows("valid")):
-        raise UsageError("patience needs validation rows: hold some out with valid=..., or leave it away")
-    engine = backend_named(run.config["backend"]).Engine(
-        run.bound,
-        objective,
-        options,
-        train=found.train_rows() if in_memory else None,
-        valid=found.rows("valid") if in_memory and found.num_rows("valid") else None,
-        num_data=found.num_rows("train") if in_memory else source.rows,
-        dynamic=found.binarize == "dynamic",
-        compile=run.config["compile"],
-        steps=options.total_steps(len(source)),
-    )
-    return Loop(engine, source, objective, run.program, options, emit=lambda *_: None, levels=found.levels)
-
-
-def _trained(
-    run: Run, loop: Loop, resume: bool, callbacks: list[Callback], progress: bool | None, tensorboard: bool
-) -> Run:
-    folder = run.folder
-    if folder is None:
-        loop.engine.start()
-        return _run_loop(run, loop, callbacks, progress)
-    with folder.lock():
-        loop.engine.start()
-        if tensorboard:
-            callbacks.append(board.writer_to(folder.path / "tensorboard"))
-        if resume:
-            step = _resumed(loop, folder)
-            LOG.info("going on from step %d", step)
-            folder.write({CONFIG: write_config(run.config)})  # once the checkpoint is known to be whole
-            folder.truncate_metrics(step)
-
-        def save(files: Mapping[str, Any]) -> None:
-            run.config["compile"] = loop.engine.compile
-            own = {CONFIG: write_config(run.config), WEIGHTS: save_tensors(loop.engine.kept())}
-            folder.write(dict(files) | own)
-
-        loop.save = save
-        return _run_loop(run, loop, callbacks, progress)
-
-
-def _follows(run: Run, loop: Loop, earlier: RunFolder | None) -> Run:
-    """Train as one of several processes of which another one writes."""
-    loop.engine.start()
+def _trained(job: Job, out: str | Path | None, shown: Shown) -> Run:
+    """Train, as the only process or as one of several, of which the first alone writes and tells."""
+    bound = make_bound(job.program, job.record)
+    engine = job.engine(bound)
+    if engine.rank:
+        try:
+            return _Session(job, bound, engine, None, Shown(progress=False)).run()
+        except PplVaeError as error:  # the first process meets it too, and tells it
+            raise SystemExit(error.exit_code) from None
+    folder = job.earlier
+    if folder is None and out is not None:
+        folder = _new_folder(out, job)
     try:
-        if earlier is not None:
-            _resumed(loop, earlier)
-        return _run_loop(run, loop, [], progress=False, earlier=earlier)
-    except PplVaeError as error:  # the first process meets it too, and tells it
-        raise SystemExit(error.exit_code) from None
+        return _Session(job, bound, engine, folder, shown).run()
+    except Exception:
+        if folder is not None and job.earlier is None and not folder.metrics():
+            folder.clear()  # refused before its first step
+        raise
 
 
-def _resumed(loop: Loop, folder: RunFolder) -> int:
-    """Go on from a folder's checkpoint, if it has one; returns the step."""
-    return loop.resume(folder.read, folder.metrics()) if "position.json" in folder.names() else 0
+def _earlier_folder(out: str | Path) -> RunFolder | None:
+    """Return the folder of a run to go on with, where it got as far as its first write."""
+    if not (Path(out) / "manifest.json").exists():
+        return None
+    folder = RunFolder.open(out)
+    return folder if CONFIG in folder.names() else None
 
 
-def _run_loop(
-    run: Run,
-    loop: Loop,
-    callbacks: list[Callback],
-    progress: bool | None,
-    earlier: RunFolder | None = None,
-) -> Run:
-    shown = sys.stderr.isatty() if progress is None else progress
-    with (
-        stop_request(loop.engine.agree) as stop,
-        tqdm(total=loop.total, initial=loop.position.step, disable=not shown, unit="step") as bar,
-    ):
+def _new_folder(out: str | Path, job: Job) -> RunFolder:
+    """Start a run folder with the record of a job and the sources of its model and its objective."""
+    folder = RunFolder.create(out)
+    copies = {"model.py": gallery.source_of(job.program).text.encode()}
+    if job.record.objective_file is not None:
+        copies["objective.py"] = Path(job.record.objective_file["path"]).read_bytes()
+    folder.write({CONFIG: job.record.content()} | copies)
+    return folder
 
-        def emit(event: str, position: Position, row: dict[str, Any]) -> None:
-            if run.folder is not None and row:
-                run.folder.append_metrics(row)
-            bar.update(position.step - bar.n)
-            if row:
-                bar.set_postfix_str(f"{row['split']} {row.get('elbo_nats', float('nan')):.2f} nats")
-            for callback in callbacks:
-                callback(event, {"position": position, "row": row, "run": run})
 
-        loop.emit, loop.stop, run.history = emit, stop, loop.history
-        run.earlier_seconds, first = loop.position.seconds, loop.position.step
-        loop.run()
-        folder = run.folder or earlier
-        if loop.position.step == first and folder is not None and WEIGHTS in folder.names():
-            # Nothing was left to do: the kept weights are those of the folder.
-            run.bound.load_weights(load_tensors(folder.read(WEIGHTS)))
-            run.bound.eval()
-        run.bound.start_scalars(run.program, max(0, loop.position.kept(loop.options.keep) - 1))
-        loop.engine.agree(0)  # what a script does next finds everything written
-    run.history, run.config["compile"] = loop.history, loop.engine.compile
-    run.stopped_by = stop.signal.name if stop.signal is not None and not loop.position.done else None
-    return run
+@dataclass(frozen=True)
+class _Session:
+    """One process of a training, from its start to its end."""
+
+    job: Job
+    bound: Any
+    engine: Engine
+    folder: RunFolder | None  # where this process writes
+    shown: Shown
+
+    def run(self) -> Run:
+        """Train, and return the run as far as it got."""
+        callbacks = list(self.shown.callbacks)
+        with nullcontext() if self.folder is None else self.folder.lock():
+            self.engine.start()
+            if self.shown.tensorboard:
+                callbacks.append(board.writer_to(self.folder.path / "tensorboard"))
+            position, history = self._begun()
+            if self.folder is not None and self.job.earlier is not None:
+                LOG.info("going on from step %d", position.step)
+                # Once the checkpoint is known to be whole.
+                self.folder.write({CONFIG: self.job.record.content()})
+                self.folder.truncate_metrics(position.step)
+            given = self.job.data if isinstance(self.job.data, Data) else None
+            run = Run(
+                self.bound, given, self.job.record, history, self.folder,
+                earlier_seconds=position.seconds, rank=self.engine.rank,
+            )  # fmt: skip
+            return self._looped(run, position, callbacks)
+
+    def _begun(self) -> tuple[Position, list[dict[str, Any]]]:
+        """Return where training begins, and the history up to there; the engine goes on from a checkpoint."""
+        folder = self.job.earlier
+        if folder is None or POSITION not in folder.names():
+            return Position(), []
+        position = Position.read(folder.read(POSITION))
+        history = [row for row in folder.metrics() if row["step"] <= position.step]
+        self.engine.restore(folder.read)
+        return position.going_on(self.job.total, self.job.record.training.patience), history
+
+    def _looped(self, run: Run, position: Position, callbacks: list[Callback]) -> Run:
+        job, engine, first = self.job, self.engine, position.step
+        shown = sys.stderr.isatty() if self.shown.progress is None else self.shown.progress
+        with (
+            stop_request(engine.agree) as stop,
+            tqdm(total=job.total, initial=first, disable=not shown, unit="step") as bar,
+        ):
+            options = job.record.training
+            Loop(
+                engine,
+                job.source,
+                options,
+                job.plan,
+                emit=_told(run, bar, callbacks),
+                stop=stop,
+                save=None if self.folder is None else self._save,
+                levels=job.data.levels,
+                position=position,
+                history=run.history,
+            ).run()
+            folder = self.folder or job.earlier
+            if position.step == first and folder is not None and WEIGHTS in folder.names():
+                # Nothing was left to do: the kept weights are those of the folder.
+                self.bound.load_weights(load_tensors(folder.read(WEIGHTS)))
+                self.bound.eval()
+            self.bound.start_scalars(run.program, max(0, position.kept(options.keep) - 1))
+            engine.agree(0)  # what a script does next finds everything written
+        run.record = self._record()
+        run.stopped_by = stop.signal.name if stop.signal is not None and not position.done else None
+        return run
+
+    def _record(self) -> RunRecord:
+        """Return the record with what was decided about compilation."""
+        return replace(self.job.record, compile=self.engine.compile)
+
+    def _save(self, files: Mapping[str, Any]) -> None:
+        own = {CONFIG: self._record().content(), WEIGHTS: save_tensors(self.engine.kept())}
+        self.folder.write(dict(files) | own)
+
+
+def _told(run: Run, bar: tqdm, callbacks: list[Callback]) -> Callable[[str, Position, dict[str, Any]], None]:
+    """Return what the loop tells of a run, for its folder, the bar and the callbacks."""
+
+    def emit(event: str, position: Position, row: dict[str, Any]) -> None:
+        if run.folder is not None and row:
+            run.folder.append_metrics(row)
+        bar.update(position.step - bar.n)
+        if row:
+            bar.set_postfix_str(f"{row['split']} {row.get('elbo_nats', float('nan')):.2f} nats")
+        for callback in callbacks:
+            callback(event, {"position": position, "row": row, "run": run})
+
+    return emit

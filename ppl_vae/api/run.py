@@ -1,9 +1,7 @@
 """A trained program and its verbs."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +10,19 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 
 from ppl_vae import checks
-from ppl_vae import data as data_sets
-from ppl_vae.api import recorded
-from ppl_vae.api.loaders import LOADER, is_loader
-from ppl_vae.api.rows import checked_rows
+from ppl_vae.api.record import RunRecord
+from ppl_vae.api.rows import check_rows
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.data import Data
+from ppl_vae.data.loader import is_batches
+from ppl_vae.data.loading import in_memory
 from ppl_vae.diagnostics.evidence import Scores
 from ppl_vae.diagnostics.posterior import PosteriorDraws
 from ppl_vae.errors import RunError, UsageError
-from ppl_vae.program import Program
-from ppl_vae.store import RunFolder, read_config
-from ppl_vae.training import Position
+from ppl_vae.store import RunFolder
+from ppl_vae.training import POSITION, Position
 
 WEIGHTS = "weights.safetensors"
-CONFIG = "config.yaml"
-POSITION = "position.json"
 
 
 @dataclass
@@ -39,9 +34,9 @@ class Run:
     bound : Bound
         `bound.model` and `bound.guide` are ordinary functions of the backend's library.
     given : Data, callable or None
-        What `data` is, or what loads it.
-    config : dict
-        The resolved configuration.
+        What `data` is, or what loads it; None after training on a loader.
+    record : RunRecord
+        What is kept of how it was made.
     history : list of dict
         Rows of metrics.jsonl.
     folder : RunFolder or None
@@ -56,7 +51,7 @@ class Run:
 
     bound: Any
     given: Data | Callable[[], Data] | None
-    config: dict[str, Any]
+    record: RunRecord
     history: list[dict[str, Any]] = field(default_factory=list)
     folder: RunFolder | None = None
     stopped_by: str | None = None
@@ -70,7 +65,12 @@ class Run:
     @property
     def name(self) -> str:
         """The program's name."""
-        return self.config["program"]["name"]
+        return self.record.program["name"]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration, as config.yaml holds it: to read."""
+        return self.record.to_config()
 
     @property
     def data(self) -> Data | None:
@@ -101,11 +101,10 @@ class Run:
         return backend_named(self.backend)
 
     def _rows(self, x: Any) -> dict[str, np.ndarray]:
-        columns = self.config.get("data", {}).get("columns")
-        if columns and hasattr(x, "columns"):
-            x = x.rename(columns=str)
-            x = x[recorded.common_columns(list(x.columns), columns)]
-        return checked_rows(self.bound, x)
+        return check_rows(self.bound, self.record.data.taken(x, self.bound.fields))
+
+    def _covariates(self, given: Mapping[str, Any] | None) -> dict[str, np.ndarray]:
+        return self.record.data.taken(given or {}, self.bound.fields)
 
     def encode(self, x: Any, *, draw: bool = False, seed: int = 0) -> dict[str, np.ndarray]:
         """Return the guide's latents of rows by site, [N, *event]: means, or one draw; of a code site also
@@ -126,10 +125,10 @@ class Run:
             for name, value in latents.items()
             if not name.endswith("_codes")
         }
-        return self._verbs.decode(self.bound, latents, covariates=_arrays(covariates), seed=seed)
+        return self._verbs.decode(self.bound, latents, covariates=self._covariates(covariates), seed=seed)
 
     def _only_latent(self, covariates: Mapping[str, Any] | None) -> str:
-        one = {name: value[:1] for name, value in _arrays(covariates).items()}
+        one = {name: value[:1] for name, value in self._covariates(covariates).items()}
         drawn = self.sample(1, covariates=one)
         names = [name for name in drawn if name not in self.bound.fields and not name.endswith("_mean")]
         if len(names) != 1:
@@ -143,7 +142,7 @@ class Run:
         likelihood. Global latents are drawn from the guide, once for all rows.
         """
         checks.whole_number("n", n)
-        return self._verbs.sample(self.bound, n, covariates=_arrays(covariates), seed=seed)
+        return self._verbs.sample(self.bound, n, covariates=self._covariates(covariates), seed=seed)
 
     def reconstruct(self, x: Any, *, draw: bool = False, seed: int = 0) -> dict[str, np.ndarray]:
         """Return the likelihood's centre given each row's own latents, by observed field."""
@@ -157,7 +156,7 @@ class Run:
         """
         if importance_samples is not None:
             checks.whole_number("importance_samples", importance_samples)
-        rows = x if is_loader(x) and not self.bound.fields else self._rows(x)
+        rows = x if is_batches(x) and not self.bound.fields else self._rows(x)
         return self._verbs.score(self.bound, rows, importance_samples, seed=seed, compile=compile)
 
     def draws(
@@ -190,10 +189,6 @@ class Run:
         return scores.elbo if scores.iw is None else scores.iw
 
 
-def _arrays(covariates: Mapping[str, Any] | None) -> dict[str, np.ndarray]:
-    return {name: np.asarray(value) for name, value in (covariates or {}).items()}
-
-
 def open_run(
     path: str | Path, *, model_file: str | Path | None = None, data: Any = None, device: str = "cpu"
 ) -> Run:
@@ -215,41 +210,39 @@ def open_run(
         For a damaged or missing run, and weights that do not fit the program.
     """
     folder = RunFolder.open(path)
-    config = read_config(folder.read(CONFIG))
-    program = recorded.program_of(config, folder.path, model_file)
-    run = Run(make_bound(program, config, device), _data(config, data), config, folder.metrics(), folder)
+    record = RunRecord.open(folder)
+    program = record.made_program(folder.path, model_file)
+    bound = make_bound(program, record, device)
     try:
-        run.bound.load_weights(load_tensors(folder.read(WEIGHTS)))
+        bound.load_weights(load_tensors(folder.read(WEIGHTS)))
     except SafetensorError as error:
         raise RunError(
             f"{folder.path / WEIGHTS} cannot be read ({error}): restore it from a copy of the run"
         ) from None
-    run.bound.start_scalars(program, _kept_step(folder, config))
-    run.bound.eval()
-    return run
+    bound.start_scalars(program, _kept_step(folder, record))
+    bound.eval()
+    return Run(bound, _data(record, data), record, folder.metrics(), folder)
 
 
-def _kept_step(folder: RunFolder, config: Mapping[str, Any]) -> int:
+def _kept_step(folder: RunFolder, record: RunRecord) -> int:
     """Return the step that made the kept weights, from 0 on."""
     if POSITION not in folder.names():
         return 0
-    position = Position(**json.loads(folder.read(POSITION)))
-    return max(0, position.kept(config["training"]["keep"]) - 1)
+    return max(0, Position.read(folder.read(POSITION)).kept(record.training.keep) - 1)
 
 
-def _data(config: Mapping[str, Any], given: Any) -> Data | Callable[[], Data] | None:
+def _data(record: RunRecord, given: Any) -> Data | Callable[[], Data] | None:
     if given is not None:
-        return recorded.with_binarize(data_sets.of(given), config["data"]["binarize"])
+        return in_memory(given).under(record.data.binarize)
     # Loaded when it is needed: a run can be sampled from without its data.
-    return partial(recorded.data_of, config) if config["data"].get("options") else None
+    return record.data.again if record.data.options else None
 
 
-def make_bound(program: Any, config: Mapping[str, Any], device: str = "cpu") -> Any:
-    """Bind a program as a run's configuration says."""
-    verbs, rows = backend_named(config["backend"]), config["data"]["rows"]["train"]
-    seed = config["training"]["seed"]
-    if isinstance(program, Program):
+def make_bound(program: Any, record: RunRecord, device: str = "cpu") -> Any:
+    """Bind a program as a run records it."""
+    verbs, rows, seed = backend_named(record.backend), record.data.rows["train"], record.training.seed
+    if program.declared:
         return verbs.bind(program, num_data=rows, seed=seed, device=device)
     # A loader's batches are passed on whole, whatever the parameters are called.
-    fields = None if config["data"]["name"] == LOADER else tuple(config["data"]["shapes"])
+    fields = None if record.data.is_loader else tuple(record.data.shapes)
     return verbs.PlainBound(program, fields, rows, seed, device)

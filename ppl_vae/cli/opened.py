@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from ppl_vae import checks
-from ppl_vae import data as data_sets
-from ppl_vae.api import Run, open_run, recorded
+from ppl_vae.api import Run, open_run
 from ppl_vae.cli.running import say
 from ppl_vae.data import Data
 from ppl_vae.data.files import read
@@ -23,38 +22,19 @@ def run(options: Any) -> Run:
     return open_run(options.run, model_file=options.model_file, device=options.device)
 
 
-def other_data(run: Run, options: Any) -> Data | None:
-    """Return the data of --data, None where it was not given.
-
-    The run's own data from another place keep their splits; of other data, see `recorded.other_data`.
-    """
-    if options.data is None:
-        return None
-    before = run.config["data"]
-    made = {name: value for name, value in (before.get("options") or {}).items() if name != "name_or_path"}
-
-    def make(**held: int) -> Data:
-        try:
-            return data_sets.load(options.data, offline=options.offline, **made | held)
-        except UsageError:  # what the run's data was made with does not fit other data
-            return data_sets.load(options.data, offline=options.offline, **held)
-
-    found = recorded.other_data(run.config, make)
-    if found.sha256 != before["sha256"]:
-        say(f"{options.data} is other data than the run was trained on")
-    return found
-
-
 def data(run: Run, options: Any) -> Data:
     """Return the data to work on: that of --data or the run's own, binarized as the run was trained."""
-    other = other_data(run, options)
-    if other is None and run.given is None:
+    described = run.record.data
+    if options.data is not None:
+        found = described.beside(options.data, offline=options.offline)
+        if found.sha256 == described.sha256:
+            run.given = found
+        else:
+            say(f"{options.data} is other data than the run was trained on")
+        return found
+    if run.given is None:
         raise UsageError("the run's data was made in memory: name the rows with --data FILE")
-    if other is None:
-        return recorded.data_of(run.config, offline=True) if options.offline else run.data
-    if other.sha256 == run.config["data"]["sha256"]:
-        run.given = other
-    return other
+    return described.again(offline=True) if options.offline else run.data
 
 
 def rows(run: Run, options: Any) -> dict[str, np.ndarray]:

@@ -69,7 +69,7 @@ def arrays(
 
 def about(run: Run) -> dict[str, Any]:
     """Return what every result tells of its run."""
-    return {"program": run.name, "backend": run.backend, "binarize": run.config["data"]["binarize"]}
+    return {"program": run.name, "backend": run.backend, "binarize": run.record.data.binarize}
 
 
 def count(rows: Mapping[str, np.ndarray] | np.ndarray) -> int:
@@ -83,7 +83,7 @@ def _images(
     """Return the images to show: in lines, each line of originals above that of its reconstructions."""
     name = "x" if "x" in pictures else next(iter(pictures))
     made = pictures[name][:SHOWN]
-    if run.config["data"]["kind"] != "image" or made.ndim != 4 or made.shape[1] not in (1, 3):
+    if run.record.data.kind != "image" or made.ndim != 4 or made.shape[1] not in (1, 3):
         return None
     if originals is None:
         return made
@@ -108,7 +108,7 @@ def write_evaluation(
     """
     name = f"{result['split']}-k{result['k']}" if result["k"] else result["split"]
     name += f"-rows{rows}" if rows else ""
-    if result["data_sha256"] != run.config["data"]["sha256"]:
+    if result["data_sha256"] != run.record.data.sha256:
         name = f"{Path(result['data']).stem}-{name}"
     name = f"evaluation-{name}"
     written = {f"{name}.json": json.dumps(plain(result), indent=1).encode(), f"{name}.npz": npz(per_row)}

@@ -28,10 +28,8 @@ def html(run: Run, fresh: Mapping[str, Any] | None = None) -> str:
     """Return the page: curves, samples, reconstructions, numbers, configuration."""
     from ppl_vae import report  # with matplotlib, which no training waits for
 
-    data, config = (
-        run.config["data"],
-        {name: value for name, value in run.config.items() if name not in ("data", "versions", "program")},
-    )
+    config = run.config
+    data, versions, _ = (config.pop(name) for name in ("data", "versions", "program"))
     about = {
         "title": f"{run.name} on {data['name']}",
         "program": run.name,
@@ -40,7 +38,7 @@ def html(run: Run, fresh: Mapping[str, Any] | None = None) -> str:
     }
     about |= {
         "data": data,
-        "versions": run.config["versions"],
+        "versions": versions,
         "config": config,
         "numbers": numbers(run, fresh or {}),
     }
@@ -87,7 +85,7 @@ def pictures(run: Run) -> tuple[Any, Any, Any]:
 
 def first_rows(run: Run, most: int) -> dict[str, np.ndarray] | None:
     """Return the first validation rows (else test, else training rows), as they are scored."""
-    if run.data is None or run.config["data"]["name"] == "loader":
+    if run.data is None:
         return None
     split = next(split for split in ("valid", "test", "train") if run.data.num_rows(split))
     return {name: values[:most] for name, values in run.data.rows(split).items()}

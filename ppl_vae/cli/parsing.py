@@ -15,7 +15,6 @@ from jsonargparse import ArgumentParser, Namespace
 from ppl_vae import gallery, model_files
 from ppl_vae.cli.running import hint
 from ppl_vae.errors import RunError, UsageError
-from ppl_vae.program import PlainProgram
 from ppl_vae.store import read_config
 
 _TUPLES = {"--betas": tuple[float, float]}
@@ -96,7 +95,7 @@ def _config(named: str) -> Path:
 def _add_fields(parser: ArgumentParser, name: str) -> dict[str, Any]:
     """Add the program's fields as options; returns their types by option."""
     found = model_files.declared(gallery.source(name))
-    if isinstance(found, PlainProgram):
+    if not found.declared:
         parser.add_argument("--model", type=dict[str, Any], default={}, help=SUPPRESS)
         return {}
     kind = found if isinstance(found, type) else type(found)

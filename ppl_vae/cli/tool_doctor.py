@@ -23,7 +23,7 @@ def parser() -> ArgumentParser:
 
 def main(options: Any) -> dict[str, Any]:
     """Look at everything; exit code 1 where a backend that is installed does not train."""
-    from ppl_vae.api.recorded import versions
+    from ppl_vae.api.record import versions
 
     found = {
         "versions": versions(),

@@ -8,11 +8,12 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from ppl_vae import checks, objectives
 from ppl_vae import data as data_sets
-from ppl_vae.api import Run, recorded, resume
-from ppl_vae.api.folders import CHANGES
-from ppl_vae.backends import NAMES
+from ppl_vae import load, objectives
+from ppl_vae.api import Run, resume
+from ppl_vae.api.fitting import Shown, start
+from ppl_vae.api.record import CHANGES, RunRecord
+from ppl_vae.api.settings import Settings
 from ppl_vae.cli.running import plain, say
 from ppl_vae.data import Data
 from ppl_vae.errors import UsageError
@@ -23,36 +24,33 @@ from ppl_vae.training import VALIDATED
 _ASIDE = ("out", "resume", "model_file", "tensorboard", "progress", "data", "offline")
 
 
-def check(options: Any) -> None:
-    """Refuse what is impossible before anything is read or made.
-
-    Raises
-    ------
-    UsageError
-    """
+def trained(options: Any) -> Run:
+    """Train as the command line says. What is impossible is refused before any data is read."""
     if options.resume and options.out is None:
         raise UsageError("--resume needs the run folder: --out DIR")
-    if not options.resume:
-        program(options)
-    # A run that goes on records its batch size.
-    Training(**settings(options) | ({"devices": 1} if options.resume else {}))
-    chosen = objective(options)
-    if options.backend is not None:
-        checks.one_of("backend", options.backend, NAMES)
-        recorded.make_objective(chosen, options.backend)
-    recorded.check_compile(options.compile, options.backend)
+    if options.resume and options.get("program") is None:
+        return go_on(options)
+    program = load(program_name(options), **options.model)
+    chosen, out = settings(options, program), folder(options)
+    return start(program, load_data(options), chosen, out, options.resume, shown(options, out))
 
 
-def program(options: Any) -> str:
+def program_name(options: Any) -> str:
     """Return the PROGRAM; refuses its absence."""
     if options.get("program") is None:
         raise UsageError("name a program, such as vae, or a file of yours (ppl-vae list shows the gallery)")
     return options.program
 
 
-def settings(options: Any) -> dict[str, Any]:
-    """Return the fields of Training."""
-    return {field.name: options[field.name] for field in fields(Training)}
+def settings(options: Any, program: Any) -> Settings:
+    """Return how the program is trained."""
+    training = {field.name: options[field.name] for field in fields(Training)}
+    return Settings.of(program, objective(options), options.backend, options.compile, **training)
+
+
+def shown(options: Any, out: str | Path) -> Shown:
+    """Return who is told of the training."""
+    return Shown([told(out)], options.progress, options.tensorboard)
 
 
 def objective(options: Any) -> Any:
@@ -102,35 +100,25 @@ def told(out: str | Path, seconds: float = 10.0) -> Callable[[str, Mapping[str, 
 
 def go_on(options: Any) -> Run:
     """Go on with the run in --out as it records it."""
-    config = RunFolder.open(options.out).config()
-    fixed = [
-        name
-        for name in options.given
-        if name not in (*CHANGES, *_ASIDE) and not _is_recorded(config, name, options[name])
-    ]
-    if fixed:
-        option = "--" + fixed[0].replace("_", "-")
-        raise UsageError(
-            f"{option} is recorded in the run, which goes on with it: "
-            "leave it out on --resume, or train into another folder"
-        )
+    record = RunRecord.open(RunFolder.open(options.out))
+    for name in options.given:
+        if name not in (*CHANGES, *_ASIDE) and not _is_recorded(record, name, options[name]):
+            raise UsageError(
+                f"--{name.replace('_', '-')} is recorded in the run, which goes on with it: "
+                "leave it out on --resume, or train into another folder"
+            )
     changes = {name: options[name] for name in CHANGES if name in options.given}
     if "epochs" in changes or "max_steps" in changes:
         changes = {"epochs": None, "max_steps": None} | changes
-    shown = {
-        "progress": options.progress,
-        "tensorboard": options.tensorboard,
-        "callbacks": [told(options.out)],
-    }
-    place = options.data if "data" in options.given else None
-    found = recorded.data_of(config, options.offline, place)
-    return resume(options.out, model_file=options.model_file, data=found, **shown, **changes)
+    data = record.data.again(options.data if "data" in options.given else None, options.offline)
+    told = vars(shown(options, options.out))
+    return resume(options.out, model_file=options.model_file, data=data, **told, **changes)
 
 
-def _is_recorded(config: Mapping[str, Any], name: str, value: Any) -> bool:
+def _is_recorded(record: RunRecord, name: str, value: Any) -> bool:
     if name == "compile":
-        return value in ("auto", config["compile"])
-    before = config["training"] | {"backend": config["backend"]}
+        return value in ("auto", record.compile)
+    before = record.to_config()["training"] | {"backend": record.backend}
     return name in before and before[name] == plain(value)
 
 
@@ -143,23 +131,23 @@ def tell_stop(run: Run) -> None:
 
 def summary(run: Run) -> dict[str, Any]:
     """Return what `ppl-vae train` prints: where the run stands, and the bound on the validation rows."""
-    data, path = run.config["data"], None if run.folder is None else run.folder.path
+    data, path = run.record.data, None if run.folder is None else run.folder.path
     found = {
         "program": run.name,
         "backend": run.backend,
-        "data": data["name"],
-        "binarize": data["binarize"],
+        "data": data.name,
+        "binarize": data.binarize,
         "steps": run.steps,
     }
     row = validation(run)
     found |= {name: row.get(name) for name in VALIDATED} | {"elbo_split": "valid" if row else None}
-    found |= {"best_step": row.get("step"), "n": data["rows"].get("valid", 0)}
+    found |= {"best_step": row.get("step"), "n": data.rows.get("valid", 0)}
     return found | {"stopped_by": run.stopped_by, "out": None if path is None else str(path)}
 
 
 def validation(run: Run) -> Mapping[str, Any]:
     """Return the row of the history that tells of the weights that were kept."""
     rows = [row for row in run.history if row["split"] == "valid" and row.get("elbo_nats") is not None]
-    if not rows or run.config["training"]["keep"] == "last":
+    if not rows or run.record.training.keep == "last":
         return rows[-1] if rows else {}
     return max(rows, key=lambda row: row["elbo_nats"])

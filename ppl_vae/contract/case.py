@@ -42,7 +42,7 @@ class Case:
     @property
     def plain(self) -> bool:
         """The program is two plain functions."""
-        return isinstance(self.program, PlainProgram)
+        return not self.program.declared
 
     def make(self, seed: int, backend: str | None = None) -> Probe:
         """Bind the program anew."""

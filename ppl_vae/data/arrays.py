@@ -1,17 +1,26 @@
 """Data from arrays: what kind of data an array is, and the checks that every array passes."""
 
-from dataclasses import replace
+from collections.abc import Mapping
 
 import numpy as np
 
 from ppl_vae.data import splits as rules
-from ppl_vae.data.dataset import SPLITS, Data
+from ppl_vae.data.dataset import SPLITS, Data, as_taken
 from ppl_vae.data.kinds import normalise_x
 from ppl_vae.errors import DataError, UsageError
 
 
 def of(
-    data, *, name="array", binarize=None, valid=None, test=None, split_seed=0, kind=None, levels=None
+    data,
+    *,
+    name="array",
+    binarize=None,
+    valid=None,
+    test=None,
+    split_seed=0,
+    kind=None,
+    levels=None,
+    like=None,
 ) -> Data:
     """Data from an array (field x), a dict of arrays, a dict of splits of them, a DataFrame, or Data.
 
@@ -28,6 +37,8 @@ def of(
         "image", "vector", "counts" or "sound"; else found from type and shape of x.
     levels : int, optional
         Number of levels of a quantised x; else 2 for bits, 256 for images of bytes.
+    like : Description, optional
+        Of other data, whose kind and levels an x of whole numbers has where none are given.
 
     Raises
     ------
@@ -38,15 +49,17 @@ def of(
     """
     if isinstance(data, Data):
         _refuse_options(valid=valid, test=test, kind=kind, levels=levels, split_seed=split_seed or None)
-        return data if binarize is None else replace(data, binarize=binarize)
-    fields, coords = _as_dict(data)
+        return data if binarize is None else data.under(binarize)
+    fields, coords = as_fields(data)
     found, rule = _splits(fields, name, valid, test, split_seed)
     found = {split: _checked(rows, name, split) for split, rows in found.items()}
     _refuse_unequal(found, name)
+    if like is not None and all("x" in rows and rows["x"].dtype.kind in "ui" for rows in found.values()):
+        kind, levels = kind or like.kind, levels or like.levels
     kind, levels = normalise_x(found, name, kind, levels)
     for rows in found.values():
         for field in rows.keys() - {"x"}:
-            rows[field] = _plain(rows[field])
+            rows[field] = as_taken(rows[field])
     return Data(name, found, kind, levels, binarize or "auto", rule, "memory", "", coords)
 
 
@@ -56,10 +69,10 @@ def _refuse_options(**options):
         raise UsageError(f"{', '.join(given)} cannot be changed on Data that is made: load it with them")
 
 
-def _as_dict(data) -> tuple[dict, dict]:
+def as_fields(data) -> tuple[dict, dict]:
     """Named arrays, and the names of columns where there are any."""
-    if isinstance(data, dict):
-        return data, {}
+    if isinstance(data, Mapping):
+        return dict(data), {}
     if hasattr(data, "columns") and hasattr(data, "iloc"):
         return {"x": _frame_values(data)}, {"x": [str(column) for column in data.columns]}
     if hasattr(data, "__array__") or isinstance(data, (list, tuple)):
@@ -143,7 +156,7 @@ def _complete(given, name, valid, test, seed):
 
 def _checked(rows, name, split) -> dict:
     """Fields as finite numeric arrays with equally many rows, at least one."""
-    rows = {str(field): _numeric(values, name, str(field), split) for field, values in rows.items()}
+    rows = {str(field): numeric(values, _at(name, str(field), split)) for field, values in rows.items()}
     counts = {field: len(values) for field, values in rows.items()}
     if len(set(counts.values())) != 1:
         counted = ", ".join(f"{field} {n}" for field, n in counts.items())
@@ -157,19 +170,26 @@ def _at(name, field, split):
     return f"{name}{f': {field}' if field else ''}{f' ({split})' if split else ''}"
 
 
-def _numeric(values, name, field, split) -> np.ndarray:
+def numeric(values, where: str) -> np.ndarray:
+    """An array, tensor, list or column as an array of finite numbers; floats become float32.
+
+    Raises
+    ------
+    DataError
+        Naming the place.
+    """
     try:
         values = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
     except (ValueError, TypeError) as error:
-        raise DataError(f"{_at(name, field, split)} is no array of numbers ({error})") from error
+        raise DataError(f"{where} is no array of numbers ({error})") from error
     if values.dtype.kind not in "buif":
-        raise DataError(f"{_at(name, field, split)} is not numeric (type {values.dtype}): convert it")
+        raise DataError(f"{where} is not numeric (type {values.dtype}): convert it")
     if values.ndim == 0:
-        raise DataError(f"{_at(name, field, split)} is a single number: a field needs one entry a row")
+        raise DataError(f"{where} is a single number: give rows")
     if values.dtype.kind == "f":
         with np.errstate(over="ignore"):
-            values = values.astype(np.float32)
-        _refuse_not_finite(values, _at(name, field, split))
+            values = values.astype(np.float32, copy=False)
+        _refuse_not_finite(values, where)
     return values
 
 
@@ -195,8 +215,3 @@ def _refuse_unequal(found, name):
                 )
             if (values.dtype.kind == "f") != (wanted.dtype.kind == "f"):
                 raise DataError(f"{at} is {values.dtype} in {split}, but {wanted.dtype} in {first}")
-
-
-def _plain(values):
-    """Fields beside x: masks as they are, integers as int64, floats as float32."""
-    return values if values.dtype.kind in "bf" else values.astype(np.int64)

@@ -1,7 +1,7 @@
 """Data: named fields in named splits, as NumPy arrays with the rows first."""
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -111,7 +111,8 @@ class Data:
             field -> `[N, ...]`: a quantised x as float32 in [0, 1], other floats float32, integers int64,
             masks (bool) as they are.
         """
-        return {name: self._ready(name, values) for name, values in self._split(split).items()}
+        rows = self._split(split)
+        return {n: as_taken(values, self.levels if n == "x" else None) for n, values in rows.items()}
 
     def rows(self, split: str, seed: int = 0) -> dict[str, np.ndarray]:
         """Rows as they are scored: `raw`, with x replaced by bits (float32 0 or 1) if the data is binarized.
@@ -126,6 +127,10 @@ class Data:
             x = rows["x"]
             rows["x"] = (rng.random(x.shape, dtype=np.float32) < x).astype(np.float32)
         return rows
+
+    def under(self, binarize: str) -> "Data":
+        """Return the same data under another rule of binarization."""
+        return self if binarize == self.binarize else replace(self, binarize=binarize)
 
     def train_rows(self) -> dict[str, np.ndarray]:
         """Rows to train on: `raw` if dynamic (the backend draws new bits each step), else `rows`."""
@@ -144,27 +149,21 @@ class Data:
 
     def describe(self) -> dict:
         """What this data is, as plain values for JSON: written into every result."""
-        return {
-            "name": self.name,
-            "kind": self.kind,
-            "levels": self.levels,
-            "binarize": self.binarize,
-            "rows": {split: self.num_rows(split) for split in self.splits},
-            "shapes": {name: list(self.shape(name)) for name in self.fields},
-            "split_rule": self.split_rule,
-            "source": self.source,
-            "licence": self.licence,
-            "sha256": self.sha256,
-        }
+        kept = {name: getattr(self, name) for name in ("name", "kind", "levels", "binarize")}
+        kept["rows"] = {split: self.num_rows(split) for split in self.splits}
+        kept["shapes"] = {name: list(self.shape(name)) for name in self.fields}
+        return kept | {name: getattr(self, name) for name in ("split_rule", "source", "licence", "sha256")}
 
     def _split(self, split):
         if not isinstance(split, str) or split not in self.splits:
             raise UsageError(f"{self.name} has no split {split!r}: it has {', '.join(self.splits)}")
         return self.splits[split]
 
-    def _ready(self, name, values):
-        if name == "x" and self.levels is not None:
-            return values.astype(np.float32) / np.float32(self.levels - 1)
-        if values.dtype.kind == "f":
-            return values.astype(np.float32, copy=False)
-        return values if values.dtype.kind == "b" else values.astype(np.int64)
+
+def as_taken(values: np.ndarray, levels: int | None = None) -> np.ndarray:
+    """Return one field in the scale and type in which a program receives it."""
+    if levels is not None:
+        return values.astype(np.float32) / np.float32(levels - 1)
+    if values.dtype.kind == "f":
+        return values.astype(np.float32, copy=False)
+    return values if values.dtype.kind == "b" else values.astype(np.int64)

@@ -24,9 +24,9 @@ def normalise_x(found: dict, name: str, kind: str | None, levels: int | None) ->
     kind = kind or _guess_kind(xs.values())
     if kind == "image":
         xs = {split: _channels_first(x, name) for split, x in xs.items()}
-    levels = _levels(xs.values(), name, kind, levels)
+    levels = levels_of(xs.values(), name, kind, levels)
     for split, x in xs.items():
-        found[split]["x"] = _stored(x, f"{name}: x ({split})", kind, levels)
+        found[split]["x"] = stored(x, f"{name}: x ({split})", kind, levels)
     return kind, levels
 
 
@@ -56,7 +56,7 @@ def _channels_first(x, name):
     return x
 
 
-def _levels(xs, name, kind, levels) -> int | None:
+def levels_of(xs, name: str, kind: str, levels: int | None) -> int | None:
     """Levels as given, else 2, 256 or 65536 for images of integers and 2 for vectors of bits."""
     first, *_ = xs
     low, high = _limits(xs)
@@ -78,7 +78,8 @@ def _levels(xs, name, kind, levels) -> int | None:
     return 256 if high <= 255 else 65536
 
 
-def _stored(x, where, kind, levels):
+def stored(x: np.ndarray, where: str, kind: str, levels: int | None) -> np.ndarray:
+    """Return x in the type in which data of its kind is held."""
     if levels is not None:
         return x.astype(np.min_scalar_type(levels - 1), copy=False)
     if kind != "counts":

@@ -1,4 +1,4 @@
-"""`load`: one door for named data sets and the user's files."""
+"""Data from whatever a user gives: a name or a path (`load`), arrays, a loader."""
 
 import os
 from dataclasses import replace
@@ -7,6 +7,7 @@ from pathlib import Path
 from ppl_vae.data.arrays import of
 from ppl_vae.data.dataset import Data
 from ppl_vae.data.files import read
+from ppl_vae.data.loader import Loader, is_batches
 from ppl_vae.data.locate import locate
 from ppl_vae.data.registry import SOURCES, named
 from ppl_vae.errors import UsageError
@@ -22,6 +23,7 @@ def load(
     split_seed=0,
     kind=None,
     levels=None,
+    like=None,
 ) -> Data:
     """Load a data set by name, or the user's own by path.
 
@@ -36,7 +38,7 @@ def load(
         Never download.
     valid, test, split_seed : int or float, optional
         Rows to hold out where the data leaves it open, as a number or a fraction (0 for none), and the seed.
-    kind, levels : optional
+    kind, levels, like : optional
         For a path, see `of`.
 
     Raises
@@ -57,7 +59,7 @@ def load(
         loaded = _load_named(SOURCES[name_or_path], offline, **chosen)
     else:
         chosen |= {"kind": kind, "levels": levels}
-        loaded = _load_path(str(name_or_path), **chosen)
+        loaded = _load_path(str(name_or_path), like=like, **chosen)
     where = name_or_path if by_name else str(Path(name_or_path).expanduser().resolve())
     return replace(loaded, options={"name_or_path": where} | chosen)
 
@@ -77,3 +79,13 @@ def _load_named(source, offline, *, binarize, valid, test, split_seed) -> Data:
     place = "scikit-learn" if folder is None else str(folder.path)
     terms, coords = source.licence, dict(source.coords)
     return Data(source.name, splits, source.kind, source.levels, binarize, rule, place, terms, coords)
+
+
+def in_memory(given) -> Data:
+    """Return rows in memory: Data itself, arrays, a table, a name or a path."""
+    return load(given) if isinstance(given, (str, os.PathLike)) else of(given)
+
+
+def opened(given) -> Data | Loader:
+    """Return what to train on: a loader as a Loader, anything else in memory."""
+    return Loader(given) if is_batches(given) else in_memory(given)

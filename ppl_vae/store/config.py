@@ -25,7 +25,7 @@ def write_config(config: dict) -> bytes:
     UsageError
         A value that YAML cannot hold as plain data; the message names its place.
     """
-    return yaml.safe_dump(_plain(config, "config"), sort_keys=False, allow_unicode=True).encode()
+    return yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True).encode()
 
 
 def read_config(raw: bytes | str) -> dict:
@@ -46,19 +46,20 @@ def read_config(raw: bytes | str) -> dict:
     return config
 
 
-def _plain(value, place: str):
+def plain(value, place: str = "config"):
+    """Return a value as a configuration holds it; see `write_config`."""
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, dict):
-        return {_key(key, place): _plain(item, f"{place}.{key}") for key, item in value.items()}
+        return {_key(key, place): plain(item, f"{place}.{key}") for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item, f"{place}[{i}]") for i, item in enumerate(value)]
+        return [plain(item, f"{place}[{i}]") for i, item in enumerate(value)]
     if isinstance(value, set | frozenset):
-        return [_plain(item, place) for item in sorted(value)]
+        return [plain(item, place) for item in sorted(value)]
     if isinstance(value, PathLike):
         return fspath(value)
     if hasattr(value, "tolist"):
-        return _plain(value.tolist(), place)
+        return plain(value.tolist(), place)
     for kind in (bool, int, float, str):
         if isinstance(value, kind):
             return kind(value)

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from ppl_vae.errors import ProgramError
-from ppl_vae.program import Program
 from ppl_vae.schedules import as_schedule
 
 PARAMETERS_OUTSIDE = (
@@ -27,8 +26,7 @@ class Scalars:
 
     def start_scalars(self, program: Any, step: int = 0) -> None:
         """Set the program's own scalars to their values at a step."""
-        made = program.schedules() if isinstance(program, Program) else {}
-        self.scalars = {name: float(as_schedule(value)(step)) for name, value in made.items()}
+        self.scalars = {name: float(as_schedule(value)(step)) for name, value in program.schedules().items()}
 
     def hold(self, scalars: Mapping[str, Any]) -> None:
         """Keep the values of the program's own scalars among those of a step."""

@@ -108,9 +108,9 @@ def probe(program: Program | PlainProgram, fields: tuple[str, ...], num_data: in
     """Bind a program for a check; see `ppl_vae.contract.probe.Maker`."""
     with foreign_generators(), numpyro.validation_enabled(False):
         try:
-            if isinstance(program, PlainProgram):
-                return Probe(PlainBound(program, fields, num_data, seed))
-            return Probe(bind(program, num_data=num_data, seed=seed))
+            if program.declared:
+                return Probe(bind(program, num_data=num_data, seed=seed))
+            return Probe(PlainBound(program, fields, num_data, seed))
         except Exception as error:
             raise ProgramFailure("networks", error) from error
 

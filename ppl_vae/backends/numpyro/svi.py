@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax, random
 
+from ppl_vae import training
 from ppl_vae.backends.common.evaluate import score
 from ppl_vae.backends.common.objective import check_groups, rows_of
 from ppl_vae.backends.numpyro.carry import STATE, Carry, Kept, copied, from_bytes, to_bytes
@@ -19,13 +20,13 @@ from ppl_vae.backends.numpyro.step import Step
 from ppl_vae.diagnostics.evidence import Scores
 from ppl_vae.options import Training
 from ppl_vae.scalars import for_loss
-from ppl_vae.training import Advance, OneProcess
+from ppl_vae.training import Advance
 
 TRAINING = 1  # the stream of training's noise, apart from those of weights and of scores
 AT_ONCE = 100  # steps in one call: how long a stop request may wait
 
 
-class Engine(OneProcess):
+class Engine(training.Engine):
     """Optimizer steps on a bound program; see `ppl_vae.training.Engine` for what each method promises.
 
     Parameters

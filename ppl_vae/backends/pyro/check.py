@@ -127,13 +127,13 @@ def _tensors(arrays: Arrays) -> dict[str, Tensor]:
 def probe(program: Program | PlainProgram, fields: tuple[str, ...], num_data: int, seed: int) -> Probe:
     """Bind a program for a check; see `ppl_vae.contract.probe.Maker`."""
     with untouched():
-        roots = modules_of(program) if isinstance(program, PlainProgram) else []
+        roots = [] if program.declared else modules_of(program)
         modes = {module: module.training for root in roots for module in root.modules()}
         try:
-            if isinstance(program, PlainProgram):
-                bound = PlainBound(program, fields, num_data, seed)
-            else:
+            if program.declared:
                 bound = bind(program, num_data=num_data, seed=seed)
+            else:
+                bound = PlainBound(program, fields, num_data, seed)
         except Exception as error:
             raise ProgramFailure("networks", error) from error
         modes |= {module: module.training for module in bound.modules()}

@@ -1,0 +1,112 @@
+"""A training that can start: a program that fits its data, and all that is decided before the first step."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ppl_vae.api.record import CHANGES, RunRecord
+from ppl_vae.api.settings import Settings, refuse_unknown, settle_binarize
+from ppl_vae.backends import backend as backend_named
+from ppl_vae.data import Data
+from ppl_vae.data.loader import Loader
+from ppl_vae.data.loading import opened
+from ppl_vae.errors import UsageError
+from ppl_vae.program import data_fields
+from ppl_vae.scalars import Plan
+from ppl_vae.store import RunFolder
+from ppl_vae.training import Engine, Rows
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training."""
+
+    program: Any  # with all shapes set
+    data: Data | Loader
+    objective: Any  # of ppl_vae, a stock ELBO or a callable
+    record: RunRecord
+    earlier: RunFolder | None = None  # of the part of the run that this one goes on from
+    plan: Plan = field(init=False)  # the named scalars of every step
+
+    def __post_init__(self) -> None:
+        if self.record.training.patience is not None and not self.data.num_rows("valid"):
+            raise UsageError("patience needs validation rows: hold some out with valid=..., or leave it away")
+        # Refuses schedules that are longer than the run.
+        plan = Plan(self.record.training, self.objective, self.program, self.total)
+        object.__setattr__(self, "plan", plan)
+
+    @classmethod
+    def new(
+        cls, program: Any, data: Data | Loader, chosen: Settings, earlier: RunFolder | None = None
+    ) -> "Job":
+        """Fit a program to its data; with an earlier part, go on with it as far as it computes the same."""
+        before = None if earlier is None else RunRecord.open(earlier)
+        if isinstance(data, Data):
+            data = settle_binarize(program, data)
+        if program.declared:
+            # A loader's shapes come from a first batch; its own order is not touched by looking at it.
+            shapes = data if isinstance(data, Data) else data.first(data_fields(program))
+            program = program.adapted_to(shapes)
+            program.refuse_open()
+        if before is not None:
+            chosen = replace(chosen, compile=_compiled_as(before.compile, chosen.compile, earlier.path))
+        record = RunRecord.of(program, data, chosen)
+        if before is not None:
+            before.refuse_other(record, earlier.path)
+        return cls(program, data, chosen.objective, record, earlier)
+
+    @classmethod
+    def again(
+        cls, folder: RunFolder, model_file: Any, data: Any, objective: Any, changes: Mapping[str, Any]
+    ) -> "Job":
+        """Go on with a run as it is recorded."""
+        refuse_unknown(dict(changes))
+        fixed = sorted(set(changes) - {*CHANGES, "log_every"})
+        if fixed:
+            raise UsageError(f"{fixed[0]} of a run cannot change: start another one, in another folder")
+        before = RunRecord.open(folder)
+        program = before.made_program(folder.path, model_file)
+        record = replace(before, training=replace(before.training, **changes))
+        found = before.data.again() if data is None else before.data.same(opened(data))
+        return cls(program, found, before.made_objective(folder.path, objective), record, folder)
+
+    @cached_property
+    def source(self) -> Loader | Rows:
+        """Where the batches come from."""
+        options = self.record.training
+        if isinstance(self.data, Loader):
+            return self.data
+        return Rows(self.data.num_rows("train"), options.batch_size, options.seed)
+
+    @cached_property
+    def total(self) -> int:
+        """Steps of the whole run."""
+        return self.record.training.total_steps(len(self.source))
+
+    def engine(self, bound: Any) -> Engine:
+        """Return what takes the steps on a bound program."""
+        return backend_named(self.record.backend).Engine(
+            bound,
+            self.objective,
+            self.record.training,
+            train=self.data.train_rows() if isinstance(self.data, Data) else None,
+            valid=self.data.rows("valid") if self.data.num_rows("valid") else None,
+            num_data=self.data.num_rows("train"),
+            dynamic=self.data.binarize == "dynamic",
+            compile=self.record.compile,
+            steps=self.total,
+        )
+
+
+def _compiled_as(before: str, asked: str, path: Path) -> str:
+    """Return how to compile: as an earlier part of the run did, so that it goes on bit by bit."""
+    if (before, asked) == ("on", "off"):
+        raise UsageError(f"{path} was trained with compile=on: it cannot go on with off (leave compile away)")
+    if (before, asked) == ("off", "on"):  # what asked for it before was told why not
+        LOG.warning("%s goes on uncompiled, as it began", path)
+    return asked if before == "auto" else before

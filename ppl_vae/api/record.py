@@ -1,0 +1,168 @@
+"""What a run folder records of a run, and how the same objects are made from it again."""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ppl_vae import gallery, likelihoods, objectives
+from ppl_vae.api import settings
+from ppl_vae.data import Data
+from ppl_vae.data.description import Description
+from ppl_vae.data.loader import Loader
+from ppl_vae.errors import RunError, UsageError
+from ppl_vae.objectives import files
+from ppl_vae.options import Training
+from ppl_vae.program import PlainProgram, Program
+from ppl_vae.store import RunFolder, plain, write_config
+
+CONFIG = "config.yaml"
+FORMAT = 1
+# What may change when a run goes on: how long it takes and where it runs, not what it computes.
+CHANGES = ("epochs", "max_steps", "patience", "checkpoint_every", "device", "devices")
+LIBRARIES = ("ppl-vae", "torch", "pyro-ppl", "lightning-fabric", "jax", "numpyro", "flax", "optax", "numpy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """A run, resolved: what config.yaml holds, in its order.
+
+    Attributes
+    ----------
+    program : dict
+        Origin, name and hash of the model file; see `ModelSource.record`.
+    model : dict
+        The program's fields; empty for plain functions.
+    backend : str
+    data : Description
+    objective : str
+        Its text form; of a callable the name.
+    objective_file : dict or None
+        The file that it was loaded from.
+    training : Training
+    compile : str
+        on, off or auto; once it has trained, what auto decided.
+    versions : dict
+        Of Python and the libraries that the run began with.
+    """
+
+    format: int = FORMAT
+    program: dict[str, str]
+    model: dict[str, Any]
+    backend: str
+    data: Description
+    objective: str
+    objective_file: dict[str, str] | None = None
+    training: Training
+    compile: str
+    versions: dict[str, str]
+
+    @classmethod
+    def of(
+        cls, program: Program | PlainProgram, data: Data | Loader, chosen: "settings.Settings"
+    ) -> "RunRecord":
+        """Record a training that is about to start."""
+        source = files.source_of(type(chosen.objective))
+        return cls(
+            program=gallery.source_of(program).record(),
+            model=_fields(program) if program.declared else {},
+            backend=chosen.backend,
+            data=Description.of(data),
+            objective=settings.objective_text(chosen.objective),
+            objective_file=None if source is None else source.record(),
+            training=chosen.training,
+            compile=chosen.compile,
+            versions=versions(),
+        )
+
+    @classmethod
+    def open(cls, folder: RunFolder) -> "RunRecord":
+        """Read the record of a run folder, of another version too."""
+        config = folder.config()
+        data = Description(**_known(Description, config["data"]))
+        training = Training(**_known(Training, config["training"]))
+        return cls(**_known(cls, config) | {"data": data, "training": training})
+
+    def to_config(self) -> dict[str, Any]:
+        """Return the record as config.yaml holds it."""
+        made, lr = {field.name: getattr(self, field.name) for field in fields(self)}, self.training.lr
+        plain_values = {"lr": lr if isinstance(lr, (int, float, str)) else str(lr)}
+        plain_values["betas"] = list(self.training.betas)
+        made |= {"data": asdict(self.data), "training": asdict(self.training) | plain_values}
+        return {name: value for name, value in made.items() if value is not None}
+
+    def content(self) -> bytes:
+        """Return the bytes of config.yaml."""
+        return write_config(self.to_config())
+
+    def made_program(self, run: Path, model_file: str | Path | None = None) -> Program | PlainProgram:
+        """Return the recorded program, as `gallery.load_recorded` finds it."""
+        return gallery.load_recorded(self.program, model_file, fields=self.model, run=run)
+
+    def made_objective(self, run: Path, given: Any = None) -> Any:
+        """Return the recorded objective, or the given one.
+
+        Raises
+        ------
+        RunError
+            For one that was defined in Python, and for a file that is gone or has changed.
+        """
+        if given is not None:
+            return settings.make_objective(given, self.backend)
+        text, file = self.objective, self.objective_file
+        if file is not None:
+            gallery.recorded_source(Path(file["path"]), file, run, "objective=...")
+        elif text.partition("(")[0].lower() not in objectives.OBJECTIVES and not objectives.names_stock(text):
+            raise RunError(f"the run's objective {text!r} was defined in Python: give it as objective=...")
+        return settings.make_objective(text, self.backend)
+
+    def refuse_other(self, now: "RunRecord", place: str | Path) -> None:
+        """Refuse to go on with a run that computes something else; a moved file is the same."""
+        remedy = "go on with what it records (--resume --out alone), or choose another folder"
+        for (part, before), after in zip(_computed(self).items(), _computed(now).values(), strict=True):
+            if before != after:
+                raise UsageError(f"{place} was trained with another {part}: {remedy}")
+        before, after = (plain(one.to_config()["training"]) for one in (self, now))
+        for name, value in after.items():
+            if name not in CHANGES and before[name] != value:
+                raise UsageError(f"{place} was trained with {name}={before[name]}, not {value}: {remedy}")
+
+
+def _computed(record: RunRecord) -> dict[str, Any]:
+    """Return what two parts of one run share, by the name in which it is told."""
+    return {
+        "model": plain(record.model),
+        "objective": record.objective,
+        "backend": record.backend,
+        "program": record.program["sha256"],
+        "data": record.data.sha256,
+        "objective file": (record.objective_file or {}).get("sha256"),
+        "binarize": record.data.binarize,
+    }
+
+
+def _fields(program: Program) -> dict[str, Any]:
+    """Return a program's fields; a likelihood of the library's as the text that names it."""
+    values = {field.name: getattr(program, field.name) for field in fields(program)}
+    return {
+        name: str(value) if type(value) in likelihoods.KNOWN.values() else value
+        for name, value in values.items()
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that matter, where they are installed."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _known(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a dataclass's fields."""
+    return {field.name: values[field.name] for field in fields(kind) if field.name in values}

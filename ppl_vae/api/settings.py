@@ -1,0 +1,144 @@
+"""How a program is trained, checked and resolved once, before any data is read."""
+
+import inspect
+from dataclasses import dataclass, fields, is_dataclass
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+from ppl_vae import checks, gallery, likelihoods, objectives
+from ppl_vae.backends import NAMES
+from ppl_vae.backends import backend as backend_named
+from ppl_vae.data import Data
+from ppl_vae.errors import ProgramError, UsageError
+from ppl_vae.objectives import ELBO
+from ppl_vae.options import COMPILE, Training
+from ppl_vae.program import PlainProgram, Program
+from ppl_vae.schedules import as_schedule
+
+GUESSED = ("max_plate_nesting",)  # by a stock ELBO at its first step, if it was not given
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that `fit` and `ppl-vae train` take besides program and data."""
+
+    objective: Any  # of ppl_vae, a stock ELBO or a callable
+    training: Training
+    backend: str
+    compile: str = "auto"
+
+    @classmethod
+    def of(
+        cls,
+        program: Program | PlainProgram,
+        objective: Any = None,
+        backend: str | None = None,
+        compile: str = "auto",
+        **training: Any,
+    ) -> "Settings":
+        """Check what was asked for a program and fill in what was not."""
+        refuse_unknown(training)
+        options = Training(**training)
+        if not as_schedule(options.lr)(0) >= 0:
+            raise UsageError(f"lr={options.lr!r}: a learning rate is not negative")
+        backend = backend or program.backends[0]
+        check_backend(program, backend)
+        check_compile(compile, backend)
+        return cls(
+            make_objective(ELBO() if objective is None else objective, backend), options, backend, compile
+        )
+
+
+def refuse_unknown(training: dict[str, Any]) -> None:
+    """Refuse options that training does not have."""
+    known = {field.name for field in fields(Training)}
+    unknown = sorted(set(training) - known)
+    if unknown:
+        raise UsageError(f"fit has no option {unknown[0]!r}: it takes {', '.join(sorted(known))}")
+
+
+def program_of(given: Any) -> Program | PlainProgram:
+    """Return a program from what a user may give: itself, its class, (model, guide), a name or a path."""
+    if isinstance(given, (str, Path)):
+        return gallery.load(given)
+    if isinstance(given, tuple) and len(given) == 2:
+        return PlainProgram(*given)
+    if isinstance(given, type) and issubclass(given, Program):
+        return given()
+    if not isinstance(given, (Program, PlainProgram)):
+        raise ProgramError(
+            f"{given!r} is no program: give a Program, a pair (model, guide), or a name or path"
+        )
+    return given
+
+
+def check_backend(program: Program | PlainProgram, backend: str) -> None:
+    """Refuse a program that has no twin on a backend."""
+    checks.one_of("backend", backend, NAMES)
+    if backend not in program.backends:
+        name = getattr(program, "name", type(program).__name__)
+        raise UsageError(
+            f"{name} runs on {', '.join(program.backends)} only: choose --backend {program.backends[0]}"
+        )
+
+
+def check_compile(compile: str, backend: str) -> None:
+    """Refuse an unknown choice, and one that a backend does not have."""
+    checks.one_of("compile", compile, COMPILE)
+    if (backend, compile) == ("numpyro", "off"):
+        raise UsageError("compile='off': NumPyro always compiles, leave it away")
+
+
+def settle_binarize(program: Program | PlainProgram, data: Data) -> Data:
+    """Decide what "auto" means: new bits at every step for a Bernoulli on grey levels, else none."""
+    if data.binarize != "auto":
+        return data
+    grey = data.levels is not None and data.levels > 2
+    bits = likelihoods.takes(getattr(program, "likelihood", None)) == "bits" and grey
+    return data.under("dynamic" if bits else "none")
+
+
+def make_objective(value: Any, backend: str) -> Any:
+    """Return an objective from its text form, or as it is.
+
+    Raises
+    ------
+    UsageError
+        For an unknown name or option.
+    """
+    if isinstance(value, type) and is_dataclass(value):
+        return value()
+    if not isinstance(value, str):
+        return value
+    if not objectives.names_stock(value):
+        return objectives.parse(value)
+    name, options = objectives.parts(value)
+    for key, given in options.items():
+        if isinstance(given, str) or (key == "num_particles" and given < 1):
+            raise UsageError(f"objective {value!r}: {key}={given} is not a number that it can be made with")
+    try:
+        return backend_named(backend).stock_objective(name)(**options)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"objective {value!r}: {error}") from None
+
+
+def objective_text(objective: Any) -> str:
+    """Return an objective in the text form that `make_objective` reads (for a callable, its name)."""
+    if isinstance(objective, objectives.Objective):
+        return objectives.objective_text(objective)
+    module = type(objective).__module__.split(".")[0]
+    if module in ("pyro", "numpyro"):
+        return objectives.text_of(f"{module}.infer.{type(objective).__name__}", _changed(objective))
+    return getattr(objective, "__qualname__", type(objective).__qualname__)
+
+
+def _changed(objective: Any) -> dict[str, Any]:
+    """Return the numbers and truth values of a stock ELBO that are not its defaults."""
+    taken = inspect.signature(type(objective).__init__).parameters.values()
+    given = {p.name: (getattr(objective, p.name, p.default), p.default) for p in taken}
+    return {
+        name: value
+        for name, (value, default) in given.items()
+        if isinstance(value, Real) and value != default and name not in GUESSED
+    }
