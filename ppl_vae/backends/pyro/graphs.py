@@ -101,7 +101,7 @@ class Decode(Verb):
             first = {name: value[:1] for name, value in covariates.items()}
             local, shared = one_row(passes, first)
             found = shared_latents(self.bound, passes, first, shared, draw=False) if shared else {}
-            self.shared = passes.put(found)
+            self.shared = self.bound.put(found)
         latents = {name: value for name, value in encode(self.bound, rows).items() if name in local}
         return latents | covariates
 

@@ -11,8 +11,8 @@ from ppl_vae import objectives
 from ppl_vae.backends.common.checks import check_plates, check_sites, inside_support, refuse_outside
 from ppl_vae.backends.common.objective import loss_of, rows_of
 from ppl_vae.backends.common.terms import Terms
+from ppl_vae.backends.pyro.arrays import on_host
 from ppl_vae.backends.pyro.functions import F
-from ppl_vae.backends.pyro.passes import on_host
 from ppl_vae.backends.pyro.plain import PlainBound
 from ppl_vae.backends.pyro.tracing import Tracer
 from ppl_vae.errors import UsageError

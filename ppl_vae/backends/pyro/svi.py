@@ -122,7 +122,7 @@ class Engine:
     def batch(self, item: Any) -> dict[str, Tensor]:
         """Return the batch of row numbers, or of what a user's loader yields, on the device."""
         if self.data is None:
-            return self.bound.as_batch(item, self.device)
+            return self.bound.as_batch(item)
         index = torch.as_tensor(item, device=self.device)
         return {name: array.index_select(0, index) for name, array in self.data.items()}
 
