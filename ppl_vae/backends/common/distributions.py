@@ -1,7 +1,8 @@
 """The project's own distributions and likelihoods beside those of a library."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from copy import copy
+from functools import cache, partial
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ from ppl_vae.functions import Functions
 class Adapted:
     """A declared distribution as one of a library's; a backend's subclass is that too.
 
-    Its parameters are attributes.
+    Its parameters are attributes. `_shape` and `_support` make the library's shapes and constraints.
     """
 
     F: ClassVar[Functions]
@@ -21,9 +22,18 @@ class Adapted:
     declares: ClassVar[type[base.Distribution]]
     declared: base.Distribution
 
+    def __init__(self, *args: Any, validate_args: bool | None = None, **kwargs: Any):
+        self._keep(self.declares(*args, **kwargs))
+        super().__init__(*map(self._shape, self.declared.shapes(self.F)), validate_args=validate_args)
+
     def _keep(self, declared: base.Distribution) -> None:
         """Take over the parameters of a declared distribution."""
         raise NotImplementedError
+
+    @classmethod
+    def _members(cls, declared: type[base.Distribution]) -> dict[str, Any]:
+        """Return what the library wants of the class of a declared distribution, beside what all want."""
+        return {}
 
     @property
     def support(self) -> Any:
@@ -35,7 +45,7 @@ class Adapted:
         """Return the same distribution with a larger batch shape; its parameters are not checked again."""
         new = copy(self)
         new._keep(self.declared.expanded(self.F, tuple(batch_shape)))
-        new._batch_shape = type(self._batch_shape)(batch_shape)
+        new._batch_shape = self._shape(batch_shape)
         return new
 
     def log_prob(self, value: Any, intermediates: Any = None) -> Any:
@@ -55,17 +65,9 @@ class Support:
         self.declared, self.is_discrete, self.event_dim = declared, declared.discrete, declared.event_dim
 
 
-def made(kind: type[Adapted], declared: type[base.Distribution], **more: Any) -> type[Adapted]:
-    """Return a library's class for a declared distribution.
-
-    Parameters
-    ----------
-    kind : type
-        Its base.
-    declared : type
-    **more
-        What the library wants of a class beside that.
-    """
+@cache
+def adapted(kind: type[Adapted], declared: type[base.Distribution]) -> type[Adapted]:
+    """Return the class of a library, a subclass of `kind`, for a declared distribution."""
     members = {
         "__doc__": declared.__doc__,
         "declares": declared,
@@ -74,11 +76,12 @@ def made(kind: type[Adapted], declared: type[base.Distribution], **more: Any) ->
         "deterministic": declared.deterministic,
     }
     own = base.own_members(declared, kind.F, lambda self: self.declared)
-    return type(declared.__name__, (kind,), members | more | own)
+    return type(declared.__name__, (kind,), members | kind._members(declared) | own)
 
 
-def beside(library: ModuleType, adapted: Callable[[type[base.Distribution]], type]) -> dict[str, Any]:
-    """Return what `ppl.dist` has beside a library's own distributions, by name."""
+def completed(library: ModuleType, kind: type[Adapted]) -> ModuleType:
+    """Return a library's distributions and the project's own, as a program's `ppl.dist`."""
+    dist = ModuleType("ppl.dist", "Distributions of the library and of the project.")
 
     def NegativeBinomial2(mean: Any, concentration: Any, validate_args: bool | None = None) -> Any:
         """Negative binomial by mean and concentration r: its variance is mean + mean^2 / r."""
@@ -86,7 +89,13 @@ def beside(library: ModuleType, adapted: Callable[[type[base.Distribution]], typ
 
     def likelihood(named: str | likelihoods.Likelihood, parameters: Any) -> Any:
         """Return a likelihood with the parameters of a network `nn.Likelihood` of the same name."""
-        return likelihoods.parse(named).over(library, parameters)
+        return likelihoods.parse(named).over(dist, parameters)
 
-    own = {declared.__name__: adapted(declared) for declared in OWN}
-    return own | {"NegativeBinomial2": NegativeBinomial2, "likelihood": likelihood}
+    own = {declared.__name__: adapted(kind, declared) for declared in OWN}
+    own |= {
+        "NegativeBinomial2": NegativeBinomial2,
+        "likelihood": likelihood,
+        "adapted": partial(adapted, kind),
+    }
+    vars(dist).update({name: value for name, value in vars(library).items() if name[0] != "_"} | own)
+    return dist

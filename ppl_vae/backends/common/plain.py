@@ -20,17 +20,28 @@ class PlainBound(Bound):
     num_data : int or None
     seed : int
         Of the first parameters.
+    device : str
     """
 
     declared = False
 
     def __init__(
-        self, program: PlainProgram, fields: tuple[str, ...] | None, num_data: int | None, seed: int
+        self,
+        program: PlainProgram,
+        fields: tuple[str, ...] | None = None,
+        num_data: int | None = None,
+        seed: int = 0,
+        device: str = "cpu",
     ):
         self.arguments = arguments(program, fields) if fields else Arguments()
         super().__init__(program, self.arguments.positional + self.arguments.named, num_data)
         self._seed = seed
         self._loaded: Mapping[str, Any] | None = None  # until there are parameters
+        self._set_up(device)
+
+    def _set_up(self, device: str) -> None:
+        """Make what holds the parameters, on a device."""
+        raise NotImplementedError
 
     def model(self, *args: Any, **batch: Any) -> Any:
         """Run the user's model."""

@@ -4,18 +4,47 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import numpyro
 from flax import nnx
+from jax import Array
 
+from ppl_vae.backends.common import primitives as common
 from ppl_vae.backends.common.calls import NetworkCall, flat
 from ppl_vae.backends.common.declared import DeclaredBound
+from ppl_vae.backends.common.primitives import DATA
 from ppl_vae.backends.numpyro import weights
 from ppl_vae.backends.numpyro.devices import find_devices
+from ppl_vae.backends.numpyro.distributions import dist
+from ppl_vae.backends.numpyro.functions import F
 from ppl_vae.backends.numpyro.library import OnNumPyro
 from ppl_vae.backends.numpyro.modules import Part
 from ppl_vae.backends.numpyro.networks import Seeded
-from ppl_vae.backends.numpyro.primitives import Primitives
 from ppl_vae.program import Program
+
+
+class Primitives(common.Primitives):
+    """See `ppl_vae.backends.common.primitives.Primitives`."""
+
+    sample, plate, deterministic = map(staticmethod, (numpyro.sample, numpyro.plate, numpyro.deterministic))
+    factor = staticmethod(numpyro.factor)
+    dist, F = dist, F
+
+    def _rows(self, rows: int) -> numpyro.plate:
+        if self._num_data is None:
+            return numpyro.plate(DATA, rows, dim=-1)
+        # The indices are given: NumPyro would permute the whole data set at every call.
+        with numpyro.handlers.substitute(data={DATA: jnp.arange(rows)}):
+            return numpyro.plate(DATA, self._num_data, subsample_size=rows, dim=-1)
+
+    def array(self, value: Any) -> Array:
+        found = jnp.asarray(value)
+        return found.astype(self._like.dtype) if jnp.issubdtype(found.dtype, jnp.floating) else found
+
+    @staticmethod
+    def mask(mask: Array) -> Any:
+        return numpyro.handlers.mask(mask=mask)
 
 
 class Bound(DeclaredBound, OnNumPyro):
@@ -60,7 +89,7 @@ class Bound(DeclaredBound, OnNumPyro):
             return super()._run(role, args, data, n)
 
     def primitives(self, draws: int | None, num_data: int | None) -> Primitives:
-        like = np.empty(0, jax.numpy.result_type(float))
+        like = np.empty(0, jnp.result_type(float))
         return Primitives(like, draws, num_data, self.scalars)
 
     def network_call(self, part: Part, frozen: bool) -> NetworkCall:

@@ -15,21 +15,12 @@ from ppl_vae.backends.common import plain
 from ppl_vae.backends.numpyro.devices import find_devices
 from ppl_vae.backends.numpyro.library import OnNumPyro
 from ppl_vae.errors import RunError
-from ppl_vae.program import PlainProgram
 
 
 class PlainBound(plain.PlainBound, OnNumPyro):
     """See `ppl_vae.backends.common.plain.PlainBound`."""
 
-    def __init__(
-        self,
-        program: PlainProgram,
-        fields: tuple[str, ...] | None = None,
-        num_data: int | None = None,
-        seed: int = 0,
-        device: str = "cpu",
-    ):
-        super().__init__(program, fields, num_data, seed)
+    def _set_up(self, device: str) -> None:
         self.free: dict[str, Any] | None = None
         self._transforms: dict[str, Any] = {}
         (self.device,) = find_devices(device)

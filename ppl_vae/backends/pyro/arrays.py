@@ -1,6 +1,7 @@
 """Tensors: where they lie, and how they get there."""
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,11 @@ def find_device(name: str) -> torch.device:
     if index >= torch.cuda.device_count():
         raise UsageError(f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices")
     return torch.device(kind, index)
+
+
+def noise_kept(device: torch.device) -> AbstractContextManager[None]:
+    """Leave the state of the generators of the CPU and of a device as it was."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 def on_host(found: Any) -> Any:

@@ -9,7 +9,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.backends.pyro.arrays import on_host
+from ppl_vae.backends.pyro.arrays import noise_kept, on_host
 from ppl_vae.backends.pyro.denormals import flushed
 from ppl_vae.backends.pyro.tracing import Tracer
 from ppl_vae.data.batches import chunk_rows
@@ -34,8 +34,7 @@ class Passes:
         """Do nothing: the generator's noise goes on."""
 
     def described(self, function: Callable[..., Any], *arrays: Any) -> None:
-        devices = [self.bound.device] if self.bound.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
+        with noise_kept(self.bound.device):
             function(self.tracer, *map(self.bound.put, arrays))
 
     def chunks(self, rows: Any, most: int) -> Iterator[tuple[dict[str, Tensor], int | None]]:
@@ -60,12 +59,11 @@ def at_rest(bound: nn.Module, seed: int, name: str | None = None) -> Iterator[Pa
     """
     mode = bound.training
     bound.eval()
-    devices = [bound.device] if bound.device.type == "cuda" else []
     try:
         with (
             flushed(),
             torch.no_grad(),
-            torch.random.fork_rng(devices=devices),
+            noise_kept(bound.device),
             pyro.validation_enabled(False),
         ):
             torch.manual_seed(seed if name is None else stream_of(seed, name))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ppl_vae.backends.common import plain
 from ppl_vae.backends.common.calls import Calls
-from ppl_vae.backends.pyro.arrays import find_device
+from ppl_vae.backends.pyro.arrays import find_device, noise_kept
 from ppl_vae.backends.pyro.library import OnPyro
 from ppl_vae.errors import ProgramError, RunError
 from ppl_vae.program import PlainProgram
@@ -43,17 +43,9 @@ class PlainBound(plain.PlainBound, OnPyro):
     sees.
     """
 
-    def __init__(
-        self,
-        program: PlainProgram,
-        fields: tuple[str, ...] | None = None,
-        num_data: int | None = None,
-        seed: int = 0,
-        device: str = "cpu",
-    ):
-        super().__init__(program, fields, num_data, seed)
+    def _set_up(self, device: str) -> None:
         self._store: dict[str, Any] = {"params": {}, "constraints": {}}
-        self._owners = modules_of(program)
+        self._owners = modules_of(self.program)
         self.to(find_device(device))
 
     def _apply(self, function: Any, recurse: bool = True) -> "PlainBound":
@@ -97,8 +89,7 @@ class PlainBound(plain.PlainBound, OnPyro):
 
     def _make_parameters(self, args: tuple, batch: Mapping[str, Tensor]) -> None:
         loaded, self._loaded = self._loaded, None
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), pyro.poutine.block():
+        with noise_kept(self.device), pyro.poutine.block():
             torch.manual_seed(self._seed)
             trace = pyro.poutine.trace(self.guide).get_trace(*args, **batch)
             pyro.poutine.replay(self.model, trace=trace)(*args, **batch)

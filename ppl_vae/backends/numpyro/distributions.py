@@ -1,15 +1,15 @@
-"""From a distribution that is declared once to one of NumPyro's."""
+"""NumPyro's distributions and the project's own, as `ppl.dist`."""
 
-from functools import cache
 from typing import Any
 
 import jax.numpy as jnp
+import numpyro.distributions
 from jax import Array, lax
-from numpyro.distributions import Distribution, constraints
+from numpyro.distributions import Distribution, LogNormal, constraints
 from numpyro.distributions.kl import kl_divergence
 
 from ppl_vae import distributions
-from ppl_vae.backends.common.distributions import Adapted, Support, made
+from ppl_vae.backends.common.distributions import Adapted, Support, completed
 from ppl_vae.backends.numpyro.functions import F
 from ppl_vae.distributions import base
 
@@ -24,11 +24,14 @@ class JaxSupport(Support, constraints.Constraint):
 class NumPyroAdapted(Adapted, Distribution):
     """See `Adapted`."""
 
-    F, constraints, _support = F, constraints, JaxSupport
+    F, constraints, _support, _shape = F, constraints, JaxSupport, tuple
 
-    def __init__(self, *args: Any, validate_args: bool | None = None, **kwargs: Any):
-        self._keep(self.declares(*args, **kwargs))
-        super().__init__(*self.declared.shapes(F), validate_args=validate_args)
+    @classmethod
+    def _members(cls, declared: type[distributions.Distribution]) -> dict[str, Any]:
+        return {
+            "pytree_data_fields": declared.array_fields(),
+            "pytree_aux_fields": declared.static_fields(),
+        }
 
     def _keep(self, declared: distributions.Distribution) -> None:
         for name in declared.array_fields():
@@ -47,13 +50,15 @@ class NumPyroAdapted(Adapted, Distribution):
         return drawn if self.has_rsample else lax.stop_gradient(drawn)
 
 
-@cache
-def adapted(declared: type[distributions.Distribution]) -> type[NumPyroAdapted]:
-    """Return NumPyro's class for a declared one."""
-    data, aux = declared.array_fields(), declared.static_fields()
-    return made(NumPyroAdapted, declared, pytree_data_fields=data, pytree_aux_fields=aux)
-
-
 @kl_divergence.register(NumPyroAdapted, NumPyroAdapted)
 def _closed_form(q: NumPyroAdapted, p: NumPyroAdapted) -> Array:
     return base.kl(F, q.declared, p.declared)
+
+
+@kl_divergence.register(LogNormal, LogNormal)
+def _kl_lognormal_lognormal(q: LogNormal, p: LogNormal) -> Array:
+    # The divergence does not change under the common exponential; torch has this one, NumPyro lacks it.
+    return kl_divergence(q.base_dist, p.base_dist)
+
+
+dist = completed(numpyro.distributions, NumPyroAdapted)

@@ -1,16 +1,15 @@
-"""From a distribution that is declared once to one of Pyro's."""
+"""Pyro's distributions and the project's own, as `ppl.dist`."""
 
 from dataclasses import replace
-from functools import cache
-from typing import Any
 
+import pyro.distributions
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints, register_kl
 
 from ppl_vae import distributions
-from ppl_vae.backends.common.distributions import Adapted, Support, made
+from ppl_vae.backends.common.distributions import Adapted, Support, completed
 from ppl_vae.backends.pyro.functions import F
 from ppl_vae.distributions import base
 
@@ -25,11 +24,7 @@ class TorchSupport(Support, constraints.Constraint):
 class PyroAdapted(Adapted, TorchDistribution):
     """See `Adapted`."""
 
-    F, constraints, _support = F, constraints, TorchSupport
-
-    def __init__(self, *args: Any, validate_args: bool | None = None, **kwargs: Any):
-        self._keep(self.declares(*args, **kwargs))
-        super().__init__(*map(torch.Size, self.declared.shapes(F)), validate_args=validate_args)
+    F, constraints, _support, _shape = F, constraints, TorchSupport, torch.Size
 
     def _keep(self, declared: distributions.Distribution) -> None:
         values = {name: getattr(declared, name) for name in declared.array_fields()}
@@ -50,12 +45,9 @@ class PyroAdapted(Adapted, TorchDistribution):
             return self.declared.draw(F, None, tuple(self._extended_shape(sample_shape)))
 
 
-@cache
-def adapted(declared: type[distributions.Distribution]) -> type[PyroAdapted]:
-    """Return Pyro's class for a declared one."""
-    return made(PyroAdapted, declared)
-
-
 @register_kl(PyroAdapted, PyroAdapted)
 def _closed_form(q: PyroAdapted, p: PyroAdapted) -> Tensor:
     return base.kl(F, q.declared, p.declared)
+
+
+dist = completed(pyro.distributions, PyroAdapted)
