@@ -39,7 +39,9 @@ class Counts(Program):
     def model(self, ppl, net, x=None, batch=None, size=None):
         (genes,) = self.x_shape
         effect = ppl.sample("effect", ppl.standard_normal((self.num_batches, genes)))
-        dispersion = ppl.sample("dispersion", ppl.dist.LogNormal(ppl.array([0.0] * genes), 1.0).to_event(1))
+        dispersion = ppl.sample(
+            "dispersion", ppl.dist.LogNormal(ppl.F.zeros((genes,), effect), ppl.array(1.0)).to_event(1)
+        )
         with ppl.minibatch(x, batch, size):
             z = ppl.sample("z", ppl.standard_normal(self.z_dim))
             mean = net.mean(z, effect, batch, size)

@@ -29,7 +29,9 @@ class LinearGaussian(Program):
     def model(self, ppl, net, x=None):
         with ppl.minibatch(x):
             z = ppl.sample("z", ppl.standard_normal(self.z_dim))
-            ppl.sample("x", ppl.dist.Normal(net.decoder(z), self.sigma).to_event(len(self.x_shape)), obs=x)
+            ppl.sample(
+                "x", ppl.dist.Normal(net.decoder(z), ppl.array(self.sigma)).to_event(len(self.x_shape)), obs=x
+            )
 
     def guide(self, ppl, net, x):
         with ppl.minibatch(x):

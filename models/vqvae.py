@@ -44,7 +44,7 @@ class VQVAE(Program):
         with ppl.minibatch(x):
             codes = ppl.dist.Codebook(book.vectors, book.logits, self.grid)
             z = ppl.sample("z", codes.to_event(2))
-            ppl.sample("x", ppl.dist.Normal(net.decoder(z), self.sigma).to_event(3), obs=x)
+            ppl.sample("x", ppl.dist.Normal(net.decoder(z), ppl.array(self.sigma)).to_event(3), obs=x)
 
     def guide(self, ppl, net, x):
         with ppl.minibatch(x):

@@ -143,18 +143,19 @@ def test_the_jax_and_numpyro_peers_have_the_same_loss(benchmark):
         np.shape, jax_vae.init(jax.random.key(0), 16, (8,), 3)
     )
 
-    def noise(trace):
-        z = trace["z"]
-        return (z["value"] - z["fn"].base_dist.loc) / z["fn"].base_dist.scale
+    def noise(value, fn):
+        return (value - fn.base_dist.loc) / fn.base_dist.scale
 
     ours = Objective(bound, ELBO(), 9)(bound.params, bound.state, key, {"x": x}, {"beta": 1.0}).value
-    theirs = jax_vae.loss(weights, flat, noise(Tracer(bound, key).pair({"x": x}).guide))
+    z = Tracer(bound, key).pair({"x": x}).guide["z"]
+    theirs = jax_vae.loss(weights, flat, noise(z.value, z.fn))
     assert float(ours) == pytest.approx(float(theirs), rel=1e-5)
     stock = numpyro.infer.TraceMeanField_ELBO().loss(
         key, weights, svi.story, svi.guide, flat, weights=weights, z_dim=3
     )
     seeded = handlers.substitute(handlers.seed(svi.guide, jax.random.split(key)[1]), data=weights)
-    drawn = noise(handlers.trace(seeded).get_trace(flat, weights=weights, z_dim=3))
+    z = handlers.trace(seeded).get_trace(flat, weights=weights, z_dim=3)["z"]
+    drawn = noise(z["value"], z["fn"])
     assert float(stock) / 9 == pytest.approx(float(jax_vae.loss(weights, flat, drawn)), rel=1e-5)
 
 

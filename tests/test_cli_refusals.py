@@ -88,9 +88,9 @@ USAGE = {
     "unknown part of an objective": ("--objective elbo(gamma=1)", "elbo has no option 'gamma'"),
     "weight of another objective": (
         "--objective iwae --beta 2",
-        "--beta belongs to the objective elbo, not to iwae",
+        "--beta is no option of the objective iwae",
     ),
-    "negative weight": ("--beta -1", "beta=-1.0: the weight of the KL cannot be negative"),
+    "negative weight": ("--beta -1", "beta=-1.0: beta must not start below 0"),
     "long warm-up": ("--warm-up 1000", "the warm-up of 1000 steps is longer than the run of 1 steps"),
     "unknown compile": ("--compile yes", "unknown compile 'yes': choose one of auto, on, off"),
     "large batch": ("--batch-size 5000", "batch size 5000 is larger than the data (1437 rows)"),
@@ -258,7 +258,7 @@ RUNS = {
     "latents of another shape": (
         1,
         "decode run --latents good.npy",
-        "latent 'z' has shape (4, 4) a row, the model's is (2,)",
+        "latent 'z' has shape (4, 4) per row, the model's is (2,)",
     ),
     "missing model file": (2, "evaluate run --model-file gone.py", "there is no model file"),
     "model file without a guide": (1, "evaluate run --model-file guideless.py", "has a model but no guide"),

@@ -1,8 +1,12 @@
 """Networks that change arrays of their own: codebooks and statistics of batches, on both backends."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from made import BACKENDS, made
+
+from ppl_vae import Program, data, fit
 
 RNG = np.random.default_rng(0)
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -76,7 +80,41 @@ def test_the_first_batch_places_the_codes_on_points_at_even_distances(backend):
     flat = points.reshape(-1, 2)
     np.testing.assert_array_equal(vectors, flat[[0, 4, 8]])
     np.testing.assert_array_equal(index.reshape(-1), chosen(flat[[0, 4, 8]], flat))
-    assert book.weights()["placed"] == 1
+    w = book.weights()
+    assert w["placed"] == 1
+    # From there they go on as if each had been chosen once.
+    own = [flat[index.reshape(-1) == k] for k in range(3)]
+    np.testing.assert_allclose(w["counts"], [0.99 + 0.01 * len(points) for points in own], **CLOSE)
+    sums = [0.99 * code + 0.01 * points.sum(0) for code, points in zip(vectors, own, strict=True)]
+    np.testing.assert_allclose(w["sums"], sums, **CLOSE)
+
+
+@dataclass(frozen=True)
+class CodesOnly(Program):
+    """Points go to the codebook as they are."""
+
+    def networks(self, nn):
+        return {"book": nn.CodebookState(4, 3), "shift": nn.Parameter(3)}
+
+    def model(self, ppl, net, x=None):
+        with ppl.minibatch(x):
+            z = ppl.sample("z", ppl.dist.Normal(ppl.array(0.0), 1.0))
+            ppl.sample("x", ppl.dist.Normal(z[..., None] + net.shift(), 1.0).to_event(1), obs=x)
+
+    def guide(self, ppl, net, x):
+        with ppl.minibatch(x):
+            ppl.sample("z", ppl.dist.Normal(ppl.F.to_float(net.book(x).index), 1.0))
+
+
+def test_a_codebook_stays_in_single_precision_where_networks_do_not(backend):
+    rows = data.of({"train": {"x": normal(30, 3)}}, valid=0)
+    options = {"backend": backend, "max_steps": 4, "batch_size": 15, "keep": "last"}
+    half, single = (
+        fit(CodesOnly(), rows, precision=precision, **options).bound.weights()
+        for precision in ("bf16-mixed", "32")
+    )
+    for name in ("vectors", "sums", "counts"):
+        np.testing.assert_array_equal(half[f"book.{name}"], single[f"book.{name}"])
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,21 @@ def test_an_array_of_a_network_moves_once_a_step_and_rests_in_evaluation(backend
     assert run.bound.weights()["counter.seen"] == 12 * 5
 
 
+def test_a_gradient_sees_the_values_before_a_network_changed_them():
+    import torch
+
+    def counted(net, x):
+        out = x * net.weight * net.seen
+        net.keep(seen=net.seen + 1)
+        return out
+
+    network = OnTorch(
+        lambda nn: declared(counted, weight=nn.Parameter(3, 2.0), seen=nn.Buffer(3, 5.0))
+    ).module
+    network(torch.ones(3)).sum().backward()
+    assert network.weight.grad.tolist() == [5.0] * 3 and network.seen.tolist() == [6.0] * 3
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_whole_numbers_and_truth_values_stay_what_they_are(backend):
     seen = {}

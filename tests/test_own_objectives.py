@@ -1,11 +1,15 @@
 """Objectives, schedules and parameter groups of a user's own, on both backends."""
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
+import exact
 import numpy as np
 import pytest
 
+import ppl_vae
 from ppl_vae import ELBO, Objective, Program, data, evaluate, fit, open_run
 from ppl_vae.api import resume
 from ppl_vae.errors import ProgramError, RunError, UsageError
@@ -212,10 +216,11 @@ class Frozen(ELBO):
     groups: ClassVar = (Group("still", ("offset",), frozen=True),)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_each_group_of_parameters_follows_a_loss_of_its_own(backend):
-    run = fit(TwoParts(), data.of(X, valid=0, test=0), Opposed(), max_steps=60, clip_norm=5.0, ema=0.5,
-              **options(backend, log_every=1))  # fmt: skip
+@pytest.mark.parametrize(("backend", "compile"), [("pyro", "off"), ("pyro", "on"), ("numpyro", "off")])
+def test_each_group_of_parameters_follows_a_loss_of_its_own(backend, compile):
+    chosen = options(backend, max_steps=60, clip_norm=5.0, ema=0.5, log_every=1, compile=compile)
+    run = fit(TwoParts(), data.of(X, valid=0, test=0), Opposed(), **chosen)
+    assert backend == "numpyro" or run.config["compile"] == compile
     rows = run.history
     assert rows[0]["offset"] == pytest.approx(0.5) and rows[-1]["offset"] == pytest.approx(2.0, abs=0.05)
     assert rows[-1]["loss/shift"] < 1e-2
@@ -252,3 +257,42 @@ def test_groups_of_unknown_networks_are_refused(networks, message, backend):
 
     with pytest.raises(UsageError, match=message):
         fit(TwoParts(), X, Named(), max_steps=2, **options(backend))
+
+
+PAGE = (Path(ppl_vae.__file__).parent.parent / "docs" / "architecture.md").read_text()
+
+
+def documented(heading, name):
+    """Return what the first Python block under a heading of docs/architecture.md declares."""
+    space = {"__name__": __name__}
+    exec(re.search("```python\n(.*?)```", PAGE.partition(f"## {heading}\n")[2], re.DOTALL)[1], space)
+    return space[name]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_documented_objective_pays_its_floor(backend):
+    kind = documented("An objective of your own", "FreeBits")
+    run = fit(
+        "linear_gaussian",
+        X,
+        kind(floor=50.0, beta="linear:0:1:4"),
+        max_steps=4,
+        **options(backend, log_every=1),
+    )
+    rows = [row for row in run.history if row["split"] == "train"]
+    assert [row["beta"] for row in rows] == [0.0, 0.25, 0.5, 0.75]
+    for row in rows:
+        assert row["loss"] == pytest.approx(row["distortion_nats"] + row["beta"] * 50, rel=1e-5)
+    with pytest.raises(UsageError, match="beta=-1: beta must not start below 0"):
+        kind(beta=-1)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_documented_diagnostic_finds_the_evidence(backend):
+    w, b = exact.decoder()
+    x = exact.draw(5, w, b)
+    run = fit(exact.program(), x, backend=backend, max_steps=1, batch_size=2, device="cpu")
+    run.bound.load_weights(exact.weights(w, b, shift=0.1, inflate=1.2))
+    found = documented("A diagnostic of your own", "log_evidence")(run, x)
+    # A guide near the posterior: the weights of 1,000 draws vary by some per cent.
+    np.testing.assert_allclose(np.asarray(found), exact.evidence(x, w, b), atol=0.1)

@@ -10,7 +10,7 @@ import torch
 from ppl_vae import ELBO, Program, data, evaluate, fit, load, open_run
 from ppl_vae.api import resume
 from ppl_vae.backends import backend as backend_named
-from ppl_vae.errors import DataError, ProgramError, UsageError
+from ppl_vae.errors import DataError, ProgramError, RunError, UsageError
 
 SMALL = {"hidden": (8,), "z_dim": 2}
 
@@ -68,7 +68,7 @@ def test_a_callable_objective_is_given_again_on_resuming(tmp_path):
         return pyro.infer.Trace_ELBO().differentiable_loss(model, guide, **batch)
 
     fit(load("vae", **SMALL), small_data(), objective, epochs=1, batch_size=16, out=tmp_path / "run")
-    with pytest.raises(UsageError, match="unknown objective"):
+    with pytest.raises(RunError, match="was defined in Python: give it as objective="):
         resume(tmp_path / "run", data=small_data(), epochs=2)
     run = resume(tmp_path / "run", data=small_data(), objective=objective, epochs=2)
     whole = fit(load("vae", **SMALL), small_data(), objective, epochs=2, batch_size=16)

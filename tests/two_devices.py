@@ -124,7 +124,7 @@ def placed():
         engine = Engine(bound, ELBO(), options, train=arrays("vae", 0, ROWS), num_data=ROWS)
         engine.advance([np.arange(BATCH)] * 2, {"lr": np.ones(2), "beta": np.ones(2)}, lambda: False)
         index, lr = np.zeros((2, BATCH), np.int32), np.zeros(2, np.float32)
-        made = engine._many.lower(engine.carry, engine.data, index, lr, lr, 2).compile()
+        made = engine._many.lower(engine.carry, engine.data, index, {"lr": lr, "beta": lr}, 2).compile()
         loaded = Engine(bound, ELBO(), options, num_data=ROWS)
         found[count] = {
             "text": made.as_text(),

@@ -43,4 +43,4 @@ class BatchNorm(Network):
         return x * gain.reshape(-1, *tail) + (net.bias - mean * gain).reshape(-1, *tail)
 
     def _moved(self, F: Any, old: Any, new: Any) -> Any:
-        return F.lerp(old, F.astype(F.stop_gradient(new), old), self.momentum)
+        return F.lerp(old, F.astype(new, old), self.momentum)

@@ -3,7 +3,7 @@
 `parse` reads the text form that the command line and run folders use.
 """
 
-from ppl_vae.objectives.base import Group, Loss, Objective
+from ppl_vae.objectives.base import Group, Loss, Objective, scheduled
 from ppl_vae.objectives.elbo import ELBO
 from ppl_vae.objectives.importance import IWAE, STL, DReG
 from ppl_vae.objectives.text import OBJECTIVES, names_stock, objective_text, parse, parts, text_of
@@ -21,5 +21,6 @@ __all__ = [
     "objective_text",
     "parse",
     "parts",
+    "scheduled",
     "text_of",
 ]

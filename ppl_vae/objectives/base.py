@@ -4,13 +4,18 @@ Evaluation never uses objectives: it always reports the plain bound.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, NamedTuple
 
 from ppl_vae.errors import UsageError
 from ppl_vae.schedules import Schedule, as_schedule
 
 SCHEDULE = "schedule"  # the metadata of a field that a step may change
+
+
+def scheduled(default: Any, least: float = 0.0) -> Any:
+    """Declare a field that is a number, a schedule or a schedule's text, and never starts below `least`."""
+    return field(default=default, metadata={SCHEDULE: True, "least": least})
 
 
 class Loss(NamedTuple):
@@ -98,12 +103,12 @@ class Objective:
         raise NotImplementedError(f"{type(self).__name__} declares no loss(self, F, terms, scalars)")
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            _check(field.name, getattr(self, field.name), field.type, field.metadata)
+        for one in fields(self):
+            _check(one.name, getattr(self, one.name), one.type, one.metadata)
 
     def schedules(self) -> dict[str, Schedule]:
         """Return what changes with the step, by name."""
-        named = (field.name for field in fields(self) if SCHEDULE in field.metadata)
+        named = (one.name for one in fields(self) if SCHEDULE in one.metadata)
         return {name: as_schedule(getattr(self, name)) for name in named}
 
     def scalars(self, step: int) -> dict[str, float]:

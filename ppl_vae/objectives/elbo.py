@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ppl_vae.errors import UsageError
-from ppl_vae.objectives.base import SCHEDULE, Objective
+from ppl_vae.objectives.base import Objective, scheduled
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class ELBO(Objective):
     (warm-up).
     """
 
-    beta: Any = field(default=1.0, metadata={SCHEDULE: True, "least": 0.0})
+    beta: Any = scheduled(1.0)
     warm_up: int = field(default=0, metadata={"least": 0})
     analytic_kl: bool = True
     particles: int = 1

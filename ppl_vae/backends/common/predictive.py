@@ -130,7 +130,6 @@ def _generate(
         first = {name: values[:1] for name, values in covariates.items()}
         shapes, shared = one_row(passes, first)
         _check_latents({n: s for n, s in shapes.items() if n not in bound.fields}, latents)
-        passes.stage(0)
         fixed = shared_latents(bound, passes, first, shared, draw) if shared else {}
         passes.stage(1)
         found, size = [], max([*map(_size, (shapes | shared).values()), 1])
@@ -173,15 +172,20 @@ def shared_latents(
     same world.
     """
 
-    def run(tracer: Tracer, batch: Any) -> dict[str, Any]:
-        # A guide needs a row, but its global sites do not depend on which: the prior's own will do.
+    def prior_row(tracer: Tracer, batch: Any) -> dict[str, Any]:
         prior = tracer.model(batch, n=1)
-        row = {name: prior[name].value for name in bound.fields if name in prior} | dict(batch)
-        refuse_missing(bound.program, row, list(names))
+        return {name: prior[name].value for name in bound.fields if name in prior}
+
+    def from_guide(tracer: Tracer, row: Any) -> dict[str, Any]:
         guide = tracer.guide(row, centres=not draw)
         return {name: guide[name].value for name in names}
 
-    return passes(("shared", draw), run, covariates)
+    # A guide needs a row, but its global sites do not depend on which: the prior's own will do. Its noise is
+    # not that of the latents.
+    row = passes("prior row", prior_row, covariates) | dict(covariates)
+    refuse_missing(bound.program, row, list(names))
+    passes.stage(0)
+    return passes(("shared", draw), from_guide, row)
 
 
 def _generator(bound: Bound, n: int) -> Callable[..., dict[str, Any]]:

@@ -155,7 +155,7 @@ class Passes(Protocol):
         """
 
     def stage(self, number: int) -> None:
-        """Go over to noise of its own for the second of two kinds of passes."""
+        """Start the noise of the first (0) or the second (1) of two kinds of passes."""
 
     def described(self, function: Callable[..., Any], *arrays: Any) -> None:
         """Run a function for what it tells its surroundings about shapes and sites; noise is untouched."""

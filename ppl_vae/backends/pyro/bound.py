@@ -37,6 +37,8 @@ class Primitives(common.Primitives):
         return pyro.plate(DATA, self._num_data, subsample=index, dim=-1)
 
     def array(self, value: Any) -> Tensor:
+        if isinstance(value, float):  # filled in on the device: a copy of a number would wait for a GPU
+            return self._like.new_full((), value)
         found = torch.as_tensor(value, device=self._like.device)
         return found.to(self._like.dtype) if found.is_floating_point() else found
 

@@ -135,6 +135,15 @@ def _refuse_constants(graph: Graph, bound: nn.Module) -> None:
 
 
 @contextmanager
+def kept_for_backward() -> Iterator[None]:
+    """Let what a compiled pass saves outlive the gradient of the first of its losses."""
+    from torch._functorch import config  # for those who have several losses
+
+    with config.patch(donated_buffer=False):
+        yield
+
+
+@contextmanager
 def compiler_at_hand(bound: nn.Module) -> Iterator[None]:
     """Let the compiler find out meanwhile, in child processes, which vector instructions the CPU has."""
     if not bound.declared or bound.device.type != "cpu":

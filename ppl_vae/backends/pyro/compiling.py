@@ -11,7 +11,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from ppl_vae.backends.common.objective import rows_of
-from ppl_vae.backends.pyro.capture import Graph, NotCaptured, capture, compiler_at_hand, untouched
+from ppl_vae.backends.pyro.capture import (
+    Graph,
+    NotCaptured,
+    capture,
+    compiler_at_hand,
+    kept_for_backward,
+    untouched,
+)
 from ppl_vae.backends.pyro.objectives import Objective
 from ppl_vae.objectives import Loss
 
@@ -92,7 +99,8 @@ def compiled(
             graph = capture(loss, loss.bound, example, scalars)
         if choice == "auto" and not earns(graph.nodes, steps):
             return loss
-        with untouched(loss), _uncollected():
+        several = kept_for_backward() if getattr(loss.objective, "groups", ()) else contextlib.nullcontext()
+        with untouched(loss), _uncollected(), several:
             module = Compiled(loss, graph, example, scalars)
             module(dict(example), scalars).value.backward()
     except NotCaptured as reason:

@@ -19,8 +19,9 @@ from ppl_vae.options import stream as stream_of
 class Passes:
     """Passes of one bound program, within `at_rest`."""
 
-    def __init__(self, bound: nn.Module, seed: int):
-        self.bound, self.seed, self.tracer = bound, seed, Tracer(bound)
+    def __init__(self, bound: nn.Module, seed: int, start: int):
+        self.bound, self.seed, self.tracer, self._start = bound, seed, Tracer(bound), start
+        self.stage(0)
 
     def __call__(
         self, name: Any, function: Callable[..., Any], *arrays: Any, stream: tuple[int, ...] | None = None
@@ -31,7 +32,9 @@ class Passes:
         return on_host(function(self.tracer, *map(self.bound.put, arrays)))
 
     def stage(self, number: int) -> None:
-        """Do nothing: the generator's noise goes on."""
+        """Start the noise from its seed; the second stage's goes on where the first one's ends."""
+        if number == 0:
+            torch.manual_seed(self._start)
 
     def described(self, function: Callable[..., Any], *arrays: Any) -> None:
         with noise_kept(self.bound.device):
@@ -66,7 +69,6 @@ def at_rest(bound: nn.Module, seed: int, name: str | None = None) -> Iterator[Pa
             noise_kept(bound.device),
             pyro.validation_enabled(False),
         ):
-            torch.manual_seed(seed if name is None else stream_of(seed, name))
-            yield Passes(bound, seed)
+            yield Passes(bound, seed, seed if name is None else stream_of(seed, name))
     finally:
         bound.train(mode)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.backends.common.objective import check_groups, rows_of
+from ppl_vae.backends.pyro.capture import kept_for_backward
 from ppl_vae.objectives import Group, Loss
 from ppl_vae.options import Training
 from ppl_vae.scalars import AVERAGE, for_loss, rate_of
@@ -165,14 +166,15 @@ class Step:
             (loss.value if weight == 1 else loss.value * weight).backward()
             return
         values = {"": loss.value} | dict(loss.others)
-        taken = [(part, values[part.name]) for part in self.parts if part.name in values]
-        for number, (part, value) in enumerate(taken, 1):
-            again = number < len(taken)
-            grads = torch.autograd.grad(value, part.parameters, retain_graph=again, allow_unused=True)
-            for parameter, grad in zip(part.parameters, grads, strict=True):
-                if grad is not None:
-                    grad = grad if weight == 1 else grad * weight
-                    parameter.grad = grad if parameter.grad is None else parameter.grad + grad
+        taken = [(part.parameters, values[part.name]) for part in self.parts if part.name in values]
+        with kept_for_backward():
+            for number, (parameters, value) in enumerate(taken, 1):
+                again = number < len(taken)
+                grads = torch.autograd.grad(value, parameters, retain_graph=again, allow_unused=True)
+                for parameter, grad in zip(parameters, grads, strict=True):
+                    if grad is not None:
+                        grad = grad if weight == 1 else grad * weight
+                        parameter.grad = grad if parameter.grad is None else parameter.grad + grad
 
     def _update(self, scalars: Mapping[str, Any]) -> None:
         for part, group in zip(self.parts, self.optimizer.param_groups, strict=True):
