@@ -109,8 +109,8 @@ def check_groups(groups: Sequence[Group], bound: Any) -> None:
     seen: set[str] = set()
     for group in groups:
         for name in group.networks:
-            if name not in bound.names:
-                listed = ", ".join(bound.names) or "none"
+            if name not in bound.parts:
+                listed = ", ".join(bound.parts) or "none"
                 raise UsageError(
                     f"group {group.name!r}: the program has no network {name!r}: it has {listed}"
                 )
