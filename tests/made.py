@@ -30,10 +30,10 @@ class OnTorch:
     def __init__(self, declare: Any, seed: int = 0):
         import torch
 
-        from ppl_vae.backends.pyro.networks import NN, module
+        from ppl_vae.backends.pyro.networks import NN
 
         torch.manual_seed(seed)
-        self.module = module(declare(NN))
+        self.module = NN.module(declare(NN))
 
     def weights(self) -> dict[str, np.ndarray]:
         return {name: value.numpy().copy() for name, value in self.module.state_dict().items()}
@@ -60,10 +60,10 @@ class OnFlax:
     """What `declare(nn)` gives, bound to flax."""
 
     def __init__(self, declare: Any, seed: int = 0):
-        from ppl_vae.backends.numpyro.networks import Seeded, module
+        from ppl_vae.backends.numpyro.networks import Seeded
 
         nn = Seeded(seed)
-        self.module = module(nn, declare(nn))
+        self.module = nn.module(declare(nn))
 
     def weights(self) -> dict[str, np.ndarray]:
         from ppl_vae.backends.numpyro.weights import to_torch

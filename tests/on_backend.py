@@ -14,7 +14,7 @@ class Torch:
 
     def __init__(self, dtype):
         self.dtype = np.dtype(dtype)
-        self.dist = importlib.import_module("ppl_vae.backends.pyro.distributions")
+        self.dist = importlib.import_module("ppl_vae.backends.pyro.distributions").dist
         self.F = importlib.import_module("ppl_vae.backends.pyro.functions").F
 
     def array(self, value):
@@ -73,7 +73,7 @@ class Jax:
 
     def __init__(self, dtype):
         self.dtype = np.dtype(dtype)
-        self.dist = importlib.import_module("ppl_vae.backends.numpyro.distributions")
+        self.dist = importlib.import_module("ppl_vae.backends.numpyro.distributions").dist
         self.F = importlib.import_module("ppl_vae.backends.numpyro.functions").F
 
     def array(self, value):

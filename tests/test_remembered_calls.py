@@ -8,7 +8,8 @@ import pytest
 from small_programs import BACKENDS, FEW, batch, bound, loss_and_gradients
 
 from ppl_vae import ELBO, Program, bind
-from ppl_vae.backends.common.calls import Calls
+from ppl_vae.backends.common import tracing as common
+from ppl_vae.backends.common.calls import Calls, NetworkCall
 
 
 def tracing(backend):
@@ -44,7 +45,7 @@ def test_remembering_changes_neither_loss_nor_gradient_nor_state(case, backend, 
     rows, found = batch(case), []
     for remembered in (True, False):
         if not remembered:
-            monkeypatch.setattr(tracing(backend), "Calls", lambda remembered=None, **more: Calls(**more))
+            monkeypatch.setattr(common, "Calls", lambda remembered=None, **more: Calls(**more))
         made = bound(case, backend).train()
         value, _, grads = loss_and_gradients(made, ELBO(), rows)
         found.append(({"loss": value} | grads, made.weights()))
@@ -84,7 +85,7 @@ def test_a_network_with_a_state_is_asked_again_without_arguments():
     counted, calls = [], Calls(remembered={})
     for stateful in (True, False):
         for _ in range(2):
-            calls.once("network", stateful, lambda: counted.append(0), (), {})
+            calls.once("network", NetworkCall(lambda: counted.append(0), stateful), (), {})
     assert len(counted) == 3
 
 
@@ -100,5 +101,5 @@ def test_arguments_are_told_apart_by_identity_and_plain_values():
     ]
     counted = []
     for args, kwargs in asked:
-        calls.once("network", True, lambda *a, **k: counted.append(a), args, kwargs)
+        calls.once("network", NetworkCall(lambda *a, **k: counted.append(a), True), args, kwargs)
     assert len(counted) == len(asked) - 1

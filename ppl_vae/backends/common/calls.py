@@ -1,8 +1,10 @@
 """How a program's networks are called while guide and model run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+from ppl_vae.errors import ProgramError
 
 PLAIN = (str, int, float, bool, type(None))
 
@@ -26,20 +28,18 @@ class Calls:
     stopped: bool = False
     remembered: dict[Any, Any] | None = None
 
-    def once(
-        self, network: Any, stateful: bool, call: Callable[..., Any], args: tuple, kwargs: dict[str, Any]
-    ) -> Any:
+    def once(self, network: Any, made: "NetworkCall", args: tuple, kwargs: dict[str, Any]) -> Any:
         """Call a network, or return what it has answered to the very same arrays.
 
         A network that keeps a state of its own may answer otherwise once that has moved: without an argument
         it is called again.
         """
-        if self.remembered is None or (stateful and not (args or kwargs)):
-            return call(*args, **kwargs)
+        if self.remembered is None or (made.stateful and not (args or kwargs)):
+            return made.function(*args, **kwargs)
         key = id(network), _key(args), _key(tuple(sorted(kwargs.items())))
         if key not in self.remembered:
             # The arguments are kept alive, so that no other array gets their identity.
-            self.remembered[key] = call(*args, **kwargs), args, kwargs
+            self.remembered[key] = made.function(*args, **kwargs), args, kwargs
         return self.remembered[key][0]
 
 
@@ -47,3 +47,58 @@ def _key(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return tuple(map(_key, value))
     return value if isinstance(value, PLAIN) else id(value)
+
+
+class NetworkCall(NamedTuple):
+    """A network as a function, and whether it keeps a state of its own."""
+
+    function: Callable[..., Any]
+    stateful: bool
+
+
+class Networks:
+    """What a program sees as `net` in one run of guide or model: its networks as attributes.
+
+    Statistics of a network that the guide calls are written by the guide alone, else they would move twice a
+    step.
+
+    Parameters
+    ----------
+    bound : DeclaredBound
+    writes : bool
+        It is the guide that runs.
+    """
+
+    def __init__(self, bound: Any, writes: bool):
+        self._bound, self._writes, self._made = bound, writes, {}
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self._made:
+            self._made[name] = self._found(name)
+        return self._made[name]
+
+    def _found(self, name: str) -> Any:
+        bound = self._bound
+        if name not in bound.parts:
+            raise ProgramError(
+                f"the program has no network {name!r}: it declares {', '.join(bound.parts) or 'none'}"
+            )
+        if self._writes:
+            bound.written.add(name)
+        frozen = bound.calls.frozen or (not self._writes and name in bound.written)
+        return self._callable(bound.parts[name], frozen)
+
+    def _callable(self, part: Any, frozen: bool) -> Any:
+        if isinstance(part, list):
+            return [self._callable(one, frozen) for one in part]
+        made, once = self._bound.network_call(part, frozen), self._bound.calls.once
+        return lambda *args, **kwargs: once(part, made, args, kwargs)
+
+
+def flat(name: str, part: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the networks of one of a program's `parts` by name; those in a list by their number."""
+    if isinstance(part, list):
+        for index, one in enumerate(part):
+            yield from flat(f"{name}.{index}", one)
+    else:
+        yield name, part

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ppl_vae.backends.common.bound import Bound
 from ppl_vae.backends.common.layout import Layout
 from ppl_vae.backends.common.site import Trace
-from ppl_vae.backends.common.tracing import Arrays, Bound, Passes, Tracer
+from ppl_vae.backends.common.tracing import Arrays, Passes, Tracer
 from ppl_vae.data.batches import count_rows
 from ppl_vae.diagnostics.drawn import GUIDE, Found, Store
 

@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from ppl_vae.backends.common.bound import Bound
 from ppl_vae.backends.common.checks import check_plates
 from ppl_vae.backends.common.objective import rows_of
 from ppl_vae.backends.common.predictive import BUDGET
 from ppl_vae.backends.common.site import Pair
 from ppl_vae.backends.common.terms import Terms
-from ppl_vae.backends.common.tracing import Arrays, Bound, Passes, Tracer
+from ppl_vae.backends.common.tracing import Arrays, Passes, Tracer
 from ppl_vae.data.batches import dims_of
 from ppl_vae.diagnostics.evidence import DETERMINISTIC, Scores, joined, over_batches
 from ppl_vae.errors import DataError, ProgramError

@@ -3,11 +3,62 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ppl_vae.backends.common.site import Pair
+from ppl_vae.backends.common.checks import check_plates, check_sites
+from ppl_vae.backends.common.site import Pair, Trace
 from ppl_vae.backends.common.terms import Terms
 from ppl_vae.errors import ProgramError, UsageError
 from ppl_vae.functions import Functions
 from ppl_vae.objectives import Group, Loss, Objective
+
+
+class BoundObjective:
+    """Objective, model and guide together: what a training step differentiates.
+
+    Parameters
+    ----------
+    bound : Bound or PlainBound
+    objective : ppl_vae.Objective, ELBO of the library, or callable
+        A callable gets (model, guide, batch) and returns a loss, summed over the data set.
+    num_data : int
+        Rows of the whole data set.
+
+    Attributes
+    ----------
+    own : bool
+        The objective is one of ppl_vae.
+    """
+
+    F: Functions
+    remedy: str  # the library's own objectives
+
+    def __init__(self, bound: Any, objective: Any, num_data: int):
+        super().__init__()
+        self.bound, self.objective, self.num_data = bound, objective, num_data
+        self.own = isinstance(objective, Objective)
+        if not self.own and not self.usable(objective):
+            raise UsageError(
+                f"{objective!r} is no objective: use ELBO(), IWAE(k) or another of ppl_vae, a callable, or "
+                f"{self.remedy}"
+            )
+
+    @staticmethod
+    def usable(objective: Any) -> bool:
+        """Tell whether an objective that is none of ppl_vae gives a loss."""
+        raise NotImplementedError
+
+    def _loss(self, pair: Pair, scalars: Mapping[str, Any]) -> Loss:
+        return loss_of(self.F, self.objective, pair, scalars, self.num_data)
+
+    def _refuse(self, pair: Pair) -> None:
+        """Refuse, by name, sites that the objective cannot estimate."""
+        check_sites(pair, self.bound.backend)
+        check_plates(pair)
+        self.objective.check(Terms(self.F, pair, self.num_data, self.objective.analytic_kl))
+
+
+def scaled_up(model: Trace) -> bool:
+    """Tell whether a model scales what it observes up to all rows of the data set, as stock losses are."""
+    return any(site.subsampling > 1 for site in model.observed.values())
 
 
 def loss_of(
@@ -58,8 +109,8 @@ def check_groups(groups: Sequence[Group], bound: Any) -> None:
     seen: set[str] = set()
     for group in groups:
         for name in group.networks:
-            if name not in bound.names:
-                listed = ", ".join(bound.names) or "none"
+            if name not in bound.parts:
+                listed = ", ".join(bound.parts) or "none"
                 raise UsageError(
                     f"group {group.name!r}: the program has no network {name!r}: it has {listed}"
                 )

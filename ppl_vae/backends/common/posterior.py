@@ -3,10 +3,11 @@
 from functools import partial
 from typing import Any
 
+from ppl_vae.backends.common.bound import Bound
 from ppl_vae.backends.common.drawing import Job, propose, simulate
 from ppl_vae.backends.common.layout import Layout, read
 from ppl_vae.backends.common.predictive import BUDGET
-from ppl_vae.backends.common.tracing import Arrays, Bound, Passes, Tracer
+from ppl_vae.backends.common.tracing import Arrays, Passes, Tracer
 from ppl_vae.data.batches import chunk_rows, count_rows
 from ppl_vae.diagnostics.drawn import OVERSAMPLING, Found, check_options, predictions, resampled, result
 from ppl_vae.diagnostics.importance import statistics

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from ppl_vae.backends.common.bound import Bound
 from ppl_vae.backends.common.site import Trace
-from ppl_vae.backends.common.tracing import Arrays, Bound, Passes, Tracer
+from ppl_vae.backends.common.tracing import Arrays, Passes, Tracer
 from ppl_vae.data.batches import dims_of
 from ppl_vae.errors import DataError, ProgramError
 from ppl_vae.program import refuse_missing

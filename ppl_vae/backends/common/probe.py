@@ -23,11 +23,41 @@ class Probe:
     bound : Bound or PlainBound
     recorder : Recorder
         Watches the networks.
+
+    Attributes
+    ----------
+    frozen : str
+        How a network says that a parameter is not to be trained.
+    broken_plate : callable
+        Returns in plain words what site does not fit its plate, from the library's error; None for any other.
     """
+
+    frozen: str
+    broken_plate: Callable[[BaseException], str | None]
 
     def __init__(self, bound: Any, recorder: Any):
         self.bound, self.fields, self.num_data = bound, bound.fields, bound.num_data or 1
         self._recorder = recorder
+
+    @property
+    def backend(self) -> str:
+        """The backend's name."""
+        return self.bound.backend
+
+    @property
+    def stock(self) -> dict[str, str]:
+        """What the library offers where the project's own objectives do not apply."""
+        elbo = f"{self.backend}.infer.Trace"
+        return {
+            "enumerated": f"{elbo}Enum_ELBO",
+            "unreparametrised": f"{elbo}Graph_ELBO",
+            "frozen": self.frozen,
+        }
+
+    def prepare(self, rows: Arrays) -> None:
+        """Make every parameter exist."""
+        with self._asked(0):
+            self._called("guide", lambda: self.bound.ensure_parameters(self.bound.put(self._batch(rows))))
 
     def _asked(self, seed: int) -> AbstractContextManager:
         """Leave the backend's global state as it is; start from a seed."""
@@ -56,7 +86,7 @@ class Probe:
             model = self._traced("model", tracer, batch, drawn, particles, guide)
             return {"guide": guide, "model": model}
 
-        return self._seen(("trace", particles), run, seed, self._batch(rows), dict(values or {}))
+        return self._seen(("trace", particles), run, seed, self._batch(rows), _copied(values or {}))
 
     def draw(self, n: int, seed: int = 0, rows: Arrays | None = None, values: Arrays | None = None) -> Traces:
         """Run the model alone, without the fields that it observes."""
@@ -65,7 +95,7 @@ class Probe:
             model = self._called("model", lambda: tracer.model(batch, values=values, n=n))
             return {"guide": Trace(), "model": model}
 
-        return self._seen(("draw", n), run, seed, self._batch(rows or {}), dict(values or {}))
+        return self._seen(("draw", n), run, seed, self._batch(rows or {}), _copied(values or {}))
 
     def _traced(
         self, role: str, tracer: Tracer, batch: Any, values: Any, particles: int, guide: Trace | None = None
@@ -150,11 +180,7 @@ class Probe:
             return self._called("model", lambda: reconstruct(self.bound, rows, seed=seed))
 
     def _batch(self, rows: Arrays) -> dict[str, np.ndarray]:
-        return {name: np.array(rows[name]) for name in self.fields if name in rows}
-
-    def _broken_plate(self, error: BaseException) -> str | None:
-        """Return in plain words what site does not fit its plate; None for any other error."""
-        raise NotImplementedError
+        return _copied({name: rows[name] for name in self.fields if name in rows})
 
     def _called(self, role: str, call: Callable[[], Any]) -> Any:
         try:
@@ -162,10 +188,14 @@ class Probe:
         except (BrokenRule, ProgramFailure):
             raise
         except Exception as error:
-            mismatch = self._broken_plate(error)
+            mismatch = self.broken_plate(error)
             if mismatch:
                 raise BrokenRule(mismatch, "shapes", self._recorder.calls) from error
             raise ProgramFailure(role, error, self._recorder.running) from error
+
+
+def _copied(arrays: Arrays) -> dict[str, np.ndarray]:
+    return {name: np.array(value) for name, value in arrays.items()}
 
 
 def _taken_apart(site: Site) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Sample sites and traces, the same for every backend. Arrays are the backend's."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -75,6 +75,11 @@ class Site:
         """Tell which entries of the value lie in the support or are masked; None where that is unknown."""
         raise NotImplementedError
 
+    def or_masked(self, found: Any, owner: Any, mask: Any) -> Any:
+        """Return which entries are true in `found`, or masked by a mask of a distribution's batch shape."""
+        within = len(owner.event_shape) - len(self.inner.event_shape)
+        return found | ~mask.reshape(tuple(mask.shape) + (1,) * within)
+
     @cached_property
     def log_density(self) -> Any:
         """The log density of the value in nats, masked, with scale 1, [*batch]."""
@@ -142,6 +147,43 @@ class Site:
     def metrics(self) -> Mapping[str, Any]:
         """Return numbers that the distribution tells about itself."""
         return self.inner.metrics() if hasattr(self.inner, "metrics") else {}
+
+
+def under(fn: Any, wrappers: tuple[type, ...]) -> list[Any]:
+    """Return a distribution and those under `to_event`, `mask` and `expand`, the innermost last."""
+    found = [fn]
+    while isinstance(found[-1], wrappers):
+        found.append(found[-1].base_dist)
+    return found
+
+
+def facts(
+    node: Mapping[str, Any], inner: Any, frames: Sequence[Any], scale: Any, subsampling: float
+) -> dict[str, Any]:
+    """Return the fields of `Site` that a node of either library's trace has under the same names.
+
+    Parameters
+    ----------
+    node : dict
+    inner : distribution
+    frames : sequence
+        The node's plates.
+    scale : float or array
+        With that of subsampled plates, `subsampling`.
+    subsampling : float
+    """
+    return {
+        "name": node["name"],
+        "fn": node["fn"],
+        "inner": inner,
+        "value": node["value"],
+        "observed": bool(node["is_observed"]),
+        "plates": tuple(Plate(frame.name, frame.dim, frame.size) for frame in frames),
+        "scale": scale if subsampling == 1 else scale / subsampling,
+        "subsampling": subsampling,
+        "enumerated": bool(node["infer"].get("enumerate")),
+        "auxiliary": bool(node["infer"].get("is_auxiliary")),
+    }
 
 
 class Trace(dict[str, Site]):

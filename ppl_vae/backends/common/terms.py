@@ -12,7 +12,7 @@ from ppl_vae.functions import Functions
 class Densities:
     """Log densities of one run of guide and model.
 
-    With P particles every term of a row has the shape [P, B], else [B]; that of a global site [P] or [].
+    A term has one number per row, [B], and with P particles [P, B]; that of a global site is [] or [P].
     """
 
     def __init__(self, guide: Trace, model: Trace):
@@ -71,7 +71,7 @@ class Terms(Densities):
 
     @cached_property
     def log_likelihood(self) -> Any:
-        """Sum over the observed sites of a row."""
+        """Sum over the observed sites, per row."""
         seen = [site.log_prob for site in self.model.observed.values() if site.local]
         if not seen:
             first = next(iter((*self.model.values(), *self.guide.values())))

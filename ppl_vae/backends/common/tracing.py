@@ -1,31 +1,49 @@
 """What a backend gives: runs of guide and model as sites, and passes over rows."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import numpy as np
 
-from ppl_vae.backends.common.site import Pair, Trace
+from ppl_vae.backends.common.calls import Calls
+from ppl_vae.backends.common.site import PARTICLES, Pair, Trace
 from ppl_vae.functions import Functions
 
 Arrays = Mapping[str, np.ndarray]
 
 
-class Tracer(Protocol):
+class Tracer:
     """Runs a bound program's guide and model, each site under scale 1 of its rows.
 
     `particles` draws per row are a plate left of the program's own `depth` batch axes. `values` replace
     draws, by site.
+
+    Parameters
+    ----------
+    bound : Bound
     """
 
     F: Functions
-    bound: Any
+
+    def __init__(self, bound: Any):
+        self.bound = bound
 
     def pair(
         self, batch: Any, particles: int = 1, depth: int = 1, values: Mapping[str, Any] | None = None
     ) -> Pair:
         """Run the guide, and the model at its draws; a network is computed once for the same arguments."""
+        with self.bound.calling(Calls(remembered={})), self._particles(particles, depth):
+            guide, model, state = self._both(batch, values or {})
+
+        def again(role: str, stop: str) -> Trace:
+            drawn = {name: site.value for name, site in guide.latent.items()}
+            if stop == "draws":
+                drawn = {name: self.F.stop_gradient(value) for name, value in drawn.items()}
+            calls = Calls(frozen=True, stopped=stop == "parameters")
+            return self._run(role, batch, drawn, calls, particles, depth, state)
+
+        return Pair(guide, model, again, state)
 
     def guide(
         self,
@@ -37,6 +55,8 @@ class Tracer(Protocol):
         depth: int = 1,
     ) -> Trace:
         """Run the guide alone; with `centres` a latent takes the centre of its distribution."""
+        with self._centred() if centres else nullcontext():
+            return self._run("guide", batch, values or {}, Calls(), particles, depth)
 
     def model(
         self,
@@ -52,14 +72,64 @@ class Tracer(Protocol):
         """Run the model alone: on a batch, or without the fields that it observes for `n` rows; `redraw`
         draws what it observes anew, at the same covariates.
         """
+        batch = dict(batch) if n is None else {**batch, "n": n}
+        with self._centred() if centres else nullcontext(), self._redrawn() if redraw else nullcontext():
+            return self._run("model", batch, values or {}, Calls(), particles, depth)
+
+    def _run(
+        self,
+        role: str,
+        batch: Mapping[str, Any],
+        values: Mapping[str, Any],
+        calls: Calls,
+        particles: int,
+        depth: int,
+        state: Any = None,
+    ) -> Trace:
+        self._running = self._recorded(role, values, calls, state)
+        with self.bound.calling(calls), self._particles(particles, depth):
+            return self._finished(self._running.get_trace(**batch), calls)
 
     def unfinished(self) -> Trace:
         """Return the sites of the last run of guide or model alone, as far as it got."""
+        return self._sites(self._running.trace)
 
     def gradient(self, function: Callable[..., Any], arrays: Mapping[str, Any], aux: bool = False) -> Any:
         """Return the gradient of a number by each of its arrays, by name; with `aux` the function returns an
         array beside the number, and so does this.
         """
+        raise NotImplementedError
+
+    def _particles(self, particles: int, depth: int) -> AbstractContextManager:
+        return self._plate(PARTICLES, particles, -1 - depth) if particles > 1 else nullcontext()
+
+    def _plate(self, name: str, size: int, dim: int) -> AbstractContextManager:
+        """Return a plate of the library."""
+        raise NotImplementedError
+
+    def _centred(self) -> AbstractContextManager:
+        """Return a context in which latents take the centres of their distributions, where they have one."""
+        raise NotImplementedError
+
+    def _redrawn(self) -> AbstractContextManager:
+        """Return a context in which observed sites are drawn."""
+        raise NotImplementedError
+
+    def _both(self, batch: Any, values: Mapping[str, Any]) -> tuple[Trace, Trace, Any]:
+        """Return the sites of guide and model, and the networks' state after both where it is handed on."""
+        raise NotImplementedError
+
+    def _recorded(self, role: str, values: Mapping[str, Any], calls: Calls, state: Any) -> Any:
+        """Return guide or model within the library's handler that records sites."""
+        raise NotImplementedError
+
+    def _finished(self, trace: Any, calls: Calls) -> Trace:
+        """Return the sites of a whole run."""
+        return self._sites(trace)
+
+    def _sites(self, trace: Any) -> Trace:
+        """Return the sites of the library's trace."""
+        raise NotImplementedError
 
 
 class Passes(Protocol):
@@ -95,36 +165,3 @@ class Passes(Protocol):
 
     def importance(self, rows: Any, samples: int, at_once: int, most: int, compile: bool) -> np.ndarray:
         """Return the importance weighted bound of every row in nats, [N]."""
-
-
-class Bound(Protocol):
-    """What the verbs need of a bound program.
-
-    Attributes
-    ----------
-    declared : bool
-        It is a Program, which promises to keep leading axes and to draw without data; else two functions.
-    fields : tuple of str
-        The data's fields that it takes.
-    """
-
-    backend: str
-    declared: bool
-    fields: tuple[str, ...]
-    program: Any
-    num_data: int | None
-
-    def passes(self, seed: int, name: str | None = None) -> AbstractContextManager[Passes]:
-        """Return passes on noise of a seed, or of a stream of that name of the seed."""
-
-    def precision(self) -> np.dtype:
-        """Return the floating point type of its parameters."""
-
-    def tracer(self, seed: int) -> Tracer:
-        """Return a Tracer of the present weights."""
-
-    def put(self, arrays: Any) -> Any:
-        """Return nested dicts of arrays of the host on the program's device."""
-
-    def transform(self, fn: Any) -> Any:
-        """Return the library's bijection from unconstrained numbers to a distribution's support."""

@@ -28,21 +28,10 @@ QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes
 
 
 class Probe(common.Probe):
-    """See `ppl_vae.contract.probe.Probe`.
+    """See `ppl_vae.contract.probe.Probe`."""
 
-    Attributes
-    ----------
-    bound : Bound or PlainBound
-    stock : dict of str to str
-        What NumPyro offers where the project's own objectives do not apply.
-    """
-
-    backend = "numpyro"
-    stock = {
-        "enumerated": "numpyro.infer.TraceEnum_ELBO",
-        "unreparametrised": "numpyro.infer.TraceGraph_ELBO",
-        "frozen": "an nnx.Variable other than nnx.Param",
-    }
+    frozen = "an nnx.Variable other than nnx.Param"
+    broken_plate = staticmethod(broken_plate)
 
     def __init__(self, bound: Bound | PlainBound):
         super().__init__(bound, Recorder(bound))
@@ -52,13 +41,7 @@ class Probe(common.Probe):
         """Do nothing: the arrays of a bound program are its own."""
 
     def train(self, mode: bool) -> None:
-        """Set train mode or evaluation mode."""
         self.bound.train(mode)
-
-    def prepare(self, rows: Arrays) -> None:
-        """Make every parameter exist."""
-        with self._asked(0):
-            self._called("guide", lambda: self.bound.ensure_parameters(self._batch(rows)))
 
     def _computed(self, name: Any, function: Callable[..., Any], known: Any, seed: int, *arrays: Any) -> Any:
         bound = self.bound
@@ -78,7 +61,6 @@ class Probe(common.Probe):
             return jax.device_get(self._called("program", lambda: compiled(*arguments))), known
 
     def parameter_gradients(self, rows: Arrays, seed: int = 0, step: float = 0.0) -> dict[str, float | None]:
-        """Return the largest gradient of the loss by trainable parameter; then step against its sign."""
         objective = Objective(self.bound, ELBO(), self.num_data)
 
         def loss(parameters: Any, state: Any, key: Array, batch: Any) -> Array:
@@ -99,9 +81,6 @@ class Probe(common.Probe):
         self._recorder.start()
         with foreign_generators(), numpyro.validation_enabled(False):
             yield
-
-    def _broken_plate(self, error: BaseException) -> str | None:
-        return broken_plate(error)
 
 
 def probe(program: Program | PlainProgram, fields: tuple[str, ...], num_data: int, seed: int) -> Probe:

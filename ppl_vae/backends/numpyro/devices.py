@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
+from ppl_vae.backends.common.devices import parse
 from ppl_vae.errors import UsageError
 
 ROWS = "rows"
@@ -25,14 +26,11 @@ def find_devices(name: str, count: int = 1) -> list[Any]:
     UsageError
         For an unknown name, or devices that this machine lacks.
     """
-    kind, _, index = name.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (index and not index.isdigit()):
-        raise UsageError(f"unknown device {name!r}: choose auto, cpu, cuda or cuda:N")
+    kind, first = parse(name)
     try:
         found = jax.devices(None if kind == "auto" else kind)
     except RuntimeError:
         found = []
-    first = int(index or 0)
     if first >= len(found):
         raise UsageError(f"device {name!r}: JAX sees {len(found)} devices of this kind here")
     if first + count > len(found):

@@ -9,14 +9,10 @@ from jax import Array, lax, random
 from numpyro import handlers
 from numpyro.infer import ELBO as NumPyroELBO
 
-from ppl_vae import objectives
-from ppl_vae.backends.common.checks import check_plates, check_sites, inside_support, refuse_outside
-from ppl_vae.backends.common.objective import loss_of, rows_of
-from ppl_vae.backends.common.terms import Terms
+from ppl_vae.backends.common.checks import inside_support, refuse_outside
+from ppl_vae.backends.common.objective import BoundObjective, rows_of, scaled_up
 from ppl_vae.backends.numpyro.functions import F
-from ppl_vae.backends.numpyro.plain import PlainBound
 from ppl_vae.backends.numpyro.tracing import Tracer
-from ppl_vae.errors import UsageError
 
 
 class Loss(NamedTuple):
@@ -28,27 +24,16 @@ class Loss(NamedTuple):
     state: dict[str, Any]
 
 
-class Objective:
-    """Objective, model and guide in one function: everything that a training step differentiates.
-
-    Parameters
-    ----------
-    bound : Bound or PlainBound
-    objective : ppl_vae.Objective, numpyro.infer.ELBO or callable
-        A callable gets (model, guide, batch), functions that hold their parameters and this step's noise, and
-        returns a loss, summed over the data set.
-    num_data : int
-        Rows of the whole data set.
+class Objective(BoundObjective):
+    """See `ppl_vae.backends.common.objective.BoundObjective`: a pure function. A callable gets model and
+    guide as functions that hold their parameters and this step's noise.
     """
 
-    def __init__(self, bound: Any, objective: Any, num_data: int):
-        self.bound, self.objective, self.num_data = bound, objective, num_data
-        self.own = isinstance(objective, objectives.Objective)
-        if not (self.own or isinstance(objective, NumPyroELBO) or callable(objective)):
-            raise UsageError(
-                f"{objective!r} is no objective: use ELBO(), IWAE(k) or another of ppl_vae, a numpyro.infer "
-                "ELBO or a callable"
-            )
+    F, remedy = F, "a numpyro.infer ELBO"
+
+    @staticmethod
+    def usable(objective: Any) -> bool:
+        return isinstance(objective, NumPyroELBO) or callable(objective)
 
     def __call__(
         self, params: Any, state: Any, key: Array, batch: Mapping[str, Array], scalars: Mapping[str, Any]
@@ -60,8 +45,7 @@ class Objective:
                 # Checks of values cannot raise in a compiled function: densities would only turn to -inf.
                 with numpyro.validation_enabled(False):
                     pair = Tracer(self.bound, key, params, state).pair(batch, self.objective.particles)
-                    found = loss_of(F, self.objective, pair, scalars, self.num_data)
-                    return Loss(*found, pair.state)
+                    return Loss(*self._loss(pair, scalars), pair.state)
             if isinstance(self.objective, NumPyroELBO):
                 return self._stock(params, state, key, batch)
             return self._callable(params, state, key, batch)
@@ -76,9 +60,7 @@ class Objective:
             pair = Tracer(self.bound, random.key(0)).pair(batch)
             traced["model"] = pair.model
             if self.own:
-                check_sites(pair, "numpyro")
-                check_plates(pair)
-                self.objective.check(Terms(F, pair, self.num_data, self.objective.analytic_kl))
+                self._refuse(pair)
             return inside_support(F, pair.model)
 
         with numpyro.validation_enabled(False), self.bound.at(scalars):
@@ -108,8 +90,5 @@ class Objective:
 
     def _rows_counted(self, params: Any, state: Any, key: Array, batch: Mapping[str, Array]) -> int:
         """Return the rows that a stock loss sums over: the batch, where a plain plate is not scaled."""
-        if not isinstance(self.bound, PlainBound):
-            return self.num_data
-        observed = Tracer(self.bound, key, params, state).pair(batch).model.observed
-        scaled = any(site.subsampling > 1 for site in observed.values())
+        scaled = self.bound.declared or scaled_up(Tracer(self.bound, key, params, state).pair(batch).model)
         return self.num_data if scaled else rows_of(batch)

@@ -1,4 +1,4 @@
-"""The calls of a program's networks: who was asked what, and where one failed."""
+"""The calls of a program's networks, seen where they are registered."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,37 +8,25 @@ import numpy as np
 from flax.nnx.tracers import current_jax_trace
 from jax import Array
 
-from ppl_vae.backends.numpyro.bound import flat
+from ppl_vae.backends.common import recorder
+from ppl_vae.backends.numpyro.modules import Part
 from ppl_vae.contract.probe import Call
 
 
-class Recorder:
-    """Watches the networks of a declared program; a plain program has none that could be named.
+class Recorder(recorder.Recorder):
+    """See `ppl_vae.backends.common.recorder.Recorder`.
 
-    Attributes
-    ----------
-    calls : list of Call
-        Since the last `start`, without those within a scan, a map or a gradient, which no array can leave.
-        Within a function that is being compiled the arrays are tracers.
+    Calls within a scan, a map or a gradient, which no array can leave, are not seen. Within a function that
+    is being compiled the arrays are tracers.
     """
 
-    def __init__(self, bound: Any):
-        self.calls: list[Call] = []
-        self._running: list[str] = []
-        self._level = current_jax_trace()
-        for part in flat(getattr(bound, "parts", {}).values()):
-            part.registered = self._watched(part.name, part.registered)
-
-    @property
-    def running(self) -> str | None:
-        """The network that was entered and not left."""
-        return self._running[-1] if self._running else None
-
     def start(self) -> None:
-        """Forget what was seen."""
-        self.calls, self._running, self._level = [], [], current_jax_trace()
+        super().start()
+        self._level = current_jax_trace()
 
-    def _watched(self, name: str, registered: Callable[..., Any]) -> Callable[..., Any]:
+    def _watch(self, name: str, part: Part) -> None:
+        registered = part.registered
+
         def register(*args: Any) -> Callable[..., Any]:
             network = registered(*args)
 
@@ -52,7 +40,7 @@ class Recorder:
 
             return call
 
-        return register
+        part.registered = register
 
 
 def _arrays(tree: Any) -> tuple[Any, ...]:

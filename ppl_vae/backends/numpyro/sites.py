@@ -10,7 +10,7 @@ from jax import Array
 from numpyro.distributions.kl import kl_divergence
 
 from ppl_vae.backends.common import site as common
-from ppl_vae.backends.common.site import Plate, Trace
+from ppl_vae.backends.common.site import Trace, under
 
 WRAPPERS = (dist.Independent, dist.MaskedDistribution, dist.ExpandedDistribution)
 
@@ -31,15 +31,11 @@ class Site(common.Site):
             return None
 
     def inside(self) -> Array | None:
-        fn = self.fn
         try:
             found = jnp.asarray(self.inner.support(self.value))
-            while isinstance(fn, WRAPPERS):
+            for fn in under(self.fn, WRAPPERS):
                 if isinstance(fn, dist.MaskedDistribution) and not isinstance(fn._mask, bool):
-                    within = len(fn.event_shape) - len(self.inner.event_shape)
-                    mask = jnp.asarray(fn._mask, bool)
-                    found = found | ~mask.reshape(mask.shape + (1,) * within)
-                fn = fn.base_dist
+                    found = self.or_masked(found, fn, jnp.asarray(fn._mask, bool))
             return found
         except (NotImplementedError, ValueError, AttributeError, TypeError):
             return None
@@ -51,9 +47,7 @@ class Site(common.Site):
 
 def inner(fn: Any) -> Any:
     """Return the distribution under `to_event`, `mask` and `expand`."""
-    while isinstance(fn, WRAPPERS):
-        fn = fn.base_dist
-    return fn
+    return under(fn, WRAPPERS)[-1]
 
 
 def trace_of(trace: Mapping[str, Mapping[str, Any]]) -> Trace:
@@ -69,22 +63,11 @@ def mutable(trace: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _site(node: Mapping[str, Any], factors: Mapping[str, float]) -> Site:
-    frames = node["cond_indep_stack"]
+    frames, kind = node["cond_indep_stack"], inner(node["fn"])
     subsampling = math.prod(factors.get(frame.name, 1) for frame in frames)
     scale = 1.0 if node["scale"] is None else node["scale"]
-    site = Site(
-        name=node["name"],
-        fn=node["fn"],
-        inner=inner(node["fn"]),
-        value=node["value"],
-        observed=bool(node["is_observed"]),
-        plates=tuple(Plate(frame.name, frame.dim, frame.size) for frame in frames),
-        scale=scale if subsampling == 1 else scale / subsampling,
-        subsampling=subsampling,
-        enumerated=bool(node["infer"].get("enumerate")),
-        auxiliary=bool(node["infer"].get("is_auxiliary")),
-        validated=inner(node["fn"]).__dict__.get("_validate_args") is not False,
-    )
+    facts = common.facts(node, kind, frames, scale, subsampling)
+    site = Site(**facts, validated=kind.__dict__.get("_validate_args") is not False)
     site.intermediates = node["intermediates"]
     return site
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax, random
 
-from ppl_vae import training
+from ppl_vae.backends.common import engine as common
 from ppl_vae.backends.common.evaluate import score
 from ppl_vae.backends.common.objective import check_groups, rows_of
 from ppl_vae.backends.numpyro.carry import STATE, Carry, Kept, copied, from_bytes, to_bytes
@@ -18,7 +18,6 @@ from ppl_vae.backends.numpyro.devices import Devices
 from ppl_vae.backends.numpyro.objectives import Objective
 from ppl_vae.backends.numpyro.step import Step
 from ppl_vae.diagnostics.evidence import Scores
-from ppl_vae.options import Training
 from ppl_vae.scalars import for_loss
 from ppl_vae.training import Advance
 
@@ -26,52 +25,20 @@ TRAINING = 1  # the stream of training's noise, apart from those of weights and 
 AT_ONCE = 100  # steps in one call: how long a stop request may wait
 
 
-class Engine(training.Engine):
-    """Optimizer steps on a bound program; see `ppl_vae.training.Engine` for what each method promises.
+class Engine(common.Engine):
+    """See `ppl_vae.backends.common.engine.Engine`."""
 
-    Parameters
-    ----------
-    bound : Bound or PlainBound
-    objective : objective of ppl_vae, numpyro.infer.ELBO or callable
-    options : Training
-    train : dict of arrays, or None
-        Rows to train on, moved to the device at once. None: items are batches themselves.
-    valid : dict of arrays, or None
-        Rows to validate on.
-    num_data : int
-        Rows of the training set.
-    dynamic : bool
-        Draw new bits of `x` at every step.
-    compile : str
-        For Pyro: here every step is compiled.
-    steps : int
-        Steps to come; for Pyro.
-    """
-
-    def __init__(
-        self,
-        bound: Any,
-        objective: Any,
-        options: Training,
-        *,
-        train: Mapping[str, np.ndarray] | None = None,
-        valid: Mapping[str, np.ndarray] | None = None,
-        num_data: int,
-        dynamic: bool = False,
-        compile: str = "on",
-        steps: int = 0,
-    ):
-        self.options, self.valid, self.dynamic, self.compile = options, valid, dynamic, compile
+    def _set_up(self, objective: Any, train: Mapping[str, np.ndarray] | None) -> None:
+        options = self.options
         self.devices = Devices(options.device, options.devices)
         if train is not None:
             self.devices.check_fits(options.batch_size)
-        self.bound = bound.to(self.devices.first)
-        bound.num_data = num_data
+        self.bound = self.bound.to(self.devices.first)
         self.autocast = jnp.bfloat16 if options.precision == "bf16-mixed" else None
-        self.loss = Objective(bound, objective, num_data)
-        check_groups(getattr(objective, "groups", ()), bound)
-        self.step = Step(self.loss, options, self.devices, dynamic)
-        self.data = train and self.devices.put({n: train[n] for n in bound.fields if n in train})
+        self.loss = Objective(self.bound, objective, self.num_data)
+        check_groups(getattr(objective, "groups", ()), self.bound)
+        self.step = Step(self.loss, options, self.devices, self.dynamic)
+        self.data = train and self.devices.put(dict(train))
         self.carry: Carry | None = None
         self.best: Kept | None = None
         self._capacity = min(options.log_every, AT_ONCE)

@@ -1,72 +1,115 @@
 """A declared program as a torch module whose `model` and `guide` are ordinary Pyro functions."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import pyro
 import torch
 from torch import Tensor, nn
-from torch.distributions import biject_to
 
-from ppl_vae.backends.common.bound import Scalars
-from ppl_vae.backends.common.calls import Calls
-from ppl_vae.backends.pyro.networks import NN, module
-from ppl_vae.backends.pyro.passes import Passes, at_rest, put
-from ppl_vae.backends.pyro.primitives import Primitives
-from ppl_vae.backends.pyro.tracing import Tracer
-from ppl_vae.errors import ProgramError, RunError, UsageError
-from ppl_vae.program import Program, data_fields, declared
+from ppl_vae.backends.common import primitives as common
+from ppl_vae.backends.common.calls import NetworkCall
+from ppl_vae.backends.common.declared import DeclaredBound
+from ppl_vae.backends.common.primitives import DATA
+from ppl_vae.backends.pyro.arrays import find_device
+from ppl_vae.backends.pyro.distributions import dist
+from ppl_vae.backends.pyro.functions import F
+from ppl_vae.backends.pyro.library import OnPyro
+from ppl_vae.backends.pyro.networks import NN
+from ppl_vae.errors import RunError
+from ppl_vae.program import Program
 
 _IDS = itertools.count()
 
 
-class Networks:
-    """What a program sees as `net` during one call: its networks as attributes, in the asked precision."""
+class Primitives(common.Primitives):
+    """See `ppl_vae.backends.common.primitives.Primitives`."""
 
-    def __init__(
-        self,
-        modules: nn.ModuleDict,
-        autocast: torch.dtype | None,
-        used: set[str],
-        writes: bool,
-        calls: Calls,
-    ):
-        self._modules, self._autocast, self._used, self._writes = modules, autocast, used, writes
-        self._calls = calls
+    sample, plate, deterministic = map(staticmethod, (pyro.sample, pyro.plate, pyro.deterministic))
+    dist, F = dist, F
 
-    def __getattr__(self, name: str) -> Any:
-        if name not in self._modules:
-            raise ProgramError(
-                f"the program has no network {name!r}: it declares {', '.join(self._modules) or 'none'}"
-            )
-        # Statistics of a network that the guide calls are written by the guide alone, else they would move
-        # twice a step.
-        if self._writes:
-            self._used.add(name)
-        frozen = self._calls.frozen or (not self._writes and name in self._used)
-        return self._callable(self._modules[name], frozen)
+    def _rows(self, rows: int) -> pyro.plate:
+        if self._num_data is None:
+            return pyro.plate(DATA, rows, dim=-1, device=self._like.device)
+        # The indices are given: Pyro would permute the whole data set at every call.
+        index = torch.arange(rows, device=self._like.device)
+        return pyro.plate(DATA, self._num_data, subsample=index, dim=-1)
 
-    def _callable(self, module: nn.Module, frozen: bool) -> Any:
-        if isinstance(module, nn.ModuleList):
-            return [self._callable(part, frozen) for part in module]
+    def array(self, value: Any) -> Tensor:
+        if isinstance(value, float):  # filled in on the device: a copy of a number would wait for a GPU
+            return self._like.new_full((), value)
+        found = torch.as_tensor(value, device=self._like.device)
+        return found.to(self._like.dtype) if found.is_floating_point() else found
+
+    @staticmethod
+    def factor(name: str, log_factor: Tensor) -> None:
+        pyro.factor(name, log_factor, has_rsample=True)
+
+    @staticmethod
+    def mask(mask: Tensor) -> Any:
+        return pyro.poutine.mask(mask=mask)
+
+
+class Bound(DeclaredBound, OnPyro):
+    """A program bound to Pyro; see `ppl_vae.backends.common.declared.DeclaredBound`.
+
+    Parameters are registered under a name of this object's own, so that two bound programs never share any.
+    """
+
+    def __init__(self, program: Program, num_data: int | None = None):
+        super().__init__(program, num_data)
+        self.networks = nn.ModuleDict(
+            {name: NN.module(part, name) for name, part in program.networks(NN).items()}
+        )
+        self.parts = {name: _listed(module) for name, module in self.networks.items()}
+        self.register_buffer("anchor", torch.empty(0), persistent=False)
+        self._id = f"ppl_vae.{next(_IDS)}"
+
+    @property
+    def device(self) -> torch.device:
+        return self.anchor.device
+
+    def _run(self, role: str, args: tuple, data: dict[str, Any], n: int | None) -> Any:
+        if self._scaled and any(True for _ in self.parameters()):
+            pyro.module(self._id, self)
+        return super()._run(role, args, data, n)
+
+    def primitives(self, draws: int | None, num_data: int | None) -> Primitives:
+        return Primitives(self.anchor, draws, num_data, self.scalars)
+
+    def network_call(self, part: nn.Module, frozen: bool) -> NetworkCall:
+        stopped, autocast = self.calls.stopped, self.autocast
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            for part in module.modules():
-                if hasattr(part, "frozen"):
-                    part.frozen = frozen
-            forward = _constant(module) if self._calls.stopped else module
-            if self._autocast is None:
+            for inner in part.modules():
+                if hasattr(inner, "frozen"):
+                    inner.frozen = frozen
+            forward = _constant(part) if stopped else part
+            if autocast is None:
                 return forward(*args, **kwargs)
             device = next((a.device.type for a in args if isinstance(a, Tensor)), "cpu")
-            with torch.autocast(device, self._autocast):
+            with torch.autocast(device, autocast):
                 out = forward(*args, **kwargs)
             return _single_precision(out)
 
-        stateful = next(module.buffers(), None) is not None
-        return lambda *args, **kwargs: self._calls.once(module, stateful, call, args, kwargs)
+        return NetworkCall(call, next(part.buffers(), None) is not None)
+
+    def trainable(self) -> list[Tensor]:
+        return list(self.parameters())
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {name: value.detach() for name, value in self.networks.state_dict().items()}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        try:
+            self.networks.load_state_dict(dict(tensors))
+        except RuntimeError as error:
+            raise RunError(f"the weights do not fit the program: {' '.join(str(error).split())}") from None
+
+
+def _listed(module: nn.Module) -> Any:
+    return [_listed(part) for part in module] if isinstance(module, nn.ModuleList) else module
 
 
 def _constant(module: nn.Module) -> Callable[..., Any]:
@@ -82,185 +125,6 @@ def _single_precision(out: Any) -> Any:
         parts = [_single_precision(part) for part in out]
         return type(out)(*parts) if hasattr(out, "_fields") else tuple(parts)
     return out
-
-
-class Bound(Scalars, nn.Module):
-    """A program bound to Pyro.
-
-    `model(x, ..., n=None)` and `guide(x, ...)` take the data fields that the program declares, by position or
-    by name, and may be given to any
-    Pyro tool. Parameters are registered under a name of this object's own, so that two bound programs never
-    share any.
-
-    Attributes
-    ----------
-    program : Program
-    fields : tuple of str
-        The data fields that the program declares.
-    num_data : int or None
-        Rows of the whole data set: `model` and `guide` scale a batch up to them, as stock ELBOs want it.
-        Within `unscaled()` each row counts once, as NUTS and other samplers want it.
-    """
-
-    backend, declared = "pyro", True
-
-    def __init__(self, program: Program, num_data: int | None = None):
-        super().__init__()
-        self.program, self.num_data, self.fields = program, num_data, data_fields(program)
-        self.networks = nn.ModuleDict(
-            {name: module(part, name) for name, part in program.networks(NN).items()}
-        )
-        self.autocast: torch.dtype | None = None
-        self.register_buffer("anchor", torch.empty(0), persistent=False)
-        self._id, self._scaled, self._guide_networks = f"ppl_vae.{next(_IDS)}", True, set()
-        self._calls, self.layouts = Calls(), {}
-        self.start_scalars(program)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the networks."""
-        return tuple(self.networks)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the parameters lie."""
-        return self.anchor.device
-
-    def model(self, *args: Tensor | None, n: int | None = None, **data: Tensor | None) -> Any:
-        """Run the story: with data it scores, without it draws `n` rows."""
-        return self._run("model", args, data, n)
-
-    def guide(self, *args: Tensor | None, n: int | None = None, **data: Tensor | None) -> Any:
-        """Run the guide on data."""
-        return self._run("guide", args, data, n)
-
-    def _run(self, role: str, args: tuple, data: dict[str, Any], n: int | None) -> Any:
-        if len(args) > len(self.fields):
-            raise ProgramError(
-                f"{role} got {len(args)} arrays, the program declares {', '.join(self.fields) or 'no fields'}"
-            )
-        batch = dict(zip(self.fields, args, strict=False)) | data
-        unknown = set(batch) - set(self.fields)
-        if unknown:
-            raise ProgramError(
-                f"{role} got {', '.join(sorted(unknown))}: the program declares {', '.join(self.fields)}"
-            )
-        if self._scaled and any(True for _ in self.parameters()):
-            pyro.module(self._id, self)
-        ppl = Primitives(self.anchor, n, self.num_data if self._scaled else None, self.scalars)
-        net = Networks(self.networks, self.autocast, self._guide_networks, role == "guide", self._calls)
-        return getattr(self.program, role)(ppl, net, **declared(self.program, role, batch))
-
-    @contextmanager
-    def unscaled(self) -> Iterator[None]:
-        """Trace with scale 1 and without touching the parameter store, as our own objectives do."""
-        before, self._scaled = self._scaled, False
-        try:
-            yield
-        finally:
-            self._scaled = before
-
-    @contextmanager
-    def calling(self, calls: Calls) -> Iterator[None]:
-        """Trace with scale 1, with networks called as asked."""
-        before, self._calls = self._calls, calls
-        try:
-            with self.unscaled():
-                yield
-        finally:
-            self._calls = before
-
-    def passes(self, seed: int, name: str | None = None) -> AbstractContextManager[Passes]:
-        """Return passes over rows in evaluation mode."""
-        return at_rest(self, seed, name)
-
-    def tracer(self, seed: int = 0) -> Tracer:
-        """Return a Tracer of the present weights."""
-        return Tracer(self)
-
-    def put(self, arrays: Any) -> Any:
-        """Return nested dicts of arrays of the host on the program's device."""
-        return put(arrays, self.device)
-
-    def transform(self, fn: Any) -> Any:
-        """Return the bijection from unconstrained numbers to a distribution's support."""
-        return biject_to(fn.support)
-
-    def precision(self) -> np.dtype:
-        """Return the floating point type of the parameters."""
-        return precision_of(self.tensors().values())
-
-    def ensure_parameters(self, batch: Mapping[str, Tensor]) -> None:
-        """Do nothing: a declared program has its parameters from the start."""
-
-    def trainable(self) -> list[Tensor]:
-        """Return the parameters that an optimizer should see."""
-        return list(self.parameters())
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return parameters and buffers by name, as they are."""
-        return {name: value.detach() for name, value in self.networks.state_dict().items()}
-
-    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Set parameters and buffers in place.
-
-        Raises
-        ------
-        RunError
-            Where names or shapes are not the program's.
-        """
-        try:
-            self.networks.load_state_dict(dict(tensors))
-        except RuntimeError as error:
-            raise RunError(f"the weights do not fit the program: {' '.join(str(error).split())}") from None
-
-    def weights(self) -> dict[str, np.ndarray]:
-        """Return parameters and buffers by name, as copies on the host."""
-        return {name: value.cpu().numpy().copy() for name, value in self.tensors().items()}
-
-    def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Set parameters and buffers from arrays; see `load_tensors`."""
-        self.load_tensors({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
-
-    def as_batch(self, item: Any, device: torch.device) -> dict[str, Tensor]:
-        """Return what a loader yields as named fields: a dict by name, else in the order that the program
-        declares them.
-        """
-        if not isinstance(item, Mapping):
-            parts = item if isinstance(item, (tuple, list)) else (item,)
-            item = dict(zip(self.fields, parts, strict=False))
-        return {name: to_device(item[name], device) for name in self.fields if name in item}
-
-
-def precision_of(tensors: Iterable[Tensor]) -> np.dtype:
-    """Return the floating point type of the first tensor that has one; without any single precision."""
-    kinds = (value.dtype for value in tensors if value.is_floating_point())
-    return torch.empty(0, dtype=next(kinds, torch.float32)).numpy().dtype
-
-
-def to_device(value: Any, device: torch.device) -> Any:
-    """Return an array on a device; anything that is no array stays what it is."""
-    if isinstance(value, np.ndarray):
-        value = torch.from_numpy(value)
-    return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-
-
-def find_device(name: str) -> torch.device:
-    """Return a torch device by name: auto, cpu, cuda, cuda:1 ...
-
-    Raises
-    ------
-    UsageError
-        For an unknown name, or a device that this machine lacks.
-    """
-    kind, _, index = name.partition(":")
-    if kind == "auto":
-        kind = "cuda" if torch.cuda.is_available() else "cpu"
-    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
-        raise UsageError(f"unknown device {name!r}: choose auto, cpu, cuda or cuda:N")
-    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices")
-    return torch.device(kind, int(index or 0)) if kind == "cuda" else torch.device("cpu")
 
 
 def bind(program: Program, *, num_data: int | None = None, seed: int = 0, device: str = "cpu") -> Bound:

@@ -24,21 +24,10 @@ from ppl_vae.program import PlainProgram, Program
 
 
 class Probe(common.Probe):
-    """See `ppl_vae.contract.probe.Probe`. Works on the CPU.
+    """See `ppl_vae.contract.probe.Probe`. Works on the CPU."""
 
-    Attributes
-    ----------
-    bound : Bound or PlainBound
-    stock : dict of str to str
-        What Pyro offers where the project's own objectives do not apply.
-    """
-
-    backend = "pyro"
-    stock = {
-        "enumerated": "pyro.infer.TraceEnum_ELBO",
-        "unreparametrised": "pyro.infer.TraceGraph_ELBO",
-        "frozen": "requires_grad_(False)",
-    }
+    frozen = "requires_grad_(False)"
+    broken_plate = staticmethod(broken_plate)
 
     def __init__(self, bound: Bound | PlainBound, modules: list[nn.Module], modes: dict[nn.Module, bool]):
         super().__init__(bound, Recorder(bound))
@@ -70,13 +59,7 @@ class Probe(common.Probe):
             for name, buffer in self._buffers.items():
                 buffer.copy_(torch.from_numpy(np.array(weights[name])))
 
-    def prepare(self, rows: Arrays) -> None:
-        """Make every parameter exist."""
-        with self._asked(0):
-            self._called("guide", lambda: self.bound.ensure_parameters(_tensors(self._batch(rows))))
-
     def parameter_gradients(self, rows: Arrays, seed: int = 0, step: float = 0.0) -> dict[str, float | None]:
-        """Return the largest gradient of the loss by trainable parameter; then step against its sign."""
         parameters = self._parameters()
         with self._asked(seed):
             loss = self._called("guide", lambda: self._loss(rows))
@@ -94,7 +77,7 @@ class Probe(common.Probe):
 
     def _loss(self, rows: Arrays) -> Tensor:
         objective = Objective(self.bound, ELBO(), self.num_data)
-        return objective(_tensors(self._batch(rows)), {"beta": torch.ones(())}).value
+        return objective(self.bound.put(self._batch(rows)), {"beta": torch.ones(())}).value
 
     def _parameters(self) -> dict[str, Tensor]:
         if self.bound.declared:
@@ -106,7 +89,7 @@ class Probe(common.Probe):
 
     def _computed(self, name: Any, function: Callable[..., Any], known: Any, seed: int, *arrays: Any) -> Any:
         with self._asked(seed), torch.no_grad():
-            found = function(Tracer(self.bound), *map(_tensors, arrays))
+            found = function(Tracer(self.bound), *map(self.bound.put, arrays))
         return pytree.tree_map_only(Tensor, lambda value: value.detach().numpy().copy(), found), known
 
     @contextmanager
@@ -115,13 +98,6 @@ class Probe(common.Probe):
         with untouched():
             torch.manual_seed(seed)
             yield
-
-    def _broken_plate(self, error: BaseException) -> str | None:
-        return broken_plate(error)
-
-
-def _tensors(arrays: Arrays) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}
 
 
 def probe(program: Program | PlainProgram, fields: tuple[str, ...], num_data: int, seed: int) -> Probe:

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from ppl_vae.backends.pyro import launching
-from ppl_vae.backends.pyro.bound import find_device
+from ppl_vae.backends.pyro.arrays import find_device
 from ppl_vae.backends.pyro.compiling import compiled
 from ppl_vae.backends.pyro.step import Part, Share, Step
 from ppl_vae.diagnostics.evidence import Scores

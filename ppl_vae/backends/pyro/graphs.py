@@ -101,7 +101,7 @@ class Decode(Verb):
             first = {name: value[:1] for name, value in covariates.items()}
             local, shared = one_row(passes, first)
             found = shared_latents(self.bound, passes, first, shared, draw=False) if shared else {}
-            self.shared = passes.put(found)
+            self.shared = self.bound.put(found)
         latents = {name: value for name, value in encode(self.bound, rows).items() if name in local}
         return latents | covariates
 
@@ -126,7 +126,7 @@ class Decode(Verb):
 
 
 class Score(Verb):
-    """Rows to the terms of the plain bound, a number a row, as `score` returns them."""
+    """Rows to the terms of the plain bound, one number per row each, as `score` returns them."""
 
     def inputs(self, rows: Arrays) -> dict[str, np.ndarray]:
         return {name: rows[name] for name in self.bound.fields if name in rows}

@@ -8,8 +8,8 @@ import numpy as np
 import pyro
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
+from ppl_vae.backends.pyro.arrays import noise_kept, on_host
 from ppl_vae.backends.pyro.denormals import flushed
 from ppl_vae.backends.pyro.tracing import Tracer
 from ppl_vae.data.batches import chunk_rows
@@ -29,12 +29,7 @@ class Passes:
         if stream is not None:
             words = np.random.SeedSequence([self.seed, *stream]).generate_state(1, np.uint64)
             torch.manual_seed(int(words[0]))
-        found = function(self.tracer, *map(self.put, arrays))
-        return on_host(found)
-
-    def put(self, arrays: Any) -> Any:
-        """Return nested dicts of arrays on the program's device."""
-        return put(arrays, self.bound.device)
+        return on_host(function(self.tracer, *map(self.bound.put, arrays)))
 
     def stage(self, number: int) -> None:
         """Start the noise from its seed; the second stage's goes on where the first one's ends."""
@@ -42,16 +37,15 @@ class Passes:
             torch.manual_seed(self._start)
 
     def described(self, function: Callable[..., Any], *arrays: Any) -> None:
-        devices = [self.bound.device] if self.bound.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            function(self.tracer, *map(self.put, arrays))
+        with noise_kept(self.bound.device):
+            function(self.tracer, *map(self.bound.put, arrays))
 
     def chunks(self, rows: Any, most: int) -> Iterator[tuple[dict[str, Tensor], int | None]]:
         if not isinstance(rows, Mapping):
-            yield from ((self.bound.as_batch(item, self.bound.device), None) for item in rows)
+            yield from ((self.bound.as_batch(item), None) for item in rows)
             return
         for part in chunk_rows(rows, most):
-            yield self.put({n: rows[n][part] for n in self.bound.fields if n in rows}), None
+            yield self.bound.put({n: rows[n][part] for n in self.bound.fields if n in rows}), None
 
     def importance(self, rows: Any, samples: int, at_once: int, most: int, compile: bool) -> np.ndarray:
         from ppl_vae.backends.pyro.importance import importance_bounds
@@ -61,20 +55,6 @@ class Passes:
         return np.concatenate([value.cpu().numpy() for value in found])
 
 
-def on_host(found: Any) -> Any:
-    """Return nested dicts and tuples of tensors as arrays of the host."""
-    return pytree.tree_map_only(Tensor, lambda value: value.cpu().numpy(), found)
-
-
-def put(arrays: Any, device: torch.device) -> Any:
-    """Return nested dicts of arrays of the host on a device."""
-
-    def one(array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
-
-    return pytree.tree_map_only(np.ndarray, one, arrays)
-
-
 @contextmanager
 def at_rest(bound: nn.Module, seed: int, name: str | None = None) -> Iterator[Passes]:
     """Run in evaluation mode without gradients, on a stream of noise of its own; afterwards everything is as
@@ -82,12 +62,11 @@ def at_rest(bound: nn.Module, seed: int, name: str | None = None) -> Iterator[Pa
     """
     mode = bound.training
     bound.eval()
-    devices = [bound.device] if bound.device.type == "cuda" else []
     try:
         with (
             flushed(),
             torch.no_grad(),
-            torch.random.fork_rng(devices=devices),
+            noise_kept(bound.device),
             pyro.validation_enabled(False),
         ):
             yield Passes(bound, seed, seed if name is None else stream_of(seed, name))

@@ -5,19 +5,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-import numpy as np
 import pyro
 import torch
 from torch import Tensor, nn
-from torch.distributions import biject_to
 
-from ppl_vae.backends.common.bound import PARAMETERS_OUTSIDE, Scalars
+from ppl_vae.backends.common import plain
 from ppl_vae.backends.common.calls import Calls
-from ppl_vae.backends.pyro.bound import find_device, precision_of, to_device
-from ppl_vae.backends.pyro.passes import Passes, at_rest, put
-from ppl_vae.backends.pyro.tracing import Tracer
+from ppl_vae.backends.pyro.arrays import find_device, noise_kept
+from ppl_vae.backends.pyro.library import OnPyro
 from ppl_vae.errors import ProgramError, RunError
-from ppl_vae.program import Arguments, PlainProgram, arguments
+from ppl_vae.program import PlainProgram
 
 
 def modules_of(program: PlainProgram) -> list[nn.Module]:
@@ -41,40 +38,14 @@ def modules_of(program: PlainProgram) -> list[nn.Module]:
     return [module for key, module in found.items() if key not in inner]
 
 
-class PlainBound(Scalars, nn.Module):
-    """`model` and `guide` as they are, run within a parameter store that no other program sees.
-
-    Parameters
-    ----------
-    program : PlainProgram
-    fields : tuple of str, or None
-        The data's fields; None where a loader's batches are passed on whole.
-
-    Attributes
-    ----------
-    device : torch.device
-        Where the parameters lie.
+class PlainBound(plain.PlainBound, OnPyro):
+    """See `ppl_vae.backends.common.plain.PlainBound`: runs within a parameter store that no other program
+    sees.
     """
 
-    backend, declared = "pyro", False
-
-    def __init__(
-        self,
-        program: PlainProgram,
-        fields: tuple[str, ...] | None = None,
-        num_data: int | None = None,
-        seed: int = 0,
-        device: str = "cpu",
-    ):
-        super().__init__()
-        self.program, self.num_data, self._seed = program, num_data, seed
-        self.arguments = arguments(program, fields) if fields else Arguments()
-        self.fields = self.arguments.positional + self.arguments.named
-        self.autocast, self.layouts = None, {}
-        self.start_scalars(program)
+    def _set_up(self, device: str) -> None:
         self._store: dict[str, Any] = {"params": {}, "constraints": {}}
-        self._loaded: dict[str, Tensor] | None = None
-        self._owners = modules_of(program)
+        self._owners = modules_of(self.program)
         self.to(find_device(device))
 
     def _apply(self, function: Any, recurse: bool = True) -> "PlainBound":
@@ -86,64 +57,25 @@ class PlainBound(Scalars, nn.Module):
         self.device = function(torch.empty(0)).device
         return super()._apply(function, recurse)
 
-    def model(self, *args: Tensor, **batch: Tensor) -> Any:
-        """Run the user's model in the program's own parameter store."""
-        return self._run(self.program.model, args, batch)
-
-    def guide(self, *args: Tensor, **batch: Tensor) -> Any:
-        """Run the user's guide in the program's own parameter store."""
-        return self._run(self.program.guide, args, batch)
-
     def _run(self, function: Any, args: tuple, batch: Mapping[str, Tensor]) -> Any:
-        if (
-            self._loaded is not None
-        ):  # the parameters of a saved run are set once the program has made its own
+        if self._loaded is not None:
+            # The parameters of a saved run are set once the program has made its own.
             self._make_parameters(args, batch)
-        named = {name: value for name, value in batch.items() if name in self.arguments.named}
-        positional = (value for name, value in batch.items() if name not in named)
         with pyro.get_param_store().scope(self._store), self._on_device():
-            return function(*args, *positional, **named)
+            return super()._run(function, args, batch)
 
     def _on_device(self) -> AbstractContextManager:
         """Let the user's `torch.zeros(3)` lie where the program does; on the CPU it does anyway."""
         return nullcontext() if self.device.type == "cpu" else self.device
 
     @contextmanager
-    def unscaled(self) -> Iterator[None]:
-        """Do nothing: a plain program scales its sites itself."""
-        yield
-
-    @contextmanager
     def calling(self, calls: Calls) -> Iterator[None]:
-        """Run as it is; refuses to run with constant parameters, which lie outside.
-
-        Raises
-        ------
-        ProgramError
-        """
         if calls.stopped:
-            raise ProgramError(f"{self.program.name}: {PARAMETERS_OUTSIDE}")
+            raise ProgramError(
+                f"{self.program.name}: the parameters of two plain functions lie outside of any module and "
+                "cannot be held constant: declare a Program, or use another objective"
+            )
         yield
-
-    def passes(self, seed: int, name: str | None = None) -> AbstractContextManager[Passes]:
-        """Return passes over rows in evaluation mode."""
-        return at_rest(self, seed, name)
-
-    def tracer(self, seed: int = 0) -> Tracer:
-        """Return a Tracer of the present weights."""
-        return Tracer(self)
-
-    def put(self, arrays: Any) -> Any:
-        """Return nested dicts of arrays of the host on the program's device."""
-        return put(arrays, self.device)
-
-    def transform(self, fn: Any) -> Any:
-        """Return the bijection from unconstrained numbers to a distribution's support."""
-        return biject_to(fn.support)
-
-    def precision(self) -> np.dtype:
-        """Return the floating point type of the parameters."""
-        return precision_of(self.tensors().values())
 
     def train(self, mode: bool = True) -> "PlainBound":
         """Set the mode of the modules that model and guide belong to or name."""
@@ -157,8 +89,7 @@ class PlainBound(Scalars, nn.Module):
 
     def _make_parameters(self, args: tuple, batch: Mapping[str, Tensor]) -> None:
         loaded, self._loaded = self._loaded, None
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), pyro.poutine.block():
+        with noise_kept(self.device), pyro.poutine.block():
             torch.manual_seed(self._seed)
             trace = pyro.poutine.trace(self.guide).get_trace(*args, **batch)
             pyro.poutine.replay(self.model, trace=trace)(*args, **batch)
@@ -166,7 +97,6 @@ class PlainBound(Scalars, nn.Module):
             self.load_tensors(loaded)
 
     def trainable(self) -> list[Tensor]:
-        """Return the unconstrained parameters, once they exist."""
         return list(self._store["params"].values())
 
     def tensors(self) -> dict[str, Tensor]:
@@ -191,22 +121,3 @@ class PlainBound(Scalars, nn.Module):
             for name, value in self.tensors().items():
                 value.copy_(tensors[name])
         self._loaded = None
-
-    def weights(self) -> dict[str, np.ndarray]:
-        """Return parameters and buffers by name, as copies on the host."""
-        return {name: value.cpu().numpy().copy() for name, value in self.tensors().items()}
-
-    def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Set parameters and buffers from arrays."""
-        self.load_tensors({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
-
-    def as_batch(self, item: Any, device: torch.device) -> dict[str, Tensor]:
-        """Return what a loader yields as the positional arguments of model and guide."""
-        parts = (
-            item.values()
-            if isinstance(item, Mapping)
-            else item
-            if isinstance(item, (tuple, list))
-            else (item,)
-        )
-        return {f"argument {number}": to_device(part, device) for number, part in enumerate(parts)}

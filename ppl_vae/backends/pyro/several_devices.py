@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ppl_vae.backends.common.objective import rows_of
 from ppl_vae.backends.pyro import across, launching
-from ppl_vae.backends.pyro.bound import find_device
+from ppl_vae.backends.pyro.arrays import find_device
 from ppl_vae.backends.pyro.capture import untouched
 from ppl_vae.backends.pyro.compiling import compiled
 from ppl_vae.backends.pyro.step import Part, Share, Step, cut

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ppl_vae.backends.common import site as common
-from ppl_vae.backends.common.site import Plate, Trace
+from ppl_vae.backends.common.site import Trace, under
 
 WRAPPERS = (dist.Independent, dist.MaskedDistribution, dist.ExpandedDistribution)
 MISMATCH = re.compile(r"Shape mismatch inside plate\('(.*)'\) at site (\S+) dim (-?\d+), (\d+) vs (\d+)")
@@ -35,29 +35,19 @@ class Site(common.Site):
     def inside(self) -> Tensor | None:
         try:
             found = self.inner.support.check(self.value)
-            for owner, mask in ((self.fn, self.mask), *_masks(self.fn)):
+            masked = (fn for fn in under(self.fn, WRAPPERS) if isinstance(fn, dist.MaskedDistribution))
+            masks = [(fn, fn._mask) for fn in masked]
+            for owner, mask in [(self.fn, self.mask), *masks]:
                 if isinstance(mask, Tensor):
-                    within = len(owner.event_shape) - len(self.inner.event_shape)
-                    found = found | ~mask.bool().reshape(mask.shape + (1,) * within)
+                    found = self.or_masked(found, owner, mask.bool())
             return found
         except (NotImplementedError, RuntimeError, AttributeError, TypeError):
             return None
 
 
-def _masks(fn: Any) -> list[tuple[Any, Any]]:
-    found = []
-    while isinstance(fn, WRAPPERS):
-        if isinstance(fn, dist.MaskedDistribution):
-            found.append((fn, fn._mask))
-        fn = fn.base_dist
-    return found
-
-
 def inner(fn: Any) -> Any:
     """Return the distribution under `to_event`, `mask` and `expand`."""
-    while isinstance(fn, WRAPPERS):
-        fn = fn.base_dist
-    return fn
+    return under(fn, WRAPPERS)[-1]
 
 
 def trace_of(trace: poutine.Trace) -> Trace:
@@ -75,20 +65,9 @@ def _is_site(node: Mapping[str, Any]) -> bool:
 
 def _site(node: Mapping[str, Any]) -> Site:
     frames = [frame for frame in node["cond_indep_stack"] if frame.vectorized]
-    subsampling = _subsampling(frames)
-    site = Site(
-        name=node["name"],
-        fn=node["fn"],
-        inner=inner(node["fn"]),
-        value=node["value"],
-        observed=node["is_observed"],
-        plates=tuple(Plate(frame.name, frame.dim, frame.size) for frame in frames),
-        scale=node["scale"] if subsampling == 1 else node["scale"] / subsampling,
-        subsampling=subsampling,
-        enumerated=bool(node["infer"].get("enumerate")),
-        auxiliary=bool(node["infer"].get("is_auxiliary")),
-        validated=getattr(inner(node["fn"]), "_validate_args", False),
-    )
+    kind = inner(node["fn"])
+    facts = common.facts(node, kind, frames, node["scale"], _subsampling(frames))
+    site = Site(**facts, validated=getattr(kind, "_validate_args", False))
     site.mask = node["mask"]
     return site
 

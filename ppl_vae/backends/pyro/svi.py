@@ -11,78 +11,38 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from ppl_vae.backends.common import engine as common
 from ppl_vae.backends.common.evaluate import score
 from ppl_vae.backends.common.objective import rows_of
+from ppl_vae.backends.pyro.arrays import noise_kept, put
 from ppl_vae.backends.pyro.denormals import flushed
 from ppl_vae.backends.pyro.devices import devices_of
 from ppl_vae.backends.pyro.objectives import Objective
 from ppl_vae.backends.pyro.step import Step, by_step, parts_of_program
 from ppl_vae.diagnostics.evidence import Scores
 from ppl_vae.errors import ProgramError, RunError, UsageError
-from ppl_vae.options import Training, stream
+from ppl_vae.options import stream
 from ppl_vae.scalars import for_loss
 from ppl_vae.training import Advance
 
 STATE = "state.pt"
 
 
-class Engine:
-    """Optimizer steps on a bound program; see `ppl_vae.training.Engine` for what each method promises.
+class Engine(common.Engine):
+    """See `ppl_vae.backends.common.engine.Engine`."""
 
-    Parameters
-    ----------
-    bound : Bound or PlainBound
-    objective : objective of ppl_vae, pyro.infer.ELBO or callable
-    options : Training
-    train : dict of arrays, or None
-        Rows to train on, moved to the device at once. None: items are batches themselves.
-    valid : dict of arrays, or None
-        Rows to validate on.
-    num_data : int
-        Rows of the training set.
-    dynamic : bool
-        Draw new bits of `x` at every step.
-    compile : str
-        Capture and compile the step: on, off, or auto, if it is worth while.
-    steps : int
-        Steps to come, for auto.
-    """
-
-    def __init__(
-        self,
-        bound: nn.Module,
-        objective: Any,
-        options: Training,
-        *,
-        train=None,
-        valid=None,
-        num_data: int,
-        dynamic: bool = False,
-        compile: str = "off",
-        steps: int = 0,
-    ):
-        self.devices, self.options, self.bound = devices_of(options), options, bound
+    def _set_up(self, objective: Any, train: Mapping[str, np.ndarray] | None) -> None:
+        options = self.options
+        self.devices = devices_of(options)
         if self.devices.count > 1:
-            _check_fits(bound, train)
+            _check_fits(self.bound, train)
         self.rank, self.start, self.agree = self.devices.rank, self.devices.start, self.devices.agree
-        self.valid, self.dynamic = valid, dynamic
-        self.device, self.compile, self.steps = self.devices.device, compile, steps
-        bound.num_data = self.num_data = num_data
+        self.device = self.devices.device
+        self._cuda = self.device.type == "cuda"
         self.autocast = torch.bfloat16 if options.precision == "bf16-mixed" else None
-        self.loss = Objective(bound, objective, num_data).to(self.device)
-        self.data = (
-            None
-            if train is None
-            else {
-                # A plain program takes its fields by position: in the order in which it names them.
-                name: torch.from_numpy(train[name]).to(self.device)
-                for name in bound.fields
-                if name in train
-            }
-        )
+        self.loss = Objective(self.bound, objective, self.num_data).to(self.device)
+        self.data = train and put(dict(train), self.device)
         self.best: dict[str, Tensor] | None = None
-        self.rng = torch.random.get_rng_state()
-        self.cuda_rng: Tensor | None = None
         self.step: Step | None = None  # once there are parameters
         self.taken = 0  # steps, over all sessions of the run
         self._pending: dict[str, Any] | None = None
@@ -92,7 +52,7 @@ class Engine:
         """Before the first step: parameters exist after one run of the program, which is checked with
         validation on; noise is unchanged.
         """
-        with torch.random.fork_rng(devices=self._cuda()), pyro.validation_enabled(True):
+        with noise_kept(self.device), pyro.validation_enabled(True):
             self.bound.eval()
             batch = self._binarized(batch)
             # An optimizer must see every parameter, and plain Pyro makes its own at the first call.
@@ -116,13 +76,10 @@ class Engine:
         self.compile = "off" if found is self.loss else "on"
         return found
 
-    def _cuda(self) -> list[torch.device]:
-        return [self.device] if self.device.type == "cuda" else []
-
     def batch(self, item: Any) -> dict[str, Tensor]:
         """Return the batch of row numbers, or of what a user's loader yields, on the device."""
         if self.data is None:
-            return self.bound.as_batch(item, self.device)
+            return self.bound.as_batch(item)
         index = torch.as_tensor(item, device=self.device)
         return {name: array.index_select(0, index) for name, array in self.data.items()}
 
@@ -140,7 +97,7 @@ class Engine:
             with (
                 flushed(),
                 pyro.validation_enabled(False),
-                torch.random.fork_rng(devices=self._cuda()),
+                noise_kept(self.device),
                 self.devices.together(),
             ):
                 self._set_rng()
@@ -193,7 +150,7 @@ class Engine:
         if self.devices.count > 1:
             return
         torch.random.set_rng_state(self.rng)
-        if self.cuda_rng is not None and self._cuda():
+        if self.cuda_rng is not None and self._cuda:
             torch.cuda.set_rng_state(self.cuda_rng, self.device)
 
     def _seed_step(self, step: int) -> None:
@@ -204,13 +161,13 @@ class Engine:
         if self.devices.count > 1:
             return
         self.rng = torch.random.get_rng_state()
-        self.cuda_rng = torch.cuda.get_rng_state(self.device) if self._cuda() else None
+        self.cuda_rng = torch.cuda.get_rng_state(self.device) if self._cuda else None
 
     def _seed(self, seed: int) -> None:
-        with torch.random.fork_rng(devices=self._cuda()):
+        with noise_kept(self.device):
             torch.manual_seed(stream(seed, "training"))
             self.rng = torch.random.get_rng_state()
-            self.cuda_rng = torch.cuda.get_rng_state(self.device) if self._cuda() else None
+            self.cuda_rng = torch.cuda.get_rng_state(self.device) if self._cuda else None
 
     def scores(self) -> Scores | None:
         if self.valid is None:

@@ -1,0 +1,57 @@
+"""What the engines of all backends are made of."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ppl_vae import training
+from ppl_vae.backends.common.bound import Bound
+from ppl_vae.backends.common.tracing import Arrays
+from ppl_vae.options import Training
+
+
+class Engine(training.Engine):
+    """Optimizer steps on a bound program; see `ppl_vae.training.Engine` for what each method promises.
+
+    Parameters
+    ----------
+    bound : Bound or PlainBound
+    objective : objective of ppl_vae, ELBO of the library, or callable
+    options : Training
+    train : dict of arrays, or None
+        Rows to train on, moved to the device at once. None: items are batches themselves.
+    valid : dict of arrays, or None
+        Rows to validate on.
+    num_data : int
+        Rows of the training set.
+    dynamic : bool
+        Draw new bits of `x` at every step.
+    compile : str
+        Capture and compile the step on Pyro: on, off, or auto, if it is worth while. On NumPyro every step is
+        compiled.
+    steps : int
+        Steps to come, for auto.
+    """
+
+    def __init__(
+        self,
+        bound: Bound,
+        objective: Any,
+        options: Training,
+        *,
+        train: Arrays | None = None,
+        valid: Arrays | None = None,
+        num_data: int,
+        dynamic: bool = False,
+        compile: str = "off",
+        steps: int = 0,
+    ):
+        self.bound, self.options, self.valid, self.dynamic = bound, options, valid, dynamic
+        self.compile, self.steps, self.num_data = compile, steps, num_data
+        bound.num_data = num_data
+        # A plain program takes its fields by position: in the order in which it names them.
+        rows = None if train is None else {name: train[name] for name in bound.fields if name in train}
+        self._set_up(objective, rows)
+
+    def _set_up(self, objective: Any, train: Mapping[str, Any] | None) -> None:
+        """Make what the steps need."""
+        raise NotImplementedError

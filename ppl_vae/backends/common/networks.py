@@ -1,0 +1,113 @@
+"""Declared networks as modules of a backend."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from ppl_vae.errors import ProgramError
+from ppl_vae.networks import Network
+from ppl_vae.networks.namespace import Namespace, no_buffer, no_layer, taken
+
+
+class Kinds(NamedTuple):
+    """The modules of a backend.
+
+    Attributes
+    ----------
+    library : str
+        Where its class Module is.
+    module, parameter : type
+    arrays : type or tuple of types
+        Of parameters and buffers.
+    network : callable
+        Makes the module of a declared network, given that and `nn`.
+    value : callable
+        Makes a module of a parameter, which is called for its array.
+    several : callable
+        Makes a module of modules.
+    """
+
+    library: str
+    module: type
+    parameter: type
+    arrays: Any
+    network: Callable[[Network, "Modules"], Any]
+    value: Callable[[Any], Any]
+    several: Callable[[Iterable[Any]], Any]
+
+
+class Modules(Namespace):
+    """What a program and a network get as `nn`.
+
+    Parameters
+    ----------
+    layers : dict of str to callable
+        What the backend gives.
+    kinds : Kinds
+    """
+
+    def __init__(self, layers: Mapping[str, Any], kinds: Kinds):
+        super().__init__(layers, self.module)
+        self.kinds = kinds
+
+    def module(self, part: Any, name: str = "network") -> Any:
+        """Return what a program or a network declares as a module of the backend; lists too.
+
+        Raises
+        ------
+        ProgramError
+            Where it is none.
+        """
+        kinds = self.kinds
+        if isinstance(part, Network):
+            return kinds.network(part, self)
+        if isinstance(part, (list, tuple)):
+            return kinds.several(self.module(item, f"{name}.{index}") for index, item in enumerate(part))
+        if isinstance(part, kinds.parameter):
+            return kinds.value(part)
+        if not isinstance(part, kinds.module):
+            found = f"network {name!r} is a {type(part).__name__}"
+            raise ProgramError(f"{found}, not a Network or a {kinds.library}.Module")
+        return part
+
+
+def declare(bound: Any, network: Network, nn: Modules) -> None:
+    """Give a module the layers of its network, as attributes."""
+    bound.network, bound.frozen = network, False
+    for name, part in network.layers(nn).items():
+        if hasattr(bound, name):
+            raise taken(network, name)
+        setattr(bound, name, part if isinstance(part, nn.kinds.arrays) else nn.module(part, name))
+
+
+class Net:
+    """What `Network.apply` gets as `net`.
+
+    Parameters
+    ----------
+    bound : module
+        As `declare` made it: with a `network`, and `frozen` where a call may not change buffers.
+    """
+
+    def __init__(self, bound: Any):
+        self._bound = bound
+        self.training, self.learns = bound.training, bound.training and not bound.frozen
+
+    def _layer(self, name: str) -> Any:
+        """Return a layer, or the array of a parameter or a buffer; None where there is none."""
+        raise NotImplementedError
+
+    def _write(self, name: str, array: Any) -> bool:
+        """Change a buffer, to a constant; False where there is none."""
+        raise NotImplementedError
+
+    def __getattr__(self, name: str) -> Any:
+        found = self._layer(name)
+        if found is None:
+            raise no_layer(self._bound.network, name)
+        return found
+
+    def keep(self, **arrays: Any) -> None:
+        """Change buffers."""
+        for name, array in arrays.items():
+            if not self._write(name, array):
+                raise no_buffer(self._bound.network, name)

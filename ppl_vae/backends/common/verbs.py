@@ -1,0 +1,26 @@
+"""What every backend's package has: each works on any bound program."""
+
+from types import ModuleType
+
+from ppl_vae.backends.common.density import Density
+from ppl_vae.backends.common.evaluate import score
+from ppl_vae.backends.common.posterior import draws
+from ppl_vae.backends.common.predictive import decode, encode, reconstruct, sample
+from ppl_vae.errors import UsageError
+
+__all__ = ["Density", "decode", "draws", "encode", "reconstruct", "sample", "score"]
+
+
+def stock_elbo(infer: ModuleType, name: str) -> type:
+    """Return a kind of ELBO of a library by its name, with or without that of the library's module.
+
+    Raises
+    ------
+    UsageError
+    """
+    library = infer.__name__
+    found = getattr(infer, name.removeprefix(f"{library}."), None)
+    if not (isinstance(found, type) and issubclass(found, infer.ELBO)):
+        known = "Trace_ELBO, TraceMeanField_ELBO, TraceGraph_ELBO and TraceEnum_ELBO are some"
+        raise UsageError(f"{library} has no ELBO {name!r}: {known}")
+    return found
