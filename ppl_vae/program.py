@@ -191,11 +191,10 @@ def data_fields(program: Program) -> tuple[str, ...]:
     return tuple(names)
 
 
-def declared(program: Program, role: str, batch: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a batch that `model` or `guide` declares."""
-    return {
-        name: batch[name] for name in inspect.signature(getattr(program, role)).parameters if name in batch
-    }
+def taken(program: Program, role: str) -> tuple[str, ...]:
+    """Return the names of the data fields that `model` or `guide` declares."""
+    parameters = inspect.signature(getattr(program, role)).parameters
+    return tuple(name for name in parameters if name not in _SKIPPED)
 
 
 class Arguments(NamedTuple):

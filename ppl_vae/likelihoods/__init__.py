@@ -5,6 +5,7 @@ A likelihood is a name with optional numbers, each behind a colon: `bernoulli`, 
 """
 
 from dataclasses import Field, fields
+from functools import cache
 
 from ppl_vae.errors import UsageError
 from ppl_vae.likelihoods.base import Likelihood, above_zero, positive, whole
@@ -51,8 +52,11 @@ def parse(named: str | Likelihood) -> Likelihood:
     UsageError
         For an unknown name, a number that makes no sense, or one where none is taken.
     """
-    if isinstance(named, Likelihood):
-        return named
+    return named if isinstance(named, Likelihood) else _parsed(named)
+
+
+@cache  # a program names its likelihood at every step
+def _parsed(named: str) -> Likelihood:
     name, *numbers = named.split(":")
     if name not in KNOWN:
         raise UsageError(f"unknown likelihood {named!r}: choose one of {', '.join(KNOWN)}")

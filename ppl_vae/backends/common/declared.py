@@ -8,7 +8,7 @@ from ppl_vae.backends.common.bound import Bound, listed
 from ppl_vae.backends.common.calls import Calls, NetworkCall, Networks
 from ppl_vae.backends.common.primitives import Primitives
 from ppl_vae.errors import ProgramError
-from ppl_vae.program import Program, data_fields, declared
+from ppl_vae.program import Program, data_fields, taken
 
 
 class DeclaredBound(Bound):
@@ -36,6 +36,7 @@ class DeclaredBound(Bound):
     def __init__(self, program: Program, num_data: int | None = None):
         super().__init__(program, data_fields(program), num_data)
         self.calls, self.written, self._scaled = Calls(), set(), True
+        self._taken = {role: taken(program, role) for role in ("model", "guide")}
 
     def network_call(self, part: Any, frozen: bool) -> NetworkCall:
         """Return a network as a function, for one run of guide or model.
@@ -65,7 +66,11 @@ class DeclaredBound(Bound):
         batch = self._named(role, args, data)
         ppl = self.primitives(n, self.num_data if self._scaled else None)
         net = Networks(self, writes=role == "guide")
-        return getattr(self.program, role)(ppl, net, **declared(self.program, role, batch))
+        return getattr(self.program, role)(ppl, net, **self.taken(role, batch))
+
+    def taken(self, role: str, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the part of a batch that `model` or `guide` declares."""
+        return {name: batch[name] for name in self._taken[role] if name in batch}
 
     def _named(self, role: str, args: tuple, data: dict[str, Any]) -> dict[str, Any]:
         known = ", ".join(self.fields) or "no fields"

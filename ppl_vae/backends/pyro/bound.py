@@ -16,7 +16,7 @@ from ppl_vae.backends.pyro.arrays import find_device
 from ppl_vae.backends.pyro.distributions import dist
 from ppl_vae.backends.pyro.functions import F
 from ppl_vae.backends.pyro.library import OnPyro
-from ppl_vae.backends.pyro.networks import NN
+from ppl_vae.backends.pyro.networks import NN, BoundNetwork
 from ppl_vae.errors import RunError
 from ppl_vae.program import Program
 
@@ -63,6 +63,7 @@ class Bound(DeclaredBound, OnPyro):
             {name: NN.module(part, name) for name, part in program.networks(NN).items()}
         )
         self.parts = {name: _listed(module) for name, module in self.networks.items()}
+        self._declared: dict[nn.Module, tuple[list[BoundNetwork], bool]] = {}
         self.register_buffer("anchor", torch.empty(0), persistent=False)
         self._id = f"ppl_vae.{next(_IDS)}"
 
@@ -80,11 +81,14 @@ class Bound(DeclaredBound, OnPyro):
 
     def network_call(self, part: nn.Module, frozen: bool) -> NetworkCall:
         stopped, autocast = self.calls.stopped, self.autocast
+        if part not in self._declared:  # once: to walk through a module takes as long as to call it
+            declared = [inner for inner in part.modules() if isinstance(inner, BoundNetwork)]
+            self._declared[part] = declared, next(part.buffers(), None) is not None
+        declared, stateful = self._declared[part]
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            for inner in part.modules():
-                if hasattr(inner, "frozen"):
-                    inner.frozen = frozen
+            for inner in declared:
+                inner.frozen = frozen
             forward = _constant(part) if stopped else part
             if autocast is None:
                 return forward(*args, **kwargs)
@@ -93,7 +97,7 @@ class Bound(DeclaredBound, OnPyro):
                 out = forward(*args, **kwargs)
             return _single_precision(out)
 
-        return NetworkCall(call, next(part.buffers(), None) is not None)
+        return NetworkCall(call, stateful)
 
     def trainable(self) -> list[Tensor]:
         return list(self.parameters())

@@ -16,7 +16,6 @@ from ppl_vae.backends.pyro.functions import F
 from ppl_vae.backends.pyro.passes import at_rest
 from ppl_vae.backends.pyro.tracing import Tracer
 from ppl_vae.options import stream
-from ppl_vae.program import declared
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -73,7 +72,7 @@ class Encode(Verb):
     """Rows to the guide's latents, as `encode` returns them."""
 
     def inputs(self, rows: Arrays) -> dict[str, np.ndarray]:
-        return declared(self.bound.program, "guide", {n: rows[n] for n in self.bound.fields if n in rows})
+        return self.bound.taken("guide", rows)
 
     def values(self, **inputs: Tensor) -> dict[str, Tensor]:
         return latents_of(Tracer(self.bound).guide(inputs, centres=True))
