@@ -21,6 +21,7 @@ from ppl_vae import ELBO, bind, evaluate, export, fit, load, open_run, posterior
 from ppl_vae.api import resume
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.backends.pyro import Engine
+from ppl_vae.backends.pyro.step import by_step
 from ppl_vae.options import Training
 
 pytestmark = pytest.mark.gpu
@@ -194,19 +195,19 @@ def test_the_user_s_noise_is_left_alone():
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
-@pytest.mark.parametrize("name", ["vae", "hvae"])  # the others name a scale as a number, which torch copies
+@pytest.mark.parametrize("name", ["vae", "hvae", "vqvae", "linear_gaussian"])
 def test_a_step_does_not_wait_for_the_device(name):
     program, data = example(name, 64)
     options = Training(batch_size=32, ema=0.9, clip_norm=1.0, device="cuda")
     bits = name in ("vae", "hvae")
     engine = Engine(bind(program), ELBO(), options, train=data, num_data=64, dynamic=bits)
-    item, one = np.arange(32), torch.ones((), device="cuda")
-    (rows,) = engine._on_device([item])
-    engine.advance([item], {"lr": np.array([1e-3]), "beta": np.array([1.0])}, lambda: False)
+    item, scalars = np.arange(32), {"lr": np.array([1e-3]), "beta": np.array([1.0])}
+    engine.advance([item], scalars, lambda: False)
+    (rows,), (values,) = engine._on_device([item]), by_step(scalars, engine.device)
     torch.cuda.set_sync_debug_mode("error")
     try:
         with pyro.validation_enabled(False):
-            engine.step(engine._binarized(engine.batch(rows)), 1e-3, one)
+            engine.step(engine._binarized(engine.batch(rows)), values)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
