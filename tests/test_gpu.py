@@ -201,7 +201,7 @@ def test_a_step_does_not_wait_for_the_device(name):
     options = Training(batch_size=32, ema=0.9, clip_norm=1.0, device="cuda")
     bits = name in ("vae", "hvae")
     engine = Engine(bind(program), ELBO(), options, train=data, num_data=64, dynamic=bits)
-    item, scalars = np.arange(32), {"lr": np.array([1e-3]), "beta": np.array([1.0])}
+    item, scalars = np.arange(32), {"lr": np.array([1e-3]), "beta": np.ones(1), "ema": np.array([0.1])}
     engine.advance([item], scalars, lambda: False)
     (rows,), (values,) = engine._on_device([item]), by_step(scalars, engine.device)
     torch.cuda.set_sync_debug_mode("error")
