@@ -17,6 +17,7 @@ from small_programs import NUM_DATA, ROWS, batch, bound
 
 from ppl_vae import Program, bind
 from ppl_vae.backends.numpyro import PlainBound
+from ppl_vae.backends.numpyro.distributions import dist
 from ppl_vae.backends.numpyro.tracing import Tracer
 from ppl_vae.errors import ProgramError, UsageError
 from ppl_vae.program import PlainProgram
@@ -221,3 +222,15 @@ def test_a_plain_program_starts_from_the_state_before_its_first_run():
     assert made.params["s"] == pytest.approx(2.0) and made.trainable()["s"] == pytest.approx(np.log(2.0))
     moved = Tracer(made, random.key(0)).pair(rows).state["n$state"]["state"]["mean"]
     np.testing.assert_allclose(moved, 0.01 * rows["x"].mean(0), rtol=1e-4)
+
+
+def test_a_declared_support_goes_through_jax():
+    support = dist.LogitLaplace(jnp.zeros(2), jnp.array([1.0, 2.0])).support
+    values = jnp.array([-1.0, 0.5])
+
+    @jax.jit
+    def inside(support):
+        return support(values)
+
+    np.testing.assert_array_equal(inside(support), [False, True])
+    assert "tree_flatten" in vars(type(support))  # of its own: NumPyro before 0.22 has none to inherit

@@ -1,5 +1,6 @@
 """NumPyro's distributions and the project's own, as `ppl.dist`."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax.numpy as jnp
@@ -19,6 +20,16 @@ class JaxSupport(Support, constraints.Constraint):
 
     def __call__(self, value: Array) -> Array:
         return self.declared.inside(F, value)
+
+    def tree_flatten(self) -> tuple[tuple[Any, ...], Any]:
+        names, declared = self.declared.array_fields(), self.declared
+        static = tuple((name, getattr(declared, name)) for name in declared.static_fields())
+        return tuple(getattr(declared, name) for name in names), (type(declared), tuple(names), static)
+
+    @classmethod
+    def tree_unflatten(cls, aux_data: Any, params: Iterable[Any]) -> "JaxSupport":
+        kind, names, static = aux_data
+        return cls(kind(**dict(zip(names, params, strict=True)), **dict(static)))
 
 
 class NumPyroAdapted(Adapted, Distribution):
