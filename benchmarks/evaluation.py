@@ -2,7 +2,7 @@
 
     python benchmarks/evaluation.py --out benchmarks/results/evaluation.json
 
-Both run the encoder once a row and add up the weights of chunks of samples. The library's seconds are those
+Both run the encoder once per row and add up the weights of chunks of samples. The library's seconds are those
 of the whole `ppl_vae.evaluate`, which also gives the plain bound and its errors.
 """
 
@@ -27,7 +27,7 @@ AIMS = (Aim(OURS, BY_HAND, 1.05),)
 
 @dataclass(frozen=True)
 class Workload:
-    """A VAE on bits, scored with k samples a row."""
+    """A VAE on bits, scored with k samples per row."""
 
     name: str = "IW-5000 on 1,000 images, 784-400-20"
     samples: int = 5000

@@ -27,7 +27,7 @@ STYLES = {
 }
 TITLES = {
     "latents": "Top-down VAE: number of latents",
-    "batch": "VAE 784-400-20: rows a batch",
+    "batch": "VAE 784-400-20: rows per batch",
     "width": "VAE 784-W-20, batch 128: width W",
 }
 LABELS = {"SVI.step": "Pyro's SVI.step"}

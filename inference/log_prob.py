@@ -13,7 +13,7 @@ def parser():
     parser = arguments.new(__doc__)
     arguments.run(parser)
     arguments.rows(parser)
-    parser.add_argument("--importance-samples", type=int, default=100, help="samples a row")
+    parser.add_argument("--importance-samples", type=int, default=100, help="samples per row")
     arguments.out(parser, "RUN/log_prob-SPLIT.npz")
     return parser
 

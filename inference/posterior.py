@@ -14,7 +14,7 @@ def parser():
     arguments.run(parser)
     arguments.rows(parser, number=100)
     parser.add_argument("--method", type=str, default="guide", help="guide or importance")
-    parser.add_argument("--num-samples", type=int, default=100, help="draws a row")
+    parser.add_argument("--num-samples", type=int, default=100, help="draws per row")
     arguments.out(parser, "RUN/posterior-SPLIT-METHOD.nc")
     return parser
 

@@ -31,7 +31,7 @@ class Training:
     epochs, max_steps : int or None
         Length of the run; the shorter one counts. Neither: 10 epochs.
     batch_size : int
-        Rows a step; the odd last batch of an epoch is kept.
+        Rows per step; the odd last batch of an epoch is kept.
     accumulate : int
         Parts that a batch is computed in, one after the other, to need less memory. Gradients add up to that
         of the batch; statistics (codebooks, batch normalization) move with every part.
@@ -44,7 +44,7 @@ class Training:
     betas : tuple of float
         Decay of the optimizer's two moments.
     clip_norm : float or None
-        Greatest norm of the gradient of the loss, which is in nats a datum.
+        Greatest norm of the gradient of the loss, which is in nats per row.
     ema : float or None
         Decay of an average of the weights, which is then evaluated and kept.
     valid_every : int

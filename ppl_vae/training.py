@@ -166,7 +166,7 @@ class Loop:
     save : callable or None
         Writes a group of files at once.
     levels : int or None
-        Grey levels of the data, for bits a dimension.
+        Grey levels of the data, for bits per dimension.
     position, history
         Where the run stands, and the rows so far: moved and added to.
     """

@@ -84,7 +84,7 @@ class FixedBatch(Toy):
         super().model(ppl, net, x)
 
 
-@breaks("particles", ["with 2 samples a row network 'decoder' (called by the model) fails", "[2, 7, ...]"])
+@breaks("particles", ["with 2 samples per row network 'decoder' (called by the model) fails", "[2, 7, ...]"])
 class FlattensRows(Linear):
     def decoder(self):
         return Function(self.z_dim, 6, lambda layer, z: layer(z.flatten(1)))
@@ -102,7 +102,7 @@ class FirstSampleOnly(Linear):
         return Function(self.z_dim, 6, lambda layer, z: layer(z[0] if z.ndim == 3 else z))
 
 
-@breaks("particles", ["site 'x' of the model has other densities with 2 samples a row than with one"])
+@breaks("particles", ["site 'x' of the model has other densities with 2 samples per row than with one"])
 class MixesSamples(Linear):
     def decoder(self):
         return Function(

@@ -195,7 +195,7 @@ class WrongDensity(Linear):
         (Averaging, "rows", "network 'decoder' mixes rows"),
         (FaintLeak, "rows", "rows mix: the bound of one row has a gradient by x"),
         (Swallowing, "particles", "network 'decoder' swallows the axis of the samples"),
-        (Flattening, "particles", "with 2 samples a row network 'decoder' (called by the model) fails in"),
+        (Flattening, "particles", "with 2 samples per row network 'decoder' (called by the model) fails in"),
         (
             DividesByRows,
             "batch sizes",

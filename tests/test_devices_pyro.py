@@ -275,10 +275,10 @@ def test_where_no_process_can_be_started_is_refused(monkeypatch):
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
     monkeypatch.setattr(sys, "argv", ["-c"])
-    with pytest.raises(UsageError, match="'-c' cannot be started once a device: use a script"):
+    with pytest.raises(UsageError, match="'-c' cannot be started once per device: use a script"):
         make_fabric("cpu", 2)
     monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
-    with pytest.raises(UsageError, match="an interactive session cannot be started once a device"):
+    with pytest.raises(UsageError, match="an interactive session cannot be started once per device"):
         make_fabric("cpu", 2)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)

@@ -87,7 +87,7 @@ def test_a_model_file_with_networks_of_its_own_passes_the_check_trains_and_evalu
     assert report["parity"].status == "ok"
     run = fit(own, X, backend=backend, max_steps=60, batch_size=20, lr=2e-2, log_every=60)
     found = evaluate(run, split="train", importance_samples=3)
-    # Without the data 6 log 2 = 4.16 nats a row; the bits' entropy is 2.3.
+    # Without the data 6 log 2 = 4.16 nats per row; the bits' entropy is 2.3.
     assert found["elbo_nats"] > -3.5
     assert {
         "down.0.1.levels.0.1.scale",

@@ -1,4 +1,4 @@
-"""Train on two devices with Pyro and write what came of it: this script runs once a device.
+"""Train on two devices with Pyro and write what came of it: this script runs once per device.
 
 python tests/two_processes.py FOLDER CASE ...
 """

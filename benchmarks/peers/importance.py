@@ -1,4 +1,4 @@
-"""The importance weighted bound by hand: the encoder once a row, samples in chunks, one running logsumexp."""
+"""The importance weighted bound by hand: the encoder once per row, samples in chunks, a running logsumexp."""
 
 import math
 

@@ -40,7 +40,7 @@ def apply(layers: Layers, x: Array) -> Array:
 
 
 def loss(params: dict[str, Layers], x: Array, noise: Array) -> Array:
-    """Return the negative ELBO of rows x [B, dims] in nats a datum, given normal noise [B, z_dim]."""
+    """Return the negative ELBO of rows x [B, dims] in nats per row, given normal noise [B, z_dim]."""
     loc, raw = jnp.split(apply(params["encoder"], x), 2, -1)
     scale = jax.nn.softplus(raw) + 1e-4
     logits = apply(params["decoder"], loc + scale * noise)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class HandWrittenVAE(nn.Module):
-    """A VAE of fully connected networks whose output is its negative ELBO, in nats a datum.
+    """A VAE of fully connected networks whose output is its negative ELBO, in nats per row.
 
     Parameters
     ----------

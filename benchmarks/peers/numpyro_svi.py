@@ -32,7 +32,7 @@ def guide(x: Array, weights: dict[str, Layers], z_dim: int) -> None:
 def steps_of(
     weights: dict[str, Layers], x: np.ndarray, items: Sequence[np.ndarray], lr: float = 1e-3
 ) -> Callable[[], float]:
-    """Return chunks of optimizer steps on batches of rows `items`; each returns its mean loss a datum."""
+    """Return chunks of optimizer steps on batches of rows `items`; each returns its mean loss per row."""
     z_dim, data = weights["decoder"][0][0].shape[0], jax.device_put(x.reshape(len(x), -1))
     svi = SVI(story, guide, numpyro.optim.Adam(lr), TraceMeanField_ELBO(), z_dim=z_dim)
     rows = jax.device_put(np.stack(items).astype(np.int32))

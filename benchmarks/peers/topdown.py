@@ -24,7 +24,7 @@ class Residual(nn.Module):
 
 
 class HandWrittenTopDown(nn.Module):
-    """A top-down VAE whose output is its negative ELBO, in nats a datum.
+    """A top-down VAE whose output is its negative ELBO, in nats per row.
 
     Its parameters come in the order of the declared program's, so that weights carry over.
 

@@ -21,7 +21,7 @@ class Residual(nn.Module):
 
 
 class HandWrittenVQVAE(nn.Module):
-    """A VQ-VAE with moving averages whose output is its loss, in nats a datum but for a constant.
+    """A VQ-VAE with moving averages whose output is its loss, in nats per row but for a constant.
 
     Its parameters come in the order of the declared program's, so that weights carry over.
 

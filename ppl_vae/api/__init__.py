@@ -118,7 +118,7 @@ def posterior(
         guide: draws of q(z | x), which are not the posterior unless weighted; importance: resampled by their
         weights.
     num_samples : int
-        Draws a row.
+        Draws per row.
     coords, dims : dict, optional
         Labels of axes, and names of the event axes of sites.
     seed : int

@@ -25,8 +25,8 @@ def evaluate(
     seed: int = 0,
     compile: str = "auto",
 ) -> dict[str, Any]:
-    """Report the plain bound on a split: ELBO, rate, distortion, importance weighted bound, bits a dimension,
-    standard errors.
+    """Report the plain bound on a split: ELBO, rate, distortion, importance weighted bound, bits per
+    dimension, standard errors.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def evaluate(
     Returns
     -------
     dict
-        In nats a datum. `per_row` holds the arrays `elbo` and `iw`, [N], so that two runs compare with paired
+        In nats per row. `per_row` holds the arrays `elbo` and `iw`, [N], so that two runs compare with paired
         errors.
     """
     if rows is not None:

@@ -37,8 +37,8 @@ def export(
         Ends in .pt2 (torch) or .onnx (needs the extra `onnx`).
     what : str
         encode: rows to the guide's means by site, as `Run.encode`; decode: latents and covariates to the
-        likelihood's centre by field, as `Run.decode`; score: rows to `elbo`, `rate` and `distortion`, nats a
-        row, as `Run.score`.
+        likelihood's centre by field, as `Run.decode`; score: rows to `elbo`, `rate` and `distortion`, nats
+        per row, as `Run.score`.
     data : Data or arrays, optional
         Rows to compare on, where the run's own are not at hand.
     overwrite : bool

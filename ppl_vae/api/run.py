@@ -46,7 +46,7 @@ class Run:
     earlier_seconds : float
         Training time of the sessions before a resumed one.
     rank : int
-        Which of the processes that train it this is: a script that runs once a device prints and writes on 0.
+        Which of the processes that train it this is: a script runs once per device, prints and writes on 0.
     """
 
     bound: Any

@@ -49,7 +49,7 @@ def decoding(case: Case) -> str:
         ours, theirs = drawn[site].log_prob, scored[site].log_prob
         if differ(ours, theirs, drawn[site].dims):
             raise BrokenRule(
-                f"site {site!r} draws from another likelihood ({shown(ours.mean())} nats a row) than it "
+                f"site {site!r} draws from another likelihood ({shown(ours.mean())} nats per row) than it "
                 f"scores by ({shown(theirs.mean())}): the model may use the data in obs= alone"
             )
     _reconstructed(case)

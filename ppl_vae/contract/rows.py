@@ -125,7 +125,7 @@ def particles(case: Case) -> str:
     try:
         many = case.probe.trace(case.batch(), case.seed, particles=PARTICLES)
     except ProgramFailure as failure:
-        raise BrokenRule(f"with {PARTICLES} samples a row {failure}: {_keep(case)}") from failure
+        raise BrokenRule(f"with {PARTICLES} samples per row {failure}: {_keep(case)}") from failure
     except BrokenRule as broken:
         raise BrokenRule(f"{_who(case, broken.calls, str(broken))}: {_keep(case)}") from broken
     for label, site in many.both().items():
@@ -135,7 +135,7 @@ def particles(case: Case) -> str:
             raise BrokenRule(f"{who}: {_keep(case)}")
     for number in range(PARTICLES):
         _same_as_alone(case, many, number)
-    return f"{PARTICLES} samples a row at once give the densities of one by one"
+    return f"{PARTICLES} samples per row at once give the densities of one by one"
 
 
 def _who(case: Case, calls: Sequence[Call], otherwise: str) -> str:
@@ -164,7 +164,7 @@ def _same_as_alone(case: Case, many: Traces, number: int) -> None:
     alone = case.probe.trace(case.batch(), case.seed, values=values)
     for label, site, other in _pairs(alone, many):
         if differ(site.log_prob, _particle(other.log_prob, number, site.log_prob.shape), site.dims):
-            mixed = f"site {label} has other densities with {PARTICLES} samples a row than with one"
+            mixed = f"site {label} has other densities with {PARTICLES} samples per row than with one"
             raise BrokenRule(f"{_who(case, many.calls, mixed)}: {_keep(case)}")
 
 

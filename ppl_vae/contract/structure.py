@@ -129,7 +129,7 @@ def plate(case: Case) -> str:
 
 
 def shapes(case: Case) -> str:
-    """Event and batch shapes agree, and every site has one number a row."""
+    """Event and batch shapes agree, and every site has one number per row."""
     for name, site in case.traces.guide.items():
         twin = case.traces.model.get(name)
         if twin is not None and not site.observed and twin.event_shape != site.event_shape:

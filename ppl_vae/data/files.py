@@ -149,7 +149,7 @@ def _size_and_mode(paths) -> tuple[tuple[int, int], str]:
                     f"{size[0]}x{size[1]}: all images must have one size"
                 )
             if image.mode.startswith(("I", "F")):
-                raise DataError(f"{path} has more than 8 bits a pixel (mode {image.mode}): convert it")
+                raise DataError(f"{path} has more than 8 bits per pixel (mode {image.mode}): convert it")
             size, mode = image.size, mode if image.mode in ("L", "1", "LA") else "RGB"
     return size, mode
 

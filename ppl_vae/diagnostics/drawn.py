@@ -60,7 +60,7 @@ class Sites:
 
     @property
     def note(self) -> str:
-        """Why one weight a row means nothing, or nothing."""
+        """Why one weight per row means nothing, or nothing."""
         for name in self.shared:
             return f"site {name!r} is global: log_weight is given the global draw, no weight by itself"
         for name in self.deterministic:

@@ -1,4 +1,4 @@
-"""The plain bound of every row, and what is reported of it: nats, bits a dimension, standard errors."""
+"""The plain bound of every row, and what is reported of it: nats, bits per dimension, standard errors."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ DETERMINISTIC = "the guide is deterministic: the importance weighted bound is th
 
 @dataclass
 class Scores:
-    """Terms of the plain bound (no weights, no penalties), one number a row, in nats.
+    """Terms of the plain bound (no weights, no penalties), one number per row, in nats.
 
     Attributes
     ----------

@@ -86,9 +86,9 @@ def resample(log_weights: np.ndarray, num: int, rng: np.random.Generator) -> np.
     Parameters
     ----------
     log_weights : [K, N]
-        Of K proposals a row.
+        Of K proposals per row.
     num : int
-        How many to pick a row.
+        How many to pick per row.
     rng : numpy.random.Generator
 
     Returns

@@ -31,7 +31,7 @@ _USES = {
 INDEPENDENT = (
     "draws are independent, not a Markov chain: R-hat and the effective sample sizes of chains tell nothing"
 )
-NOT_LOO = "given one z a row: not a leave-one-out density, so its loo and waic measure no prediction"
+NOT_LOO = "given one z per row: not a leave-one-out density, so its loo and waic measure no prediction"
 
 
 @dataclass
@@ -59,10 +59,10 @@ class PosteriorDraws:
     log_weight_global : [S] or None
         The same over the global sites, where there are any.
     row_statistics : dict of str to [N]
-        `pareto_k`, `ess` and `log_evidence` of a row's weights; empty where one weight a row means
+        `pareto_k`, `ess` and `log_evidence` of a row's weights; empty where one weight per row means
         nothing, which `note` explains.
     proposals : int
-        Draws of the guide a row behind the row statistics.
+        Draws of the guide per row behind the row statistics.
     note : str
     """
 

@@ -9,9 +9,9 @@ from ppl_vae.report import plots, tags
 
 _COLOURS = {"train": plots.BLUE, "valid": plots.ORANGE}
 _NAMED = (
-    ("elbo_nats", "bound, nats a datum"),
-    ("rate_nats", "rate, nats a datum"),
-    ("distortion_nats", "distortion, nats a datum"),
+    ("elbo_nats", "bound, nats per row"),
+    ("rate_nats", "rate, nats per row"),
+    ("distortion_nats", "distortion, nats per row"),
     ("beta", "beta"),
     ("lr", "learning rate"),
 )

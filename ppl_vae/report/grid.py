@@ -19,7 +19,7 @@ def image_grid(x, columns: int | None = None) -> Image.Image:
     x : array [N, C, H, W] or [N, H, W]
         Values in [0, 1] (outside of it they are clipped), one or three channels.
     columns : int, optional
-        Images a row; as many as rows if left out.
+        Images per row; as many as rows if left out.
 
     Returns
     -------

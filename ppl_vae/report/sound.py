@@ -1,4 +1,4 @@
-"""Sound [N, T] or [N, C, T]: waveform, spectrogram and a player a row."""
+"""Sound [N, T] or [N, C, T]: waveform, spectrogram and a player per row."""
 
 import io
 import wave

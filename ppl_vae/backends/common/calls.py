@@ -59,8 +59,8 @@ class NetworkCall(NamedTuple):
 class Networks:
     """What a program sees as `net` in one run of guide or model: its networks as attributes.
 
-    Statistics of a network that the guide calls are written by the guide alone, else they would move twice a
-    step.
+    Statistics of a network that the guide calls are written by the guide alone, else they would move twice
+    per step.
 
     Parameters
     ----------

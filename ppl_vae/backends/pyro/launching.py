@@ -48,10 +48,10 @@ def check(count: int) -> None:
         raise UsageError(f"devices={count}: this build of torch has no torch.distributed")
     if hasattr(sys, "ps1") or sys.flags.interactive:
         raise UsageError(
-            f"devices={count}: an interactive session cannot be started once a device: use a script"
+            f"devices={count}: an interactive session cannot be started once per device: use a script"
         )
     if _module() is None and not os.path.isfile(sys.argv[0]):
-        raise UsageError(f"devices={count}: {sys.argv[0]!r} cannot be started once a device: use a script")
+        raise UsageError(f"devices={count}: {sys.argv[0]!r} cannot be started once per device: use a script")
 
 
 def check_alone() -> None:
