@@ -14,7 +14,7 @@ class VAE(Program):
     z_dim: int = 50
     hidden: tuple[int, ...] = (400,)
     likelihood: str = "bernoulli"
-    network: str = "mlp"  # or conv: other networks, the same story
+    network: str = "mlp"  # or conv: other networks, the same program
     activation: str = "relu"
 
     def networks(self, nn):

@@ -24,7 +24,7 @@ _SKIPPED = ("self", "ppl", "net", "n")
 
 
 class Program(Declaration):
-    """A variational autoencoder as a story, a guide and the networks that both use.
+    """A variational autoencoder as a model, a guide and the networks that both use.
 
     Subclasses are frozen dataclasses. A field `<name>_shape` that is None is filled in from the data's field
     `<name>`.
@@ -47,7 +47,7 @@ class Program(Declaration):
         return {}
 
     def model(self, ppl: Any, net: Any, **data: Any) -> None:
-        """Abstract. Tell the story: prior, latents, likelihood; data is None when drawing from the prior."""
+        """Draw latents and score data; data is None when drawing from the prior. Abstract."""
         raise NotImplementedError(f"{type(self).__name__} declares no model(self, ppl, net, ...)")
 
     def guide(self, ppl: Any, net: Any, **data: Any) -> None:

@@ -15,8 +15,8 @@ from ppl_vae.errors import UsageError
 
 
 def rows_for(name, n=9):
-    story, batch = example(name, n)
-    return bind(story, num_data=50).eval(), {k: torch.from_numpy(v) for k, v in batch.items()}
+    program, batch = example(name, n)
+    return bind(program, num_data=50).eval(), {k: torch.from_numpy(v) for k, v in batch.items()}
 
 
 @pytest.mark.slow

@@ -75,7 +75,7 @@ def parity(case: Case) -> str:
     except (ProgramFailure, BrokenRule, PplVaeError) as error:
         reason = said(error) if isinstance(error, PplVaeError) else error
         raise BrokenRule(
-            f"on {twin}: {reason}: write networks and stories with the names that both backends have, "
+            f"on {twin}: {reason}: write networks and models with the names that both backends have, "
             f'or declare backends = ("{case.backend}",)'
         ) from error
     other.close()
