@@ -1,6 +1,7 @@
 """Everything that changes with the step, by name: learning rates, and what objective and program schedule."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,12 +46,18 @@ class Plan:
             rate_of(group.name): as_schedule(options.lr) for group in groups
         } | {name: as_schedule(value) for name, value in ({RATE: options.lr} | rates).items()}
         self._ema = options.ema
+        for name, schedule in self._schedules.items():
+            if not schedule(0) >= 0:
+                raise UsageError(f"{name}={schedule(0)}: a learning rate is not negative")
+        for group in groups:
+            replace(options, **group.settings())  # refuses settings that make no sense
         own = program.schedules()
         self._objective: Callable[[int], dict[str, float]] = getattr(objective, "scalars", lambda step: {})
-        taken = {*self._schedules, AVERAGE, *self._objective(0)}
-        for name in own:
-            if name in taken or name.partition("/")[0] == RATE:
-                raise UsageError(f"the program schedules {name!r}, which the run does too: rename it")
+        theirs = self._objective(0)
+        for whose, names, others in (("objective", theirs, ()), ("program", own, theirs)):
+            for name in names:
+                if name == AVERAGE or name.partition("/")[0] == RATE or name in others:
+                    raise UsageError(f"the {whose} schedules {name!r}, which the run does too: rename it")
         self._schedules |= {name: as_schedule(value) for name, value in own.items()}
         for schedule in self._schedules.values():
             schedule.check_fits(max_steps)

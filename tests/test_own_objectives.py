@@ -15,7 +15,7 @@ from ppl_vae.api import resume
 from ppl_vae.api.record import RunRecord
 from ppl_vae.api.settings import Settings
 from ppl_vae.errors import ProgramError, RunError, UsageError
-from ppl_vae.objectives import Group, Loss, parse
+from ppl_vae.objectives import Group, Loss, parse, scheduled
 
 BACKENDS = ("pyro", "numpyro")
 X = np.random.default_rng(0).normal(size=(60, 3)).astype("f")
@@ -235,6 +235,82 @@ def test_each_group_of_parameters_follows_a_loss_of_its_own(backend, compile):
 def test_a_frozen_group_stays_to_the_bit(backend):
     run = fit(TwoParts(), X, Frozen(), max_steps=5, weight_decay=0.1, **options(backend))
     np.testing.assert_array_equal(run.bound.weights()["offset.value"], np.full(3, 0.5, "f"))
+
+
+@dataclass(frozen=True)
+class OwnRate(ELBO):
+    """Groups that differ from the rest by their learning rates alone follow the common loss."""
+
+    groups: ClassVar = (Group("shift", ("offset",), lr=1e-2), Group("rest", ("encoder",), lr=1e-2))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_groups_without_a_loss_follow_the_common_one(backend):
+    chosen = options(backend, max_steps=6, lr=1e-2)
+    grouped, plain = (fit(TwoParts(), X, one, **chosen).bound.weights() for one in (OwnRate(), ELBO()))
+    for name, value in plain.items():
+        np.testing.assert_allclose(grouped[name], value, rtol=1e-5, atol=1e-6)
+    assert abs(plain["offset.value"] - 0.5).min() > 1e-2
+
+
+@dataclass(frozen=True)
+class Answers(Objective):
+    """Gives what a test asks for."""
+
+    given: str = "metrics"
+    name: str = "half"
+    groups: ClassVar = (Group("shift", ("offset",)),)
+
+    def loss(self, F, terms, scalars):
+        value = terms.distortion + terms.rate
+        extra = {"half": 0.5, "rows": terms.log_likelihood}.get(self.name, terms.rate)
+        return Loss(value, **{self.given: {self.name: extra}})
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_a_loss_gives_beside_its_value_is_checked(backend):
+    for given, name, message in (
+        ("metrics", "step", "a metric 'step', which the history holds already"),
+        ("metrics", "elbo_nats", "a metric 'elbo_nats', which the history holds already"),
+        ("metrics", "rows", "gives 'rows' as .*: take the mean over rows"),
+        ("others", "shft", "a loss of the group 'shft': its groups are shift"),
+    ):
+        with pytest.raises(ProgramError, match=message):
+            fit(TwoParts(), X, Answers(given, name), max_steps=2, **options(backend))
+    run = fit(TwoParts(), X, Answers(), max_steps=2, **options(backend, log_every=1))
+    assert run.history[0]["half"] == 0.5
+
+
+@dataclass(frozen=True)
+class TakesRate(Missing):
+    lr: Any = scheduled(5.0)
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ((Group("one", ("offset",)), Group("one", ("encoder",))), "names of their own, got 'one', 'one'"),
+        ((Group("one", ("offset",), lr=-0.1),), "lr/one=-0.1: a learning rate is not negative"),
+        ((Group("one", ("offset",), betas=(0.9, 1.5)),), "betas"),
+    ],
+)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_groups_that_make_no_sense_are_refused(groups, message, backend):
+    kind = dataclass(frozen=True)(type("Grouped", (ELBO,), {"groups": groups}))
+    with pytest.raises(UsageError, match=message):
+        fit(TwoParts(), X, kind(), max_steps=2, **options(backend))
+
+
+def test_an_objective_schedules_no_learning_rate():
+    with pytest.raises(UsageError, match="the objective schedules 'lr'"):
+        fit("linear_gaussian", X, TakesRate(), max_steps=2, **options("pyro"))
+
+
+def test_a_run_goes_on_with_its_own_objective_alone(tmp_path):
+    fit("linear_gaussian", X, "elbo(beta=0.5)", out=tmp_path / "run", max_steps=2, **options("pyro"))
+    with pytest.raises(UsageError, match=r"trained with the objective elbo\(beta=0.5\), not iwae\(k=7\)"):
+        resume(tmp_path / "run", data=X, max_steps=4, objective="iwae(k=7)")
+    assert resume(tmp_path / "run", data=X, max_steps=4, objective=ELBO(beta=0.5)).steps == 4
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

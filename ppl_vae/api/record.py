@@ -108,15 +108,27 @@ class RunRecord:
         ------
         RunError
             For one that was defined in Python, and for a file that is gone or has changed.
+        UsageError
+            Where the given one is another.
         """
         if given is not None:
-            return settings.make_objective(given, self.backend)
+            return self._same(settings.make_objective(given, self.backend))
         text, file = self.objective, self.objective_file
         if file is not None:
             gallery.recorded_source(Path(file["path"]), file, run, "objective=...")
         elif text.partition("(")[0].lower() not in objectives.OBJECTIVES and not objectives.names_stock(text):
             raise RunError(f"the run's objective {text!r} was defined in Python: give it as objective=...")
         return settings.make_objective(text, self.backend)
+
+    def _same(self, objective: Any) -> Any:
+        """Return an objective that is the recorded one, wherever its file lies now and whatever is in it."""
+        given = settings.objective_text(objective)
+        if given.rpartition(".py:")[2] != self.objective.rpartition(".py:")[2]:
+            raise UsageError(
+                f"the run was trained with the objective {self.objective}, not {given}: "
+                "go on with that one, or choose another folder"
+            )
+        return objective
 
     def refuse_other(self, now: "RunRecord", place: str | Path) -> None:
         """Refuse to go on with a run that computes something else; a moved file is the same."""

@@ -14,7 +14,6 @@ from ppl_vae.errors import ProgramError, UsageError
 from ppl_vae.objectives import ELBO
 from ppl_vae.options import COMPILE, Training
 from ppl_vae.program import PlainProgram, Program
-from ppl_vae.schedules import as_schedule
 
 GUESSED = ("max_plate_nesting",)  # by a stock ELBO at its first step, if it was not given
 
@@ -40,8 +39,6 @@ class Settings:
         """Check what was asked for a program and fill in what was not."""
         refuse_unknown(training)
         options = Training(**training)
-        if not as_schedule(options.lr)(0) >= 0:
-            raise UsageError(f"lr={options.lr!r}: a learning rate is not negative")
         backend = backend or program.backends[0]
         check_backend(program, backend)
         check_compile(compile, backend)

@@ -28,7 +28,7 @@ class Loss(NamedTuple):
     metrics : dict of str to array
         Numbers to log beside those of the bound.
     others : dict of str to array
-        By parameter group: the loss that its parameters alone minimise.
+        By parameter group: the loss that its parameters alone minimise, in place of `value`.
     """
 
     value: Any

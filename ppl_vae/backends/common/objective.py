@@ -10,6 +10,8 @@ from ppl_vae.errors import ProgramError, UsageError
 from ppl_vae.functions import Functions
 from ppl_vae.objectives import Group, Loss, Objective
 
+_COLUMNS = ("step", "epoch", "split", "seconds", "loss")  # of the history, beside scalars and the bound
+
 
 class BoundObjective:
     """Objective, model and guide together: what a training step differentiates.
@@ -70,11 +72,39 @@ def loss_of(
     value, metrics, others = found if isinstance(found, Loss) else Loss(found)
     if getattr(value, "shape", None) != ():
         shape = getattr(value, "shape", type(value).__name__)
+        raise ProgramError(f"{_name(objective)} returns {shape}, not one number: take the mean over rows")
+    others = dict(others or {})
+    metrics = {name: F.asarray(one, value) for name, one in dict(metrics or {}).items()}
+    plain = bound_metrics(F, terms)
+    _refuse_names(objective, metrics, others, {*_COLUMNS, *plain, *scalars})
+    for name, one in (others | metrics).items():
+        if getattr(one, "shape", None) != ():
+            shape = getattr(one, "shape", type(one).__name__)
+            raise ProgramError(f"{_name(objective)} gives {name!r} as {shape}: take the mean over rows")
+    metrics = plain | metrics | {f"loss/{name}": one for name, one in others.items()}
+    return Loss(value, {name: F.stop_gradient(one) for name, one in metrics.items()}, others)
+
+
+def _name(objective: Objective) -> str:
+    return f"{type(objective).__name__}.loss"
+
+
+def _refuse_names(
+    objective: Objective, metrics: Mapping[str, Any], others: Mapping[str, Any], reserved: set[str]
+) -> None:
+    """Refuse metrics that would overwrite a column of the history, and losses that nothing minimises."""
+    clashes = sorted(reserved & set(metrics))
+    if clashes:
         raise ProgramError(
-            f"{type(objective).__name__}.loss returns {shape}, not one number: take the mean over rows"
+            f"{_name(objective)} gives a metric {clashes[0]!r}, which the history holds already: rename it"
         )
-    metrics = bound_metrics(F, terms) | dict(metrics) | {f"loss/{name}": one for name, one in others.items()}
-    return Loss(value, {name: F.stop_gradient(one) for name, one in metrics.items()}, dict(others))
+    groups = [group.name for group in objective.groups if not group.frozen]
+    unknown = sorted(set(others) - set(groups))
+    if unknown:
+        listed = ", ".join(groups) or "none"
+        raise ProgramError(
+            f"{_name(objective)} gives a loss of the group {unknown[0]!r}: its groups are {listed}"
+        )
 
 
 def bound_metrics(F: Functions, terms: Terms) -> dict[str, Any]:
@@ -106,6 +136,9 @@ def check_groups(groups: Sequence[Group], bound: Any) -> None:
     """
     if groups and not bound.declared:
         raise UsageError("parameter groups need a declared Program, whose networks have names")
+    names = [group.name for group in groups]
+    if "" in names or len(set(names)) < len(names):
+        raise UsageError(f"parameter groups need names of their own, got {', '.join(map(repr, names))}")
     seen: set[str] = set()
     for group in groups:
         for name in group.networks:

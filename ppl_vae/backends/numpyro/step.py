@@ -107,7 +107,9 @@ class Step:
         return grads, state, metrics
 
     def _gradients(self, objective: Callable[..., Any], params: Any) -> tuple[Any, Any]:
-        """Return the gradient of each group's loss by its own parameters, and the whole loss."""
+        """Return the gradient of each group's loss, or else of the common one, by its own parameters, and the
+        whole loss.
+        """
         (value, others), pull, loss = jax.vjp(objective, params, has_aux=True)
         by_group = {}
         for name in {"": value} | others:
@@ -115,9 +117,8 @@ class Step:
             by_group[name] = pull((jnp.full_like(value, not name), seeds))[0]
         if not self.groups:
             return by_group[""], loss
-        zeros = jax.tree.map(jnp.zeros_like, params)
         owners = labels(params, self.groups)
-        return {site: by_group.get(owners[site], zeros)[site] for site in params}, loss
+        return {site: by_group.get(owners[site], by_group[""])[site] for site in params}, loss
 
     def _parts(self, batch: dict[str, Array]) -> list[tuple[dict[str, Array], float]]:
         """Return the parts of a batch, and which share of its rows each has."""

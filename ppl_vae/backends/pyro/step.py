@@ -159,14 +159,17 @@ class Step:
         return found.metrics | {"loss": found.value.detach()}
 
     def _backward(self, loss: Loss, weight: float) -> None:
-        """Add the gradient of each group's loss to its parameters alone."""
+        """Add the gradient of each group's loss, or else of the common one, to its parameters alone."""
         if not self.parameters:
             return
         if not loss.others and len(self.parts) == 1:
             (loss.value if weight == 1 else loss.value * weight).backward()
             return
-        values = {"": loss.value} | dict(loss.others)
-        taken = [(part.parameters, values[part.name]) for part in self.parts if part.name in values]
+        common = [p for part in self.parts if part.name not in loss.others for p in part.parameters]
+        taken = [(common, loss.value)] if common else []
+        taken += [
+            (part.parameters, loss.others[part.name]) for part in self.parts if part.name in loss.others
+        ]
         with kept_for_backward():
             for number, (parameters, value) in enumerate(taken, 1):
                 again = number < len(taken)
