@@ -214,10 +214,18 @@ def test_a_run_without_a_checkpoint_keeps_its_record_when_going_on_is_refused(tm
     def stop(event, state):
         raise Stop
 
+    refused = []
+
+    def objective(model, guide, **batch):
+        if refused:
+            raise UsageError("not this one")
+        return pyro.infer.Trace_ELBO().differentiable_loss(model, guide, **batch)
+
     with pytest.raises(Stop):
         fit(
             load("vae", **SMALL),
             small_data(),
+            objective,
             max_steps=9,
             batch_size=16,
             log_every=1,
@@ -227,11 +235,9 @@ def test_a_run_without_a_checkpoint_keeps_its_record_when_going_on_is_refused(tm
     kept = {name: contents(tmp_path / "run")[name] for name in ("config.yaml", "model.py")}
     assert "position.json" not in contents(tmp_path / "run")
 
-    def refuse(model, guide, **batch):
-        raise UsageError("not this one")
-
+    refused.append(True)
     with pytest.raises(UsageError, match="not this one"):
-        resume(tmp_path / "run", data=small_data(), objective=refuse)
+        resume(tmp_path / "run", data=small_data(), objective=objective)
     assert contents(tmp_path / "run").items() >= kept.items()
 
 
