@@ -83,8 +83,9 @@ def test_a_signal_saves_prints_and_exits(tmp_path, name, code):
 
 
 def test_a_signal_before_training_ends_the_command(tmp_path):
+    # Short sleeps: a signal between the file and one long sleep would be handled after it only.
     (tmp_path / "slow.py").write_text(
-        f"import time\nopen({str(tmp_path / 'begun')!r}, 'w').close()\ntime.sleep(60)\n"
+        f"import time\nopen({str(tmp_path / 'begun')!r}, 'w').close()\nwhile True:\n    time.sleep(0.05)\n"
     )
     process = start("train", tmp_path / "slow.py", "--out", tmp_path / "run")
     while not (tmp_path / "begun").exists():
