@@ -236,27 +236,29 @@ def _hint(name: str, known: Iterable[str]) -> str:
 
 
 def recorded_source(
-    path: Path, record: Mapping[str, Any], run: str | os.PathLike | None, option: str
+    path: Path, record: Mapping[str, Any], run: str | os.PathLike | None, option: str, kind: str = "model"
 ) -> ModelSource:
     """Return a recorded file, where it lies outside the run folder and is still the same.
 
     Raises
     ------
     RunError
-        Naming the `option` that gives another file.
+        Naming the `option` that gives another file, and the copy of this one in the run folder.
     """
     remedy = f"name the file with {option}"
+    if run is not None:
+        remedy += f" (a copy is {Path(run) / kind}.py)"
     if not path.is_absolute():
-        raise RunError(f"the run records its model by the relative path {path}: {remedy}")
+        raise RunError(f"the run records its {kind} by the relative path {path}: {remedy}")
     if run is not None and path.resolve().is_relative_to(Path(run).resolve()):
         raise RunError(
-            f"the model file {path} lies inside the run folder and is not executed unasked: {remedy}"
+            f"the {kind} file {path} lies inside the run folder and is not executed unasked: {remedy}"
         )
     if not path.is_file():
-        raise RunError(f"the run's model file {path} is gone: {remedy}")
+        raise RunError(f"the run's {kind} file {path} is gone: {remedy}")
     found = model_files.read(path)
     if found.sha256 != record.get("sha256"):
-        raise RunError(f"the model file {path} has changed since the run: restore it, or {remedy}")
+        raise RunError(f"the {kind} file {path} has changed since the run: restore it, or {remedy}")
     return found
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import exact
 import numpy as np
 import pytest
+from command_line import SMALL, ok, refused
 
 import ppl_vae
 from ppl_vae import ELBO, Objective, Program, data, evaluate, fit, load, open_run
@@ -311,6 +312,20 @@ def test_a_run_goes_on_with_its_own_objective_alone(tmp_path):
     with pytest.raises(UsageError, match=r"trained with the objective elbo\(beta=0.5\), not iwae\(k=7\)"):
         resume(tmp_path / "run", data=X, max_steps=4, objective="iwae(k=7)")
     assert resume(tmp_path / "run", data=X, max_steps=4, objective=ELBO(beta=0.5)).steps == 4
+
+
+def test_the_command_line_names_an_objective_that_moved_or_changed(file, tmp_path):
+    run, moved = tmp_path / "run", tmp_path / "moved.py"
+    objective = "{}:FreeBits(floor=0.25)".format
+    ok("train", "vae", *SMALL, "--objective", objective(file), "--max-steps", 2, "--out", run)
+    again = ("train", "--resume", "--out", run, "--max-steps", 4)
+    file.rename(moved)
+    message = refused(1, *again)
+    assert f"objective file {file} is gone: name the file with --objective" in message
+    assert str(run / "objective.py") in message
+    message = refused(2, *again, "--objective", objective(moved).replace("0.25", "0.75"))
+    assert "floor=0.25" in message and "floor=0.75" in message
+    assert ok(*again, "--objective", objective(moved))["steps"] == 4
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -115,7 +115,7 @@ class RunRecord:
             return self._same(settings.make_objective(given, self.backend))
         text, file = self.objective, self.objective_file
         if file is not None:
-            gallery.recorded_source(Path(file["path"]), file, run, "objective=...")
+            gallery.recorded_source(Path(file["path"]), file, run, "--objective FILE:Class(...)", "objective")
         elif text.partition("(")[0].lower() not in objectives.OBJECTIVES and not objectives.names_stock(text):
             raise RunError(f"the run's objective {text!r} was defined in Python: give it as objective=...")
         return settings.make_objective(text, self.backend)

@@ -21,7 +21,7 @@ from ppl_vae.options import Training
 from ppl_vae.store import RunFolder
 from ppl_vae.training import VALIDATED
 
-_ASIDE = ("out", "resume", "model_file", "tensorboard", "progress", "data", "offline")
+_ASIDE = ("out", "resume", "model_file", "objective", "tensorboard", "progress", "data", "offline")
 
 
 def trained(options: Any) -> Run:
@@ -112,7 +112,10 @@ def go_on(options: Any) -> Run:
         changes = {"epochs": None, "max_steps": None} | changes
     data = record.data.again(options.data if "data" in options.given else None, options.offline)
     told = vars(shown(options, options.out))
-    return resume(options.out, model_file=options.model_file, data=data, **told, **changes)
+    objective = options.objective if "objective" in options.given else None
+    return resume(
+        options.out, model_file=options.model_file, data=data, objective=objective, **told, **changes
+    )
 
 
 def _is_recorded(record: RunRecord, name: str, value: Any) -> bool:
