@@ -3,9 +3,12 @@
 import contextlib
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ppl_vae.cli import main
@@ -57,11 +60,28 @@ def refused(code, *words) -> str:
     return found.err[0]
 
 
-def start(*words) -> subprocess.Popen:
-    """Start a command as a process."""
-    return subprocess.Popen(
-        [*COMMAND, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+@contextlib.contextmanager
+def owned(arguments, **options) -> Iterator[subprocess.Popen]:
+    """Start a process and what it starts itself as one group, which is killed at the end whatever happens."""
+    words, pipe = [str(word) for word in arguments], subprocess.PIPE
+    with subprocess.Popen(words, stdout=pipe, start_new_session=True, **options) as process:
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def completed(arguments, seconds=240, **options) -> subprocess.CompletedProcess:
+    """Run a process to its end; returns its exit code and its output as text, or fails after some seconds."""
+    with owned(arguments, stderr=subprocess.PIPE, text=True, **options) as process:
+        out, err = process.communicate(timeout=seconds)
+    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+def start(*words):
+    """Start a command as a process that a `with` statement owns."""
+    return owned([*COMMAND, *words], stderr=subprocess.PIPE, text=True)
 
 
 def wait_for_steps(process, run, steps) -> None:

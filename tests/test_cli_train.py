@@ -41,11 +41,10 @@ def test_killed_at_random_steps_and_resumed_the_weights_are_the_same_bytes(tmp_p
     ok("train", *options, "--out", whole)
     words = ("train", *options, "--out", part)
     for kill_at in sorted(random.Random(0).sample(range(1, STEPS - 5), 2)):
-        process = start(*words)
-        wait_for_steps(process, part, kill_at)
-        process.kill()
-        assert process.wait() == -signal.SIGKILL
-        process.communicate()
+        with start(*words) as process:
+            wait_for_steps(process, part, kill_at)
+            process.kill()
+            assert process.wait() == -signal.SIGKILL
         words = ("train", "--resume", "--out", part, "--progress", "false")
     assert open_run(part).steps < STEPS  # killed, not ended
     before = contents(part)
@@ -65,10 +64,11 @@ def test_killed_at_random_steps_and_resumed_the_weights_are_the_same_bytes(tmp_p
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
 def test_a_signal_saves_prints_and_exits(tmp_path, name, code):
     out = tmp_path / "run"
-    process = start("train", "vae", *SMALL, "--epochs", 100000, "--log-every", 5, "--out", out)
-    wait_for_steps(process, out, 3)
-    process.send_signal(signal.Signals[name])
-    found = answer(process.returncode, *process.communicate(timeout=60))
+    words = ("train", "vae", *SMALL, "--epochs", 100000, "--log-every", 5, "--out", out)
+    with start(*words) as process:
+        wait_for_steps(process, out, 3)
+        process.send_signal(signal.Signals[name])
+        found = answer(process.returncode, *process.communicate(timeout=60))
     assert process.returncode == code
     assert found.result["stopped_by"] == name and found.result["out"] == str(out)
     assert found.out.count("\n") == 1 and "Traceback" not in "\n".join(found.err)
@@ -87,11 +87,11 @@ def test_a_signal_before_training_ends_the_command(tmp_path):
     (tmp_path / "slow.py").write_text(
         f"import time\nopen({str(tmp_path / 'begun')!r}, 'w').close()\nwhile True:\n    time.sleep(0.05)\n"
     )
-    process = start("train", tmp_path / "slow.py", "--out", tmp_path / "run")
-    while not (tmp_path / "begun").exists():
-        assert process.poll() is None
-    process.terminate()
-    out, err = process.communicate(timeout=60)
+    with start("train", tmp_path / "slow.py", "--out", tmp_path / "run") as process:
+        while not (tmp_path / "begun").exists():
+            assert process.poll() is None
+        process.terminate()
+        out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (143, "", "ppl-vae train: terminated\n")
     assert not (tmp_path / "run").exists()
 

@@ -3,12 +3,12 @@
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import completed
 
 from ppl_vae import fit, load
 from ppl_vae.backends.numpyro.devices import Devices
@@ -27,8 +27,7 @@ def on_two_devices(folder, *cases):
     """Run the script where JAX sees two devices of the host."""
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-W", "error", str(SCRIPT), str(folder), *cases]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = completed([sys.executable, "-W", "error", SCRIPT, folder, *cases], env=environment)
     assert done.returncode == 0, done.stderr[-4000:]
 
 

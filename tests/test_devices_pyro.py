@@ -2,13 +2,13 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from command_line import completed
 from torch import nn
 from two_processes import BATCH, CASES, OPTIONS, STOCHASTIC, Normalized, data_of, program, trained
 
@@ -31,17 +31,13 @@ TRAIN = HERE.parent / "inference" / "train.py"
 # steps of Adam, whose eps of 1e-2 bounds how an error of a gradient grows, leave little more than that, where
 # a wrong share of the rows would show in the second digit.
 CLOSE = {"rtol": 1e-5, "atol": 2e-6}
-LIMIT = 240  # seconds, after which a test fails instead of waiting
 
 
 def started(*words, **more):
     """Run Python in a process of its own, with processes of its own."""
     environment = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "WORLD_SIZE")}
     environment |= {"PYTHONPATH": os.pathsep.join([str(Path(ppl_vae.__file__).parent.parent), str(HERE)])}
-    command = [sys.executable, *map(str, words)]
-    return subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False, timeout=LIMIT, **more
-    )
+    return completed([sys.executable, *words], env=environment, **more)
 
 
 def on_two_devices(folder, *cases):

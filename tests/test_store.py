@@ -15,6 +15,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from command_line import owned
 
 from ppl_vae.errors import RunError, UsageError
 from ppl_vae.store import RunFolder
@@ -197,9 +198,8 @@ with RunFolder.open(sys.argv[1]).lock():
 
 
 def test_a_second_writer_is_refused_by_name_and_readers_are_not(old):
-    child = subprocess.Popen([sys.executable, "-c", HOLD, str(old)], stdout=subprocess.PIPE)
-    child.stdout.readline()
-    try:
+    with owned([sys.executable, "-c", HOLD, old]) as child:
+        child.stdout.readline()
         (old / "state.pt.new").write_bytes(b"being written by the other")
         folder = RunFolder.open(old)
         assert contents(folder) == OLD
@@ -211,23 +211,17 @@ def test_a_second_writer_is_refused_by_name_and_readers_are_not(old):
             pass
         with pytest.raises(RunError, match=str(child.pid)):
             folder.write({"state.pt": b"mine"})
-    finally:
-        child.kill()
-        child.communicate()
     folder.write({"state.pt": b"mine"})
     assert contents(RunFolder.open(old)) == {**OLD, "state.pt": b"mine"}
 
 
 def test_a_worker_that_outlives_its_training_does_not_keep_the_lock(old):
-    child = subprocess.Popen([sys.executable, "-c", HOLD, str(old), "fork"], stdout=subprocess.PIPE)
-    worker = int(child.stdout.readline())
-    child.kill()
-    child.wait()
-    child.stdout.close()
-    try:
+    with owned([sys.executable, "-c", HOLD, old, "fork"]) as child:
+        worker = int(child.stdout.readline())
+        child.kill()
+        child.wait()
         RunFolder.open(old).write({"state.pt": b"mine"})
-    finally:
-        os.kill(worker, signal.SIGKILL)
+        os.kill(worker, 0)  # it is alive
     assert RunFolder.open(old).read("state.pt") == b"mine"
 
 
@@ -278,11 +272,11 @@ def test_sigkill_while_writing_in_a_loop(tmp_path):
     rng = random.Random(0)
     last = 0
     for _ in range(8):
-        child = subprocess.Popen([sys.executable, "-c", LOOP, str(path)], stdout=subprocess.PIPE)
-        child.stdout.readline()
-        time.sleep(rng.uniform(0.0, 0.15))
-        child.send_signal(signal.SIGKILL)
-        said = child.communicate()[0].split()
+        with owned([sys.executable, "-c", LOOP, path]) as child:
+            child.stdout.readline()
+            time.sleep(rng.uniform(0.0, 0.15))
+            child.send_signal(signal.SIGKILL)
+            said = child.communicate()[0].split()
         folder = RunFolder.open(path)
         first, second = folder.read("a.bin"), folder.read("b.bin")
         n = int(first[:8])
