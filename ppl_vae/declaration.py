@@ -3,11 +3,13 @@
 from dataclasses import fields
 from typing import Any, ClassVar
 
+from ppl_vae import annotations
 from ppl_vae.errors import UsageError
 
 
 class Declaration:
-    """A frozen dataclass whose lists become tuples and whose whole numbers are sizes of at least 1.
+    """A frozen dataclass whose fields are what their annotations say: lists become tuples, and whole numbers
+    are sizes of at least 1.
 
     Attributes
     ----------
@@ -24,6 +26,7 @@ class Declaration:
                 object.__setattr__(self, field.name, _tuples(value))
             if field.name not in self.from_zero:
                 _check_sizes(field.name, value)
+        annotations.check(self)
 
     def require(self, holds: bool, remedy: str) -> None:
         """Refuse a value of a field, for `__post_init__`.

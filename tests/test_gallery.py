@@ -228,3 +228,35 @@ def test_bad_fields(folder):
     write(folder / "odd.py", TOY.replace("    width: int = 3\n", asserts))
     with pytest.raises(UsageError, match="^odd: width is odd$"):
         load("odd.py")
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value", "message"),
+    [
+        ("vae", "hidden", 400, r"hidden=400: give tuple\[int, \.\.\.\], such as \(400,\)"),
+        ("vae", "hidden", (4, "a"), r"hidden=\(4, 'a'\): give tuple\[int, \.\.\.\]$"),
+        ("vae", "z_dim", "four", "z_dim='four': give a whole number"),
+        ("vae", "z_dim", 2.5, "z_dim=2.5: give a whole number"),
+        ("vae", "z_dim", None, "z_dim=None: give a whole number"),
+        ("vae", "x_shape", 7, r"x_shape=7: give tuple\[int, \.\.\.\] or None, such as \(7,\)"),
+        ("vae", "likelihood", 3, "likelihood=3: give a text"),
+        ("linear_gaussian", "sigma", "x", "sigma='x': give a number"),
+        ("vqvae", "learned_prior", 1, "learned_prior=1: give True or False"),
+    ],
+)
+def test_fields_are_what_their_annotations_say(name, field, value, message):
+    with pytest.raises(UsageError, match=message):
+        load(name, **{field: value})
+
+
+def test_annotations_that_say_nothing_and_defaults_are_taken_as_they_are(folder):
+    fields = '    z_dim: "Any" = 2\n    width: "no.such" = 3\n    rate: float = 1\n    size: tuple = None\n'
+    later = "from __future__ import annotations\n"
+    write(
+        folder / "toy.py",
+        later + TOY.partition('"""\n')[2].replace("    z_dim: int = 2\n    width: int = 3\n", fields),
+    )
+    assert load("toy.py", z_dim="x", width=[1]).width == (1,)
+    assert load("toy.py", rate=2).size is None
+    with pytest.raises(UsageError, match="rate='x': give a number"):
+        load("toy.py", rate="x")

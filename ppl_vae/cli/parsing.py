@@ -1,7 +1,6 @@
 """From words to options, in two phases: the program, once it is known, brings the options `--model.FIELD`."""
 
 import re
-import sys
 from argparse import SUPPRESS, ArgumentError
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
@@ -12,7 +11,7 @@ from typing import Any, Union, get_args, get_origin
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from ppl_vae import gallery, model_files
+from ppl_vae import annotations, gallery, model_files
 from ppl_vae.cli.running import hint
 from ppl_vae.errors import RunError, UsageError
 from ppl_vae.store import read_config
@@ -99,26 +98,13 @@ def _add_fields(parser: ArgumentParser, name: str) -> dict[str, Any]:
         parser.add_argument("--model", type=dict[str, Any], default={}, help=SUPPRESS)
         return {}
     kind = found if isinstance(found, type) else type(found)
-    kinds = _types(kind)
+    kinds = annotations.types(kind)
     group = parser.add_argument_group(f"fields of {kind.__name__}")
     for field in fields(kind):
         if field.init:
             default = getattr(found, field.name, None) if found is not kind else _default(field)
             group.add_argument(f"--model.{field.name}", type=kinds[field.name], default=default)
     return {f"--model.{name}": kinds[name] for name in kinds}
-
-
-def _types(kind: type) -> dict[str, Any]:
-    """Return the type of each field; Any for an annotation that names something absent."""
-    space = vars(sys.modules[kind.__module__])
-
-    def resolved(annotation: Any) -> Any:
-        try:
-            return eval(annotation, space) if isinstance(annotation, str) else annotation
-        except Exception:
-            return Any
-
-    return {field.name: resolved(field.type) for field in fields(kind) if field.init}
 
 
 def _default(field: Any) -> Any:

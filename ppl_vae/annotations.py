@@ -1,0 +1,74 @@
+"""What the fields of a dataclass hold, against their annotations."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from ppl_vae.errors import UsageError
+
+_NUMBERS = {int: Integral, float: Real}
+_WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "True or False", NoneType: "None"}
+
+
+def types(kind: type) -> dict[str, Any]:
+    """Return the annotation of each field that may be given; Any for one that names something absent."""
+    space = vars(sys.modules[kind.__module__]) if kind.__module__ in sys.modules else {}
+
+    def resolved(annotation: Any) -> Any:
+        try:
+            return eval(annotation, space) if isinstance(annotation, str) else annotation
+        except Exception:
+            return Any
+
+    return {field.name: resolved(field.type) for field in fields(kind) if field.init}
+
+
+def check(made: Any) -> None:
+    """Refuse a field that is not what its annotation says, unless it is left at its default.
+
+    Raises
+    ------
+    UsageError
+    """
+    defaults = {field.name: field.default for field in fields(made)}
+    for name, kind in types(type(made)).items():
+        value = getattr(made, name)
+        if value is not defaults[name] and not matches(value, kind):
+            example = f", such as ({value!r},)" if matches((value,), kind) else ""
+            raise UsageError(f"{name}={value!r}: give {_words(kind)}{example}")
+
+
+def matches(value: Any, kind: Any) -> bool:
+    """Tell whether a value is what an annotation says; true of annotations that say nothing at run time."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return any(matches(value, one) for one in inner)
+    if origin is Literal:
+        return value in inner
+    if kind in _NUMBERS:
+        return isinstance(value, _NUMBERS[kind]) and not isinstance(value, bool)
+    if kind is str:  # a likelihood of one's own stands for its text
+        return isinstance(value, str) or hasattr(value, "name")
+    if origin in (tuple, list, Sequence):
+        return _items_match(value, origin, inner)
+    try:
+        return isinstance(value, NoneType if kind is None else origin or kind)
+    except TypeError:  # Any, a type variable, a protocol
+        return True
+
+
+def _items_match(value: Any, origin: Any, inner: tuple[Any, ...]) -> bool:
+    if not isinstance(value, (tuple, list)):  # lists count as tuples
+        return False
+    if origin is tuple and inner[-1:] != (Ellipsis,):
+        return len(value) == len(inner) and all(map(matches, value, inner))
+    return all(matches(item, inner[0]) for item in value)
+
+
+def _words(kind: Any) -> str:
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join(map(_words, get_args(kind)))
+    return _WORDS.get(kind) or (kind.__name__ if type(kind) is type else str(kind))
