@@ -7,7 +7,7 @@ A step is a number of the host; a compiled loop takes the values of its steps as
 import math
 from bisect import bisect_right
 from dataclasses import dataclass, fields
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from ppl_vae.errors import UsageError
 
@@ -24,7 +24,9 @@ class Schedule(Protocol):
 
 
 class _Schedule:
-    """Checks and the text form; from step `total` on the value is constant."""
+    """Checks and the text form."""
+
+    text_name: ClassVar[str]
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -34,6 +36,11 @@ class _Schedule:
             elif field.type is float:
                 value = _number(field.name, value)
             object.__setattr__(self, field.name, value)
+
+    @property
+    def total(self) -> int:
+        """The step from which on the value is constant."""
+        return self.steps
 
     def check_fits(self, max_steps: int) -> None:
         """Raise UsageError where the run ends before the schedule does."""
@@ -74,11 +81,6 @@ class Linear(_Schedule):
     steps: int
     text_name = "linear"
 
-    @property
-    def total(self) -> int:
-        """The step that reaches `end`."""
-        return self.steps
-
     def __call__(self, step: Any) -> Any:
         return _between(self.start, self.end, _unit(step / self.steps))
 
@@ -109,11 +111,6 @@ class Cyclical(_Schedule):
         if not 0 < self.ratio <= 1:
             raise UsageError(f"ratio={self.ratio}: the rising part of a cycle lies in (0, 1]")
 
-    @property
-    def total(self) -> int:
-        """The end of the last cycle."""
-        return self.steps
-
     def __call__(self, step: Any) -> Any:
         # The remainder is taken in whole numbers, so that no cycle starts a rounding late.
         cycle = (step * self.cycles % self.steps) / self.steps
@@ -140,11 +137,6 @@ class Cosine(_Schedule):
         super().__post_init__()
         if self.warm_up >= self.steps:
             raise UsageError(f"warm_up={self.warm_up}: must be shorter than the {self.steps} steps in all")
-
-    @property
-    def total(self) -> int:
-        """The step that reaches `end`, the warm-up included."""
-        return self.steps
 
     def __call__(self, step: Any) -> float:
         part = _unit((step - self.warm_up) / (self.steps - self.warm_up))
@@ -226,36 +218,53 @@ def as_schedule(value: Any) -> Schedule:
     UsageError
         For anything else, and for values that make no sense.
     """
+    if isinstance(value, str):
+        return _read(value)
     if isinstance(value, Schedule) and not isinstance(value, type):
         return value
-    if not isinstance(value, str):
-        return Constant(_number("a schedule", value))
-    name, *parts = value.strip().split(":")
+    if callable(value):
+        raise UsageError(
+            f"a {type(value).__name__} is no schedule: {_FORMS}, or give an object with __call__(step) and "
+            "check_fits(max_steps)"
+        )
+    return Constant(_number("a schedule", value))
+
+
+def text_of(value: Any) -> str:
+    """Return the text from which `as_schedule` makes an equal schedule; for an object that no text gives,
+    `<CLASS>`, which `as_schedule` refuses.
+    """
+    text = str(value)
+    try:
+        known = isinstance(value, str) or as_schedule(text) == as_schedule(value)
+    except UsageError:
+        known = False
+    return text if known else f"<{type(value).__name__}>"
+
+
+def _read(text: str) -> Schedule:
+    if text.startswith("<"):
+        raise UsageError(f"the schedule {text} was an object of a class of Python: give it again")
+    name, *parts = text.strip().split(":")
     if not parts:
         name, parts = "constant", [name]
     maker = _MAKERS.get(name)
     if maker is None:
-        raise UsageError(f"unknown schedule {value!r}: {_FORMS}")
+        raise UsageError(f"unknown schedule {text!r}: {_FORMS}")
     try:
         return maker(*(_parsed(part) for part in parts))
     except UsageError as error:
-        raise UsageError(f"schedule {value!r}: {error}") from None
+        raise UsageError(f"schedule {text!r}: {error}") from None
     except (TypeError, ValueError):
-        raise UsageError(f"cannot read the schedule {value!r}: {_FORMS}") from None
+        raise UsageError(f"cannot read the schedule {text!r}: {_FORMS}") from None
 
 
 def _table(*parts: float) -> StepTable:
     return StepTable(parts[::2], parts[1::2])
 
 
-_MAKERS = {
-    "constant": Constant,
-    "linear": Linear,
-    "cosine": Cosine,
-    "cyclical": Cyclical,
-    "table": _table,
-    "iwae": iwae_table,
-}
+_MAKERS = {kind.text_name: kind for kind in (Constant, Linear, Cosine, Cyclical)}
+_MAKERS |= {"table": _table, "iwae": iwae_table}
 _FORMS = (
     "write a number, linear:0:1:1000, cosine:1e-3:1e-5:20000, cyclical:0:1:20000:4:0.5, "
     "table:1e-3:5000:1e-4 or iwae:500"

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from ppl_vae.errors import UsageError
-from ppl_vae.schedules import Constant, Cosine, Cyclical, Linear, StepTable, as_schedule, iwae_table
+from ppl_vae.schedules import Constant, Cosine, Cyclical, Linear, StepTable, as_schedule, iwae_table, text_of
 
 EVERY = [
     Constant(0.5),
@@ -67,6 +67,34 @@ def test_iwae_table_is_the_papers():
 def test_the_text_form_gives_the_same_schedule(schedule):
     assert as_schedule(str(schedule)) == schedule
     assert as_schedule(schedule) is schedule
+
+
+class Halving:
+    """A schedule of one's own."""
+
+    def __call__(self, step):
+        return 0.5**step
+
+    def check_fits(self, max_steps):
+        pass
+
+
+class Steeper(Linear):
+    """Its text would give a Linear."""
+
+
+def test_a_text_is_given_only_where_it_gives_an_equal_schedule():
+    for value in (*EVERY, 0.5, 1e-3, 3, "linear:0:1:10"):
+        assert as_schedule(text_of(value)) == as_schedule(value)
+    for own, name in ((Halving(), "<Halving>"), (Steeper(0, 1, 10), "<Steeper>")):
+        assert as_schedule(own) is own and text_of(own) == name
+        with pytest.raises(UsageError, match=f"the schedule {name} was an object of a class of Python: give"):
+            as_schedule(name)
+
+
+def test_a_function_is_no_schedule():
+    with pytest.raises(UsageError, match=r"a function is no schedule: write .* check_fits\(max_steps\)$"):
+        as_schedule(lambda step: 0.5**step)
 
 
 @pytest.mark.parametrize("schedule", EVERY, ids=str)
