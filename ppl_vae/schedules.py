@@ -206,12 +206,9 @@ def iwae_table(steps_per_pass: int, start: float = 1e-3, stages: int = 8) -> Ste
 def as_schedule(value: Any) -> Schedule:
     """Return a schedule from a number, a schedule or a text.
 
-    Parameters
-    ----------
-    value : float, str or schedule
-        `0.5`, `constant:0.5`, `linear:START:END:STEPS`, `cosine:START:END:STEPS[:WARM_UP]`,
-        `cyclical:START:END:STEPS[:CYCLES[:RATIO]]`, `table:VALUE:STEP:VALUE[:STEP:VALUE ...]` or
-        `iwae:STEPS_PER_PASS[:START[:STAGES]]`.
+    Texts are `0.5`, `constant:0.5`, `linear:START:END:STEPS`, `cosine:START:END:STEPS[:WARM_UP]`,
+    `cyclical:START:END:STEPS[:CYCLES[:RATIO]]`, `table:VALUE:STEP:VALUE[:STEP:VALUE ...]` and
+    `iwae:STEPS_PER_PASS[:START[:STAGES]]`.
 
     Raises
     ------
@@ -252,7 +249,7 @@ def _read(text: str) -> Schedule:
     if maker is None:
         raise UsageError(f"unknown schedule {text!r}: {_FORMS}")
     try:
-        return maker(*(_parsed(part) for part in parts))
+        return maker(*map(float, parts))
     except UsageError as error:
         raise UsageError(f"schedule {text!r}: {error}") from None
     except (TypeError, ValueError):
@@ -277,13 +274,6 @@ def _unit(x: Any) -> Any:
 
 def _between(start: float, end: float, part: Any) -> Any:
     return start * (1.0 - part) + end * part  # exact at both ends
-
-
-def _parsed(text: str) -> float | int:
-    try:
-        return int(text)
-    except ValueError:
-        return float(text)
 
 
 def _text(value: float) -> str:
