@@ -292,5 +292,5 @@ def _number(name: str, value: Any) -> float:
 def _count(name: str, value: Any, least: int) -> int:
     number = _number(name, value)
     if number != int(number) or number < least:
-        raise UsageError(f"{name}={value!r}: must be a whole number of at least {least}")
+        raise UsageError(f"{name}={number:g}: must be a whole number of at least {least}")
     return int(number)
