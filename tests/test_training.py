@@ -1,7 +1,9 @@
 """The training loop on Pyro: what is kept, how it resumes, how it stops."""
 
+import copy
 import json
 import os
+import pickle
 import signal
 
 import numpy as np
@@ -220,6 +222,26 @@ def test_two_programs_train_independently_in_one_process():
     alone = fit(vae(), small_data(), max_steps=5, batch_size=35, seed=1)
     assert same(together[1].bound.weights(), alone.bound.weights())
     assert not list(pyro.get_param_store().keys())
+
+
+def pickled(bound):
+    return pickle.loads(pickle.dumps(bound))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
+def test_a_copy_of_a_trained_program_trains_by_itself(copied):
+    x, adam = torch.from_numpy(rows()), pyro.optim.Adam({"lr": 1e-2})
+    first = bind(vae().adapted_to(small_data()), num_data=70)
+    SVI(first.model, first.guide, adam, Trace_ELBO()).step(x)
+    trained = first.weights()
+    second = copied(first)
+    assert same(second.weights(), trained)
+    SVI(second.model, second.guide, adam, Trace_ELBO()).step(x)
+    assert same(first.weights(), trained)
+    assert not any(np.array_equal(value, trained[name]) for name, value in second.weights().items())
+    moved = second.weights()
+    SVI(first.model, first.guide, adam, Trace_ELBO()).step(x)
+    assert same(second.weights(), moved) and not same(first.weights(), trained)
 
 
 @pytest.mark.parametrize(

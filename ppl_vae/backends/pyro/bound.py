@@ -67,6 +67,15 @@ class Bound(DeclaredBound, OnPyro):
         self.register_buffer("anchor", torch.empty(0), persistent=False)
         self._id = f"ppl_vae.{next(_IDS)}"
 
+    def __getstate__(self) -> dict[str, Any]:
+        for parameter in self.parameters():  # Pyro hangs a weak reference on each, and again at each use
+            vars(parameter).pop("unconstrained", None)
+        return vars(self).copy()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._id = f"ppl_vae.{next(_IDS)}"  # a copy, also one from another process, is another program
+
     @property
     def device(self) -> torch.device:
         return self.anchor.device
