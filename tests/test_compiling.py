@@ -101,6 +101,44 @@ def test_a_compiler_that_fails_leaves_the_step_uncompiled(monkeypatch, caplog):
     assert "details" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError("of another process"), torch.OutOfMemoryError("all taken")]
+)
+def test_a_compiler_that_fails_once_starts_again_by_name(error, monkeypatch, caplog):
+    from torch._inductor import compile_fx, utils
+
+    kept = [error]  # as the compiler keeps what has failed
+    monkeypatch.setattr(utils, "_registered_caches", [SimpleNamespace(cache_clear=kept.clear)])
+
+    def fails_once(graph, _):
+        for failed in kept:
+            raise failed
+        return graph
+
+    monkeypatch.setattr(compile_fx, "compile_fx", fails_once)
+    module, loss = chosen(1000, "on")
+    assert isinstance(module, Compiled)
+    assert all(parameter.grad is None for parameter in loss.parameters())
+    (line,) = [record.message for record in caplog.records if record.name.startswith("ppl_vae")]
+    assert line == f"the compiler failed and starts once more: {type(error).__name__}: {error}"
+
+
+@pytest.mark.slow
+def test_workers_that_have_died_are_replaced(monkeypatch, caplog):
+    from torch._inductor import compile_fx
+    from torch._inductor.async_compile import AsyncCompile, shutdown_compile_workers
+
+    def on_workers(graph, _):
+        AsyncCompile.process_pool().submit(str, 1).result(60)
+        return graph
+
+    monkeypatch.setattr(compile_fx, "compile_fx", on_workers)
+    AsyncCompile.process_pool().shutdown()
+    assert isinstance(chosen(1000, "on")[0], Compiled)
+    assert "once more: RuntimeError: Attempting to use a closed pool" in caplog.text
+    shutdown_compile_workers()
+
+
 def test_a_program_of_statistics_alone_is_not_compiled(caplog):
     loss, batch = objective("vqvae", "elbo")
     for parameter in loss.parameters():

@@ -5,8 +5,8 @@ import gc
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -29,6 +29,7 @@ LOG = logging.getLogger(__name__)
 START_SECONDS, SECONDS_PER_NODE, SAVED_SECONDS_PER_NODE_STEP = 3.0, 0.05, 15e-6
 # No graph, however large, earns its compilation in fewer.
 LEAST_STEPS = math.ceil(SECONDS_PER_NODE / SAVED_SECONDS_PER_NODE_STEP)
+Fast = TypeVar("Fast")
 
 
 class Compiled(nn.Module):
@@ -37,15 +38,6 @@ class Compiled(nn.Module):
     Other sizes, such as the odd last batch, run through the same graph uncompiled, or where that takes one
     size only, through the objective itself. Which code a batch runs through depends on its size alone, not on
     the batches before it, so that a resumed run has the same bits.
-
-    Parameters
-    ----------
-    loss : Objective
-    graph : Graph
-    batch : dict of str to Tensor
-        An example of the size to compile for.
-    scalars : dict of str to Tensor
-        An example of the named scalars.
     """
 
     def __init__(self, loss: Objective, graph: Graph, batch: Mapping[str, Tensor], scalars: Any):
@@ -63,51 +55,63 @@ class Compiled(nn.Module):
 
 
 def compiled(
-    loss: Objective,
-    batch: Mapping[str, Tensor],
-    scalars: Mapping[str, Tensor],
-    rows: int,
-    choice: str = "on",
-    steps: int = 0,
+    loss: Objective, batch: Mapping[str, Any], scalars: Any, rows: int, choice: str = "on", steps: int = 0
 ) -> nn.Module:
     """Return an objective compiled for batches of `rows`; as it is, and a line of the log that says why,
-    where that fails or is not worth while.
-
-    Parameters
-    ----------
-    loss : Objective
-    batch : dict of str to Tensor
-        Any batch.
-    scalars : dict of str to Tensor
-        Any values of the named scalars.
-    rows : int
-    choice : str
-        on, off, or auto: as `earns` says of the graph and `steps`, whatever the machine.
-    steps : int
-        Steps of the run.
+    where that fails or is not worth while: for auto, as `earns` says of the graph and the `steps` of the run.
     """
     if choice == "off" or (choice == "auto" and (steps < LEAST_STEPS or not loss.bound.declared)):
         return loss
-    trained = not loss.bound.declared or any(p.requires_grad for p in loss.parameters())
-    if not trained:  # statistics alone
+    if loss.bound.declared and not any(p.requires_grad for p in loss.parameters()):  # statistics alone
         return loss
+    started, scalars = time.perf_counter(), dict(scalars)
+
+    def make() -> Compiled:
+        several = getattr(loss.objective, "groups", ())
+        with kept_for_backward() if several else contextlib.nullcontext():
+            module = Compiled(loss, graph, example, scalars)
+            module(dict(example), scalars).value.backward()
+        return module
+
     try:
         example = {name: _resized(value, rows) for name, value in batch.items()}
-        scalars = dict(scalars)
-        started = time.perf_counter()
         with compiler_at_hand(loss.bound):
             graph = capture(loss, loss.bound, example, scalars)
         if choice == "auto" and not earns(graph.nodes, steps):
             return loss
-        several = kept_for_backward() if getattr(loss.objective, "groups", ()) else contextlib.nullcontext()
-        with untouched(loss), _uncollected(), several:
-            module = Compiled(loss, graph, example, scalars)
-            module(dict(example), scalars).value.backward()
+        return tried(loss, graph, make, started)
     except NotCaptured as reason:
         LOG.warning("the step runs uncompiled: %s", reason)
         return loss
+
+
+def tried(module: nn.Module, graph: Graph, make: Callable[[], Fast], started: float) -> Fast:
+    """Return what `make` compiles of a module's graph and tries out, twice at the most: other processes that
+    compile at the same time, and their use of memory, may break the compiler's workers and files.
+
+    Raises
+    ------
+    NotCaptured
+    """
+    try:
+        with untouched(module), _uncollected():
+            found = make()
+    except NotCaptured as reason:
+        LOG.warning("the compiler failed and starts once more: %s", reason)
+        _start_afresh()
+        with untouched(module), _uncollected():
+            found = make()
     LOG.info("compiled %d operations in %.1f s", graph.nodes, time.perf_counter() - started)
-    return module
+    return found
+
+
+def _start_afresh() -> None:
+    """Forget workers that have died and compilations that have failed: the compiler keeps both."""
+    from torch._inductor.async_compile import shutdown_compile_workers
+    from torch._inductor.utils import clear_caches
+
+    shutdown_compile_workers()
+    clear_caches()
 
 
 def earns(nodes: int, steps: int) -> bool:
@@ -118,11 +122,8 @@ def earns(nodes: int, steps: int) -> bool:
     """
     expected, saved = START_SECONDS + SECONDS_PER_NODE * nodes, SAVED_SECONDS_PER_NODE_STEP * nodes * steps
     if saved < expected:
-        LOG.info(
-            "the step runs uncompiled: to compile it takes about %.0f s and saves about %.0f s",
-            expected,
-            saved,
-        )
+        words = "the step runs uncompiled: to compile it takes about %.0f s and saves about %.0f s"
+        LOG.info(words, expected, saved)
     return saved >= expected
 
 

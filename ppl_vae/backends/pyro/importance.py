@@ -12,23 +12,16 @@ from torch import Tensor, nn
 
 from ppl_vae.backends.common.objective import rows_of
 from ppl_vae.backends.common.terms import Terms
-from ppl_vae.backends.pyro.capture import NotCaptured, capture, compiler_at_hand, untouched
+from ppl_vae.backends.pyro.capture import NotCaptured, capture, compiler_at_hand
+from ppl_vae.backends.pyro.compiling import tried
 from ppl_vae.backends.pyro.functions import F
 from ppl_vae.backends.pyro.tracing import Tracer
 
 LOG = logging.getLogger(__name__)
-Pass = Callable[[Mapping[str, Tensor]], Tensor]
 
 
 class Weights(nn.Module):
-    """The log of the sum of some draws' importance weights, [B], in double precision.
-
-    Parameters
-    ----------
-    bound : Bound or PlainBound
-    particles : int
-        Draws.
-    """
+    """The log of the sum of the importance weights of `particles` draws, [B], in double precision."""
 
     def __init__(self, bound: nn.Module, particles: int):
         super().__init__()
@@ -41,24 +34,10 @@ class Weights(nn.Module):
 
 
 def importance_bounds(
-    bound: nn.Module,
-    batches: Iterable[Mapping[str, Tensor]],
-    samples: int,
-    at_once: int,
-    compiled: bool,
+    bound: nn.Module, batches: Iterable[Mapping[str, Tensor]], samples: int, at_once: int, compiled: bool
 ) -> list[Tensor]:
-    """Return the importance weighted bound of each row of each batch, in nats.
-
-    Parameters
-    ----------
-    bound : Bound or PlainBound
-    batches : iterable of dict
-    samples : int
-        k of the bound.
-    at_once : int
-        Draws in one pass.
-    compiled : bool
-        Compile the pass for batches of the first one's size.
+    """Return the bound of each row of each batch with `samples` draws, `at_once` in one pass, in nats;
+    compiled for batches of the first one's size.
     """
     whole, rest = Weights(bound, at_once), Weights(bound, samples % at_once)
     fast, size, found = None, None, []
@@ -74,17 +53,20 @@ def importance_bounds(
     return found
 
 
-def _compiled(module: Weights, batch: Mapping[str, Tensor]) -> Pass:
+def _compiled(module: Weights, batch: Mapping[str, Tensor]) -> Callable[[Mapping[str, Tensor]], Tensor]:
     """Return a pass compiled for a batch's size; as it is, and a line of the log, where that fails."""
     started = time.perf_counter()
+
+    def make() -> Callable[..., Tensor]:
+        call = graph.compiled(dict(batch))
+        call(dict(batch))
+        return call
+
     try:
         with compiler_at_hand(module.bound):
             graph = capture(module, module.bound, batch)
-        with untouched(module):
-            call = graph.compiled(dict(batch))
-            call(dict(batch))
+        call = tried(module, graph, make, started)
     except NotCaptured as reason:
         LOG.warning("the importance weights run uncompiled: %s", reason)
         return module
-    LOG.info("compiled %d operations in %.1f s", graph.nodes, time.perf_counter() - started)
     return lambda rows: call(dict(rows))
