@@ -7,7 +7,7 @@ import pyro
 import pytest
 import small_programs
 import torch
-from test_training import example
+from training_cases import example
 
 from ppl_vae import ELBO, bind, evaluate, fit, load
 from ppl_vae.api import resume

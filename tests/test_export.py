@@ -15,8 +15,8 @@ from bound_runs import run_of
 from command_line import SMALL, ok, refused
 from exact import decoder, draw, evidence, posterior, weights
 from exact import program as linear
-from test_training import example
 from toys import Toy
+from training_cases import example
 
 from ppl_vae import Run, bind, data, evaluate, export, fit, load
 from ppl_vae.api import exporting

@@ -14,7 +14,7 @@ import torch
 import two_processes
 from exact import decoder, draw, evidence, weights
 from exact import program as linear
-from test_training import example, small_data, vae
+from training_cases import example, small_data, vae
 
 import ppl_vae
 from ppl_vae import ELBO, bind, evaluate, export, fit, load, open_run, posterior

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from exact import decoder, draw, evidence, program, weights
-from test_training import example
+from training_cases import example
 
 from ppl_vae import bind, evaluate, fit, load
 from ppl_vae.backends.common.evaluate import score

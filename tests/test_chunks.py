@@ -2,31 +2,29 @@
 
 import jax
 import numpy as np
+import optax
 import pytest
+from numpyro.infer import SVI, TraceMeanField_ELBO
+from training_cases import FIELDS, bits, vae
 
 from ppl_vae import ELBO, bind, fit, load
 from ppl_vae.backends.numpyro.svi import Engine
+from ppl_vae.errors import RunError
 from ppl_vae.options import Training
 
 STEPS = 4
 
 
-def rows(n=64):
-    return (np.random.default_rng(0).random((n, 1, 4, 4)) < 0.4).astype(np.float32)
-
-
 def an_engine(program="vae", **options):
-    fields = {"vae": {"hidden": (16,), "z_dim": 3}, "vqvae": {"codes": 8, "code_dim": 4, "hidden": 8}}
-    bound = bind(load(program, x_shape=(1, 4, 4), **fields[program]), "numpyro", num_data=64)
+    bound = bind(load(program, x_shape=(1, 4, 4), **FIELDS[program]), "numpyro", num_data=64)
     training = Training(**{"log_every": STEPS, "device": "cpu"} | options)
-    return Engine(bound, ELBO(), training, train={"x": rows()}, num_data=64)
+    return Engine(bound, ELBO(), training, train={"x": bits(64)}, num_data=64)
 
 
-def advanced(engine, count=STEPS, size=16):
+def advanced(engine, count=STEPS, size=16, stop=lambda: False):
     items = [np.arange(i, i + size) for i in range(count)]
-    return engine.advance(
-        items, {"lr": np.full(count, 1e-2), "beta": np.ones(count), "ema": np.ones(count)}, lambda: False
-    )
+    scalars = {"lr": np.full(count, 1e-2), "beta": np.ones(count), "ema": np.ones(count)}
+    return engine.advance(items, scalars, stop)
 
 
 def data_of(tree):
@@ -83,9 +81,8 @@ def test_a_callback_may_keep_parameters():
             bound = state["run"].bound
             kept.append((bound.params, bound.weights()))
 
-    program = load("vae", hidden=(16,), z_dim=3)
     options = {"max_steps": 6, "batch_size": 32, "log_every": 2, "backend": "numpyro"}
-    run = fit(program, rows(), callbacks=[keep], **options)
+    run = fit(vae(), bits(64), callbacks=[keep], **options)
     assert len(kept) == 3
     for params, weights in kept:
         run.bound.params = params
@@ -112,3 +109,45 @@ def test_a_loop_of_known_length_takes_the_same_steps_to_the_bit():
         assert found[0] == found[1]
     assert (one._many._cache_size(), other._many._cache_size()) == (1, 2)
     assert_same_bits(one.carry, other.carry)
+
+
+def test_each_size_of_batch_compiles_once():
+    engine = an_engine(log_every=50)
+    for count in (6, 2, 4):
+        assert advanced(engine, count, size=32).steps == count
+        assert advanced(engine, 1, size=6).steps == 1
+    assert engine._many._cache_size() == 2
+
+
+def test_a_stop_request_ends_between_two_calls():
+    asked = iter([False, False, True])
+    assert advanced(an_engine(), 12, stop=lambda: next(asked)).steps == 8
+
+
+def test_a_state_of_another_optimizer_is_refused():
+    first = an_engine()
+    assert first.state() == {"state.safetensors": b""}
+    advanced(first, 1)
+    second = an_engine(optimizer="adamw")
+    second.restore(first.state().get)
+    with pytest.raises(RunError, match="another program or optimizer"):
+        advanced(second, 1)
+    with pytest.raises(RunError, match=r"state\.safetensors"):
+        second.restore(lambda name: b"no tensors")
+
+
+def test_stock_svi_and_the_engine_leave_the_codebook_in_the_same_place():
+    # numpyro's svi.init has already run the guide once and so has moved the codebook: the state is put back.
+    made = load("vqvae", x_shape=(1, 8, 8), **FIELDS["vqvae"])
+    x = np.random.default_rng(0).random((32, 1, 8, 8)).astype("f")
+    bound = bind(made, "numpyro", num_data=32).train()
+    before = bound.state
+    svi = SVI(bound.model, bound.guide, optax.sgd(0.0), TraceMeanField_ELBO())
+    state = svi.init(jax.random.key(0), x)
+    assert state.mutable_state["codebook$state"]["state"]["placed"] == 1
+    state = jax.jit(svi.update)(state._replace(mutable_state=before), x)[0]
+    engine = Engine(bind(made, "numpyro"), ELBO(), Training(device="cpu"), train={"x": x}, num_data=32)
+    engine.advance([np.arange(32)], {"lr": np.zeros(1), "beta": np.ones(1)}, lambda: False)
+    moved = engine.carry.state["codebook$state"]["state"]
+    for name, value in state.mutable_state["codebook$state"]["state"].items():
+        np.testing.assert_allclose(moved[name], value, rtol=1e-5, atol=1e-6)
