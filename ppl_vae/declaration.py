@@ -39,6 +39,15 @@ class Declaration:
             raise UsageError(f"{type(self).__name__}: {remedy}")
 
 
+def undecorated(kind: type) -> str:
+    """Return the remedy for a class that is no frozen dataclass; nothing for one that is."""
+    if "__dataclass_fields__" not in vars(kind):
+        return f"put @dataclass(frozen=True) above class {kind.__name__}"
+    return (
+        "" if kind.__dataclass_params__.frozen else f"class {kind.__name__} must be @dataclass(frozen=True)"
+    )
+
+
 def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
 

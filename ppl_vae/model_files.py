@@ -7,11 +7,12 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ppl_vae.declaration import undecorated
 from ppl_vae.errors import ProgramError, UsageError
 from ppl_vae.program import PlainProgram, Program
 
@@ -191,10 +192,8 @@ def _checked(found: Any, source: ModelSource) -> type[Program] | Program | Plain
     kind = found if isinstance(found, type) else type(found)
     if not _is_program(kind):
         raise ProgramError(f"{source.path}: `program` is a {kind.__name__}, not a Program")
-    if not is_dataclass(kind) or "__dataclass_fields__" not in vars(kind):
-        raise ProgramError(f"{source.path}: put @dataclass(frozen=True) above class {kind.__name__}")
-    if not kind.__dataclass_params__.frozen:
-        raise ProgramError(f"{source.path}: class {kind.__name__} must be @dataclass(frozen=True)")
+    if remedy := undecorated(kind):
+        raise ProgramError(f"{source.path}: {remedy}")
     for role in _ROLES:
         if getattr(kind, role) is getattr(Program, role):
             raise ProgramError(f"{source.path}: class {kind.__name__} has no {role}(self, ppl, net, ...)")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ppl_vae.errors import UsageError
+from ppl_vae.errors import ProgramError, UsageError
 from ppl_vae.options import Training
 from ppl_vae.schedules import Schedule, as_schedule
 
@@ -16,6 +16,32 @@ RATE, AVERAGE = "lr", "ema"
 def rate_of(group: str) -> str:
     """Return the name of a parameter group's learning rate; "" is the group of all other parameters."""
     return f"{RATE}/{group}" if group else RATE
+
+
+def own_schedules(program: Any) -> dict[str, Schedule]:
+    """Return what a program schedules: the scalars that its model and guide may read.
+
+    Raises
+    ------
+    ProgramError
+        Where `schedules()` returns no dict.
+    UsageError
+        Where a value is no schedule.
+    """
+    found = program.schedules()
+    if not isinstance(found, Mapping):
+        raise ProgramError(
+            f"{type(program).__name__}.schedules() returns {found!r}: return a dict of numbers, schedules or "
+            "their texts by name"
+        )
+    return {name: as_schedule(value) for name, value in found.items()}
+
+
+class Scalars(dict):
+    """The scalars of a step, by name."""
+
+    def __missing__(self, name: str) -> Any:
+        raise ProgramError(f"there is no scalar {name!r}: the step has {', '.join(self) or 'none'}")
 
 
 def for_loss(scalars: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,14 +77,14 @@ class Plan:
                 raise UsageError(f"{name}={schedule(0)}: a learning rate is not negative")
         for group in groups:
             replace(options, **group.settings())  # refuses settings that make no sense
-        own = program.schedules()
+        own = own_schedules(program)
         self._objective: Callable[[int], dict[str, float]] = getattr(objective, "scalars", lambda step: {})
         theirs = self._objective(0)
         for whose, names, others in (("objective", theirs, ()), ("program", own, theirs)):
             for name in names:
                 if name == AVERAGE or name.partition("/")[0] == RATE or name in others:
                     raise UsageError(f"the {whose} schedules {name!r}, which the run does too: rename it")
-        self._schedules |= {name: as_schedule(value) for name, value in own.items()}
+        self._schedules |= own
         for schedule in self._schedules.values():
             schedule.check_fits(max_steps)
         if hasattr(objective, "check_fits"):

@@ -1,7 +1,7 @@
 """Objectives, schedules and parameter groups of a user's own, on both backends."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,12 +11,13 @@ import pytest
 from command_line import SMALL, ok, refused
 
 import ppl_vae
-from ppl_vae import ELBO, Objective, Program, data, evaluate, fit, load, open_run
+from ppl_vae import ELBO, Objective, Program, data, evaluate, fit, load, objectives, open_run
 from ppl_vae.api import resume
 from ppl_vae.api.record import RunRecord
 from ppl_vae.api.settings import Settings
 from ppl_vae.errors import ProgramError, RunError, UsageError
 from ppl_vae.objectives import Group, Loss, parse, scheduled
+from ppl_vae.schedules import Linear
 
 BACKENDS = ("pyro", "numpyro")
 X = np.random.default_rng(0).normal(size=(60, 3)).astype("f")
@@ -74,7 +75,8 @@ def test_an_objective_of_a_file_trains_is_recorded_and_resumes(backend, file, tm
     [
         ("{}:FreeBit", ProgramError, "no class FreeBit"),
         ("{}:FreeBits(flor=1)", UsageError, "no option 'flor': it takes floor"),
-        ("{}:FreeBits(floor=x)", UsageError, "floor='x' is not a number"),
+        ("{}:FreeBits(floor=x)", UsageError, "floor='x': give a number"),
+        ("{}:FreeBits(floor=<Halving>)", UsageError, "floor was an object of Python, <Halving>: give"),
         ("{}.py:FreeBits", UsageError, "no model file"),
         ("freebits", UsageError, r"unknown objective 'freebits': write elbo\(beta=1.0"),
     ],
@@ -82,6 +84,77 @@ def test_an_objective_of_a_file_trains_is_recorded_and_resumes(backend, file, tm
 def test_texts_that_name_no_objective_are_refused(text, error, message, file):
     with pytest.raises(error, match=message):
         parse(text.format(file))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("floor: float = 0.5", "floor: float", r"FreeBits needs floor: write FreeBits\(floor=...\)"),
+        ("@dataclass(frozen=True)\n", "", r"mine.py: put @dataclass\(frozen=True\) above class FreeBits"),
+        ("(frozen=True)", "", r"mine.py: class FreeBits must be @dataclass\(frozen=True\)"),
+        ("def loss", "def lost", r"mine.py: class FreeBits has no loss\(self, F, terms, scalars\)"),
+        (
+            ", scalars)",
+            ")",
+            r"class FreeBits has loss\(self, F, terms\): write loss\(self, F, terms, scalars\)",
+        ),
+    ],
+)
+def test_a_class_of_a_file_that_is_no_objective_is_refused_when_it_is_loaded(old, new, message, file):
+    file.write_text(FREE_BITS.replace(old, new))
+    with pytest.raises((ProgramError, UsageError), match=message):
+        parse(f"{file}:FreeBits")
+
+
+class Undecorated(ELBO):
+    gamma: float = 2.0
+
+
+@dataclass(frozen=True)
+class Needs(ELBO):
+    gamma: float = field(kw_only=True)
+
+
+def test_a_class_that_is_no_objective_is_refused_when_it_is_made():
+    with pytest.raises(ProgramError, match=r"put @dataclass\(frozen=True\) above class Undecorated"):
+        Undecorated()
+    made = Settings.of(load("linear_gaussian"), ELBO).objective
+    assert made == ELBO()
+    with pytest.raises(UsageError, match="Needs needs gamma"):
+        Settings.of(load("linear_gaussian"), Needs)
+    with pytest.raises(UsageError, match=r"the objective Halving is a class: give an object, Halving\(\)"):
+        Settings.of(load("linear_gaussian"), Halving)
+
+
+class Halving:
+    """A schedule of one's own, without a text."""
+
+    def __call__(self, step):
+        return 0.5**step
+
+    def check_fits(self, max_steps):
+        pass
+
+
+@dataclass(frozen=True)
+class Several(ELBO):
+    weights: tuple[float, ...] = (1.0,)
+    word: str = "plain"
+
+
+def test_the_text_of_an_objective_gives_its_options_or_names_their_class():
+    text = objectives.objective_text
+    assert text(ELBO(beta=Linear(0, 1, 10), particles=2)) == "elbo(beta=linear:0:1:10,particles=2)"
+    assert text(Several(word="two")) == "Several(word=two)"
+    assert text(Several(beta=Halving(), weights=(1.0, 2.0), word="2")) == (
+        "Several(beta=<Halving>,weights=<tuple>,word=<str>)"
+    )
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_own_schedule_trains(backend):
+    run = fit("linear_gaussian", X, ELBO(beta=Halving()), max_steps=2, **options(backend, log_every=1))
+    assert [row["beta"] for row in run.history if row["split"] == "train"] == [1.0, 0.5]
 
 
 @dataclass(frozen=True)
@@ -96,10 +169,18 @@ class Missing(Objective):
         return terms.distortion + scalars["beta"] * terms.rate
 
 
+@dataclass(frozen=True)
+class Misspelt(ELBO):
+    def loss(self, F, terms, scalars):
+        return terms.distortion + scalars["bta"] * terms.rate
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_loss_that_is_no_number_is_refused(backend):
     with pytest.raises(ProgramError, match="Wrong.loss returns .*: take the mean over rows"):
         fit("linear_gaussian", X, Wrong(), max_steps=2, **options(backend))
+    with pytest.raises(ProgramError, match="no scalar 'bta': the step has beta"):
+        fit("linear_gaussian", X, Misspelt(), max_steps=2, **options(backend))
     with pytest.raises(RunError, match="'Missing' was defined in Python"):
         program = load("linear_gaussian", x_shape=(3,))
         record = RunRecord.of(program, data.of(X), Settings.of(program, Missing(), backend))
@@ -176,8 +257,29 @@ def test_scalars_that_clash_or_are_unknown_are_refused(backend):
         def schedules(self):
             return {}
 
-    with pytest.raises(ProgramError, match="no scalar 'temperature'"):
+    with pytest.raises(ProgramError, match="no scalar 'temperature': its schedules\\(\\) give none"):
         fit(Unknown(), X, max_steps=2, **options(backend))
+
+    @dataclass(frozen=True)
+    class Listed(Annealed):
+        def schedules(self):
+            return self.temperature
+
+    for given, message in (
+        ([], r"Listed.schedules\(\) returns \[?\]?.*: return a dict"),
+        (None, "returns None"),
+    ):
+        with pytest.raises(ProgramError, match=message):
+            fit(Listed(temperature=given), X, max_steps=2, **options(backend))
+
+    @dataclass(frozen=True)
+    class ReadsBeta(Annealed):
+        def model(self, ppl, net, x=None):
+            ppl.scalar("beta")
+
+    # Beta is the objective's: evaluation would not know it.
+    with pytest.raises(ProgramError, match="no scalar 'beta': its .* give temperature .*for the loss alone"):
+        fit(ReadsBeta(), X, max_steps=20, **options(backend))
     with pytest.raises(UsageError, match="longer than the run"):
         fit(Annealed(), X, max_steps=2, **options(backend))
 

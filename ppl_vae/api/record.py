@@ -13,7 +13,6 @@ from ppl_vae.data import Data
 from ppl_vae.data.description import Description
 from ppl_vae.data.loader import Loader
 from ppl_vae.errors import RunError, UsageError
-from ppl_vae.objectives import files
 from ppl_vae.options import Training
 from ppl_vae.program import PlainProgram, Program
 from ppl_vae.store import RunFolder, plain, write_config
@@ -64,7 +63,7 @@ class RunRecord:
         cls, program: Program | PlainProgram, data: Data | Loader, chosen: "settings.Settings"
     ) -> "RunRecord":
         """Record a training that is about to start."""
-        source = files.source_of(type(chosen.objective))
+        source = objectives.source_of(type(chosen.objective))
         return cls(
             program=gallery.source_of(program).record(),
             model=_fields(program) if program.declared else {},

@@ -1,7 +1,7 @@
 """How a program is trained, checked and resolved once, before any data is read."""
 
 import inspect
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -104,8 +104,10 @@ def make_objective(value: Any, backend: str) -> Any:
     UsageError
         For an unknown name or option.
     """
-    if isinstance(value, type) and is_dataclass(value):
-        return value()
+    if isinstance(value, type):
+        if not issubclass(value, objectives.Objective):
+            raise UsageError(f"the objective {value.__name__} is a class: give an object, {value.__name__}()")
+        return objectives.make(value)
     if not isinstance(value, str):
         return value
     if not objectives.names_stock(value):

@@ -6,7 +6,16 @@
 from ppl_vae.objectives.base import Group, Loss, Objective, scheduled
 from ppl_vae.objectives.elbo import ELBO
 from ppl_vae.objectives.importance import IWAE, STL, DReG
-from ppl_vae.objectives.text import OBJECTIVES, names_stock, objective_text, parse, parts, text_of
+from ppl_vae.objectives.text import (
+    OBJECTIVES,
+    make,
+    names_stock,
+    objective_text,
+    parse,
+    parts,
+    source_of,
+    text_of,
+)
 
 __all__ = [
     "ELBO",
@@ -17,10 +26,12 @@ __all__ = [
     "Group",
     "Loss",
     "Objective",
+    "make",
     "names_stock",
     "objective_text",
     "parse",
     "parts",
     "scheduled",
+    "source_of",
     "text_of",
 ]

@@ -3,11 +3,14 @@
 Evaluation never uses objectives: it always reports the plain bound.
 """
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, NamedTuple
 
-from ppl_vae.errors import UsageError
+from ppl_vae import annotations, checks
+from ppl_vae.declaration import undecorated
+from ppl_vae.errors import ProgramError, UsageError
 from ppl_vae.schedules import Schedule, as_schedule
 
 SCHEDULE = "schedule"  # the metadata of a field that a step may change
@@ -102,9 +105,34 @@ class Objective:
         """
         raise NotImplementedError(f"{type(self).__name__} declares no loss(self, F, terms, scalars)")
 
+    def __new__(cls, *args: Any, **options: Any) -> "Objective":
+        """Refuse to make an object of a class that is no objective.
+
+        Raises
+        ------
+        ProgramError
+        """
+        if fault := cls.fault():
+            raise ProgramError(fault)
+        return super().__new__(cls)
+
+    @classmethod
+    def fault(cls) -> str:
+        """Return what the class lacks to be an objective, with the remedy; nothing where it is one."""
+        if cls.loss is Objective.loss:
+            return f"class {cls.__name__} has no loss(self, F, terms, scalars)"
+        signature = inspect.signature(cls.loss)
+        try:
+            signature.bind("self", "F", "terms", "scalars")
+        except TypeError:
+            return f"class {cls.__name__} has loss{signature}: write loss(self, F, terms, scalars)"
+        return undecorated(cls)
+
     def __post_init__(self) -> None:
+        annotations.check(self)
+        kinds = annotations.types(type(self))
         for one in fields(self):
-            _check(one.name, getattr(self, one.name), one.type, one.metadata)
+            _check_least(one.name, getattr(self, one.name), kinds.get(one.name), one.metadata)
 
     def schedules(self) -> dict[str, Schedule]:
         """Return what changes with the step, by name."""
@@ -129,17 +157,9 @@ class Objective:
         """Refuse, before training, what this objective cannot estimate, by the name of the site."""
 
 
-def _check(name: str, value: Any, kind: Any, metadata: Mapping[str, Any]) -> None:
+def _check_least(name: str, value: Any, kind: Any, metadata: Mapping[str, Any]) -> None:
     if SCHEDULE in metadata:
         if as_schedule(value)(0) < metadata["least"]:
             raise UsageError(f"{name}={value!r}: {name} must not start below {metadata['least']:g}")
-        return
-    kind = kind if isinstance(kind, str) else getattr(kind, "__name__", "")
-    if kind == "bool" and not isinstance(value, bool):
-        raise UsageError(f"{name}={value!r}: give true or false")
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if kind == "float" and not number:
-        raise UsageError(f"{name}={value!r} is not a number")
-    least = metadata.get("least", 1)
-    if kind == "int" and not (isinstance(value, int) and number and value >= least):
-        raise UsageError(f"{name}={value!r}: give a whole number of at least {least}")
+    elif kind is int:
+        checks.whole_number(name, value, metadata.get("least", 1))

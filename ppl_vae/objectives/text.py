@@ -1,46 +1,82 @@
 """The text form of objectives: `elbo(beta=4,warm_up=1000)`, `iwae(k=50)`, `my.py:FreeBits(floor=0.5)`."""
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
-from ppl_vae.errors import UsageError
+from ppl_vae import model_files, schedules
+from ppl_vae.errors import ProgramError, UsageError
+from ppl_vae.model_files import ModelSource
 from ppl_vae.objectives.base import SCHEDULE, Objective
 from ppl_vae.objectives.elbo import ELBO
 from ppl_vae.objectives.importance import IWAE, STL, DReG
 
 OBJECTIVES: dict[str, type[Objective]] = {"elbo": ELBO, "iwae": IWAE, "dreg": DReG, "stl": STL}
+_sources: WeakKeyDictionary[type, ModelSource] = WeakKeyDictionary()  # of the classes that files declare
 
 
 def parse(text: str) -> Objective:
-    """Return the objective that a text names.
+    """Return the objective that a text names, of a file too.
 
     Raises
     ------
     UsageError
-        For an unknown name, option or value.
+        For an unknown name, option or value, and where there is no such file.
+    ProgramError
+        For a file that fails, or that has no such frozen dataclass.
     """
     name, options = parts(text)
-    kind = _kind(name)
-    known = {field.name: field for field in fields(kind)}
+    path, colon, own = name.rpartition(":")
+    if colon and path.endswith(".py"):
+        return make(_loaded(path, own), options, name)
+    if name.lower() not in OBJECTIVES:
+        raise UsageError(f"unknown objective {name!r}: write {', '.join(map(usage, OBJECTIVES.values()))}")
+    return make(OBJECTIVES[name.lower()], options, name)
+
+
+def make(kind: type[Objective], options: Mapping[str, Any] = {}, name: str = "") -> Objective:
+    """Return an objective of a class.
+
+    Raises
+    ------
+    UsageError
+        For an unknown option or value, and where one is missing.
+    ProgramError
+        For a class that is no objective.
+    """
+    if fault := kind.fault():
+        raise ProgramError(fault)
+    name, known = name or kind.__name__, {field.name: field for field in fields(kind) if field.init}
     for key, value in options.items():
         if key not in known:
             raise UsageError(f"{name} has no option {key!r}: it takes {', '.join(known) or 'none'}")
-        numeric = known[key].type in (int, float, bool, "int", "float", "bool")
-        if isinstance(value, str) and SCHEDULE not in known[key].metadata and numeric:
-            raise UsageError(f"{key}={value!r} is not a number")
+        if str(value).startswith("<"):
+            raise UsageError(
+                f"{name}: {key} was an object of Python, {value}: give the objective as an object"
+            )
+    for key, field in known.items():
+        if key not in options and _default(field) is MISSING:
+            raise UsageError(f"{name} needs {key}: write {kind.__name__}({key}=...)")
     return kind(**options)
 
 
-def _kind(name: str) -> type[Objective]:
-    path, colon, own = name.rpartition(":")
-    if colon and path.endswith(".py"):
-        from ppl_vae.objectives.files import load  # for those who have a file
+def _loaded(path: str, name: str) -> type[Objective]:
+    """Execute a file and return its class of a name."""
+    source = model_files.read(Path(path))
+    kind = vars(model_files.execute(source)).get(name)
+    if not (isinstance(kind, type) and issubclass(kind, Objective)):
+        raise ProgramError(f"{path} has no class {name} that inherits from ppl_vae.Objective")
+    if fault := kind.fault():
+        raise ProgramError(f"{path}: {fault}")
+    _sources[kind] = source
+    return kind
 
-        return load(path, own)
-    if name.lower() not in OBJECTIVES:
-        raise UsageError(f"unknown objective {name!r}: write {', '.join(map(usage, OBJECTIVES.values()))}")
-    return OBJECTIVES[name.lower()]
+
+def source_of(kind: type[Objective]) -> ModelSource | None:
+    """Return the file that an objective was loaded from; None for any other."""
+    return _sources.get(kind)
 
 
 def usage(kind: type[Objective]) -> str:
@@ -69,17 +105,30 @@ def text_of(name: str, options: Mapping[str, Any]) -> str:
 
 
 def objective_text(objective: Objective) -> str:
-    """Return the text form of an objective: its name, or its file and class, and what is no default."""
+    """Return the text form of an objective: its name, or its file and class, and what is no default.
+
+    What no text gives, such as a schedule of a class of one's own, is written as `<CLASS>`, which `parse`
+    refuses.
+    """
     kind = type(objective)
     name = next((name for name, known in OBJECTIVES.items() if known is kind), None)
     if name is None:
-        from ppl_vae.objectives.files import source_of
-
         source = source_of(kind)
         name = f"{source.path}:{kind.__name__}" if source is not None else kind.__name__
-    given = {field.name: (getattr(objective, field.name), field.default) for field in fields(kind)}
-    changed = {key: value for key, (value, default) in given.items() if value != default}
-    return text_of(name, changed)
+    given = [(field, getattr(objective, field.name)) for field in fields(kind)]
+    return text_of(name, {one.name: _written(one, value) for one, value in given if value != _default(one)})
+
+
+def _written(field: Field, value: Any) -> str:
+    """Return an option's value as a text, where `parts` reads the same."""
+    if SCHEDULE in field.metadata:
+        return schedules.text_of(value)
+    same = parts(text_of("", {field.name: value}))[1] == {field.name: value}
+    return str(value) if same else f"<{type(value).__name__}>"
+
+
+def _default(field: Field) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def _value(text: str) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ppl_vae.backends.common.tracing import Arrays, Passes, Tracer
-from ppl_vae.schedules import as_schedule
+from ppl_vae.scalars import own_schedules
 
 
 class Bound:
@@ -44,7 +44,7 @@ class Bound:
 
     def start_scalars(self, program: Any, step: int = 0) -> None:
         """Set the program's own scalars to their values at a step."""
-        self.scalars = {name: float(as_schedule(value)(step)) for name, value in program.schedules().items()}
+        self.scalars = {name: float(schedule(step)) for name, schedule in own_schedules(program).items()}
 
     def hold(self, scalars: Mapping[str, Any]) -> None:
         """Keep the values of the program's own scalars among those of a step."""
@@ -52,8 +52,9 @@ class Bound:
 
     @contextmanager
     def at(self, scalars: Mapping[str, Any]) -> Iterator[None]:
-        """Run guide and model at these values."""
-        before, self.scalars = self.scalars, {**self.scalars, **scalars}
+        """Run guide and model at the values of the program's own scalars among those of a step."""
+        before = self.scalars
+        self.scalars = {name: scalars.get(name, value) for name, value in before.items()}
         try:
             yield
         finally:

@@ -9,6 +9,7 @@ from ppl_vae.backends.common.terms import Terms
 from ppl_vae.errors import ProgramError, UsageError
 from ppl_vae.functions import Functions
 from ppl_vae.objectives import Group, Loss, Objective
+from ppl_vae.scalars import Scalars
 
 _COLUMNS = ("step", "epoch", "split", "seconds", "loss")  # of the history, beside scalars and the bound
 
@@ -68,7 +69,7 @@ def loss_of(
 ) -> Loss:
     """Return the loss of one run of guide and model; its metrics hold no gradient."""
     terms = Terms(F, pair, num_data, objective.analytic_kl)
-    found = objective.loss(F, terms, scalars)
+    found = objective.loss(F, terms, Scalars(scalars))
     value, metrics, others = found if isinstance(found, Loss) else Loss(found)
     if getattr(value, "shape", None) != ():
         shape = getattr(value, "shape", type(value).__name__)

@@ -52,7 +52,7 @@ class Primitives:
         self._like, self._draws, self._num_data, self._scalars = like, draws, num_data, scalars or {}
 
     def scalar(self, name: str) -> Any:
-        """Return the present value of what changes with the step (see `Program.schedules`).
+        """Return the present value of what `Program.schedules` gives, in training and in every verb.
 
         Raises
         ------
@@ -61,8 +61,8 @@ class Primitives:
         """
         if name not in self._scalars:
             raise ProgramError(
-                f"there is no scalar {name!r}: the program's schedules() and the objective give "
-                f"{', '.join(self._scalars) or 'none'}"
+                f"the program has no scalar {name!r}: its schedules() give "
+                f"{', '.join(self._scalars) or 'none'} (those of the objective are for the loss alone)"
             )
         return self._scalars[name]
 
