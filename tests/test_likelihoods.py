@@ -165,6 +165,11 @@ WRONG = {
     "categorical:1": "classes=1 must be a whole number of at least 2",
     "discretized_logistic:2.5": "levels=2.5 must be a whole number of at least 2",
     "discretized_logistic:inf": "levels=inf must be a whole number of at least 2",
+    "normal_fixed:inf": "sigma=inf must be a number above 0",
+    None: "None is no likelihood: give a text such as 'normal'",
+    5: "5 is no likelihood",
+    ("normal",): "('normal',) is no likelihood",
+    Likelihood: "is no likelihood: give a text such as 'normal', or an object",
     "grey_levels:": "levels must be a whole number of at least 2, got ''",
 }
 
@@ -187,27 +192,45 @@ def test_what_names_no_likelihood_takes_nothing():
 
 
 @pytest.mark.parametrize(
-    ("distribution", "low", "high", "levels", "words"),
+    ("distribution", "values", "words"),
     [
-        ("Bernoulli", 0, 1, 256, "--binarize dynamic, or choose the likelihood discretized_logistic:256"),
-        ("BernoulliLogits", -3, 1, None, "choose the likelihood normal, or scale the data to [0, 1]"),
-        ("GammaPoisson", 0, 1, 256, "it needs whole numbers from 0"),
-        ("CategoricalProbs", 0, 9, None, "number of classes - 1"),
-        ("LogisticMixture", -1, 1, None, "it needs grey levels in [0, 1]"),
-        ("LogitLaplace", -1, 1, None, "it needs numbers in [0, 1]"),
-        ("Gamma", -1, 1, None, "transform the data, or choose another likelihood"),
+        (
+            "Bernoulli",
+            (0, 1, False, 256),
+            "--binarize dynamic, or choose the likelihood discretized_logistic:256",
+        ),
+        ("Bernoulli", (0, 9, True), "choose the likelihood poisson"),
+        ("BernoulliLogits", (-3, 1), "choose the likelihood normal, or scale the data to [0, 1]"),
+        ("GammaPoisson", (0, 1, False, 256), "it needs whole numbers from 0"),
+        ("CategoricalProbs", (0, 9), "number of classes - 1: name that number"),
+        ("Categorical", (0, 3, True), "name that number, such as categorical:4"),
+        (
+            "LogisticMixture",
+            (-1, 1),
+            "it needs grey levels in [0, 1]: scale the data, or choose the likelihood normal",
+        ),
+        ("LogisticMixture", (0, 40, True), "scale the data, or choose the likelihood poisson"),
+        ("LogitLaplace", (-1, 1), "it needs numbers in [0, 1]"),
+        ("Gamma", (-1, 1), "transform the data, or choose another likelihood"),
     ],
 )
-def test_the_remedy_is_that_of_the_likelihood(distribution, low, high, levels, words):
-    assert words in likelihoods.remedy(distribution, low, high, levels)
+def test_the_remedy_is_that_of_the_likelihood(distribution, values, words):
+    assert words in likelihoods.remedy(distribution, likelihoods.Values(*values))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
-    ("text", "words"), [("bernoulli", "--binarize dynamic"), ("grey_levels:9", "it needs grey levels")]
+    ("text", "most", "words"),
+    [
+        ("bernoulli", 1.0, "--binarize dynamic"),
+        ("grey_levels:9", 2.0, "it needs grey levels"),
+        ("bernoulli", 40, "choose the likelihood poisson"),
+        ("categorical", 4, "name that number, such as categorical:4"),
+    ],
 )
-def test_training_refuses_data_outside_of_the_support_with_the_remedy(backend, text, words):
-    rows = RNG.random((20, 5)).astype("f") * (1 if text == "bernoulli" else 2)
+def test_training_refuses_data_outside_of_the_support_with_the_remedy(backend, text, most, words):
+    made = np.random.default_rng(0)
+    rows = made.integers(0, most, (20, 5)) if isinstance(most, int) else most * made.random((20, 5), "f")
     with pytest.raises(ProgramError, match=words):
         fit(
             load("vae", z_dim=2, hidden=(4,), likelihood=text),
@@ -257,12 +280,12 @@ def test_a_density_that_is_constant_on_the_cells_has_the_bits_of_their_masses(le
 # A user's own.
 
 
-def documented():
-    """The likelihood that docs/architecture.md shows."""
+def documented(name="Laplace"):
+    """A likelihood that docs/architecture.md shows."""
     text = (ROOT / "docs" / "architecture.md").read_text().partition("## A likelihood of your own")[2]
     names = {"__name__": __name__}
     exec(re.search("```python\n(.*?)```", text, re.DOTALL)[1], names)
-    return names["Laplace"]
+    return names[name]
 
 
 def test_the_documented_likelihood_is_a_density(on):
@@ -273,6 +296,19 @@ def test_the_documented_likelihood_is_a_density(on):
     x = RNG.normal(size=(ROWS, *SHAPE))
     expected = stats.laplace(outputs[0], softplus(free)).logpdf(x).sum((1, 2))
     np.testing.assert_allclose(on.host(made.log_prob(on.array(x))), expected)
+
+
+def test_the_documented_likelihood_of_two_outputs_has_a_head_of_that_size(on, request):
+    kind = documented("PredictedLaplace")()
+    outputs = RNG.normal(size=(likelihoods.parse(kind).outputs, ROWS, *SHAPE))
+    loc, scale = kind.parameters(on.F, on.array(outputs), None)
+    np.testing.assert_allclose(on.host(loc), outputs[0])
+    np.testing.assert_allclose(on.host(scale), softplus(outputs[1]))
+    made = bind(
+        load("vae", x_shape=SHAPE, z_dim=2, hidden=(5,), likelihood=kind),
+        backend=request.node.callspec.params["on"],
+    )
+    assert made.weights()["decoder.body.layers.1.bias"].shape == (2 * 12,)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -35,8 +35,9 @@ def _outside(case: Case, name: str, site: Seen) -> str:
         value = value[~site.supported.reshape(-1)]
     share, kind = 1 - site.supported.mean(), site.distribution
     at = f"site {name!r}: {share:.0%} of the data lies outside the support of {kind}"
-    remedy = likelihoods.remedy(kind, site.value.min(), site.value.max(), case.data.levels)
-    return f"{at} (such as {shown(float(value[0]))}): {remedy}"
+    whole = bool((site.value == np.round(site.value)).all())
+    values = likelihoods.Values(site.value.min(), site.value.max(), whole, case.data.levels)
+    return f"{at} (such as {shown(float(value[0]))}): {likelihoods.remedy(kind, values)}"
 
 
 def _same_grid(case: Case, name: str, site: Seen) -> None:

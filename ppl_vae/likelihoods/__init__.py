@@ -8,40 +8,22 @@ from dataclasses import Field, fields
 from functools import cache
 
 from ppl_vae.errors import UsageError
-from ppl_vae.likelihoods.base import Likelihood, above_zero, positive, whole
-from ppl_vae.likelihoods.bits import Bernoulli
-from ppl_vae.likelihoods.counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
-from ppl_vae.likelihoods.grey import DiscretizedLogistic, GreyLevels, LogisticMixture, RGBLogisticMixture
-from ppl_vae.likelihoods.labels import Categorical
-from ppl_vae.likelihoods.reals import Normal, NormalFixed, NormalPerDim, NormalPredicted, StudentT
-from ppl_vae.likelihoods.unit import ContinuousBernoulli, LogitLaplace
+from ppl_vae.likelihoods import continuous, discrete
+from ppl_vae.likelihoods.base import Likelihood, Values, above_zero, positive, whole
 
 __all__ = [
-    "KNOWN", "Likelihood", "above_zero", "is_discrete", "of_distribution", "parse", "positive", "remedy",
-    "takes", "whole",
+    "KNOWN", "Likelihood", "Values", "above_zero", "is_discrete", "of_distribution", "parse", "positive",
+    "remedy", "takes", "whole",
 ]  # fmt: skip
 
-KNOWN: dict[str, type[Likelihood]] = {
-    one.name: one
-    for one in (
-        Bernoulli,
-        Normal,
-        NormalFixed,
-        NormalPerDim,
-        NormalPredicted,
-        StudentT,
-        DiscretizedLogistic,
-        LogisticMixture,
-        RGBLogisticMixture,
-        GreyLevels,
-        ContinuousBernoulli,
-        LogitLaplace,
-        Poisson,
-        NegativeBinomial,
-        ZeroInflatedNegativeBinomial,
-        Categorical,
-    )
-}
+_KINDS = (
+    discrete.Bernoulli, continuous.Normal, continuous.NormalFixed, continuous.NormalPerDim,
+    continuous.NormalPredicted, continuous.StudentT, discrete.DiscretizedLogistic, discrete.LogisticMixture,
+    discrete.RGBLogisticMixture, discrete.GreyLevels, continuous.ContinuousBernoulli,
+    continuous.LogitLaplace, discrete.Poisson, discrete.NegativeBinomial,
+    discrete.ZeroInflatedNegativeBinomial, discrete.Categorical,
+)  # fmt: skip
+KNOWN: dict[str, type[Likelihood]] = {kind.name: kind for kind in _KINDS}
 
 
 def parse(named: str | Likelihood) -> Likelihood:
@@ -52,7 +34,11 @@ def parse(named: str | Likelihood) -> Likelihood:
     UsageError
         For an unknown name, a number that makes no sense, or one where none is taken.
     """
-    return named if isinstance(named, Likelihood) else _parsed(named)
+    if isinstance(named, str):
+        return _parsed(named)
+    if not isinstance(named, Likelihood):
+        raise UsageError(f"{named!r} is no likelihood: give a text such as 'normal', or an object of a class")
+    return named
 
 
 @cache  # a program names its likelihood at every step
@@ -86,7 +72,7 @@ def is_discrete(named: str | Likelihood) -> bool:
 def takes(named: object) -> str | None:
     """Return what data a likelihood takes; None for anything that names none."""
     try:
-        return parse(named).takes if isinstance(named, (str, Likelihood)) else None
+        return parse(named).takes
     except UsageError:
         return None
 
@@ -97,9 +83,6 @@ def of_distribution(name: str) -> type[Likelihood]:
     return next((one for one in KNOWN.values() if name in one.distributions), Likelihood)
 
 
-def remedy(distribution: str, low: float, high: float, levels: int | None = None) -> str:
-    """Say what to do with data from `low` to `high` outside the support of a distribution.
-
-    `levels` is the data's number of grey levels, where it has such.
-    """
-    return of_distribution(distribution).remedy(low, high, levels)
+def remedy(distribution: str, data: Values) -> str:
+    """Say what to do with data outside the support of a distribution."""
+    return of_distribution(distribution).remedy(data)

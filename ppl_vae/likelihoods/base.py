@@ -1,13 +1,30 @@
 """What a likelihood is: from a decoder's outputs to a distribution of the data."""
 
+import math
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from ppl_vae.errors import UsageError
 
 Array = Any
 Shape = tuple[int, ...]
 SCALE_FLOOR = 1e-4
+
+
+class Values(NamedTuple):
+    """What a remedy depends on: the range of the data, whether its numbers are whole, and its grey levels,
+    where it has such.
+    """
+
+    low: float
+    high: float
+    whole: bool = False
+    levels: int | None = None
+
+    @property
+    def counts(self) -> bool:
+        """They may be counts or labels."""
+        return self.whole and self.low >= 0
 
 
 def positive(F: Any, raw: Array) -> Array:
@@ -43,19 +60,23 @@ class Likelihood:
         It is a probability mass, not a density.
     distributions : tuple of str
         Names that its distribution has in the libraries, by which messages find it.
+    needs : str
+        What data must be, for messages.
     """
 
     name: ClassVar[str] = ""
     takes: ClassVar[str] = "reals"
     discrete: ClassVar[bool] = False
     distributions: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         for declared in fields(self):
             value, least = getattr(self, declared.name), declared.metadata.get("least")
             if "wanted" not in declared.metadata:
                 continue
-            if not (value > 0 if least is None else value >= least and float(value).is_integer()):
+            fits = value > 0 if least is None else value >= least and float(value).is_integer()
+            if not (fits and math.isfinite(value)):
                 raise UsageError(
                     f"likelihood {self.name}: {declared.name}={value} must be {declared.metadata['wanted']}"
                 )
@@ -101,6 +122,9 @@ class Likelihood:
         return made.to_event(parameters.event_dim - made.event_dim)
 
     @classmethod
-    def remedy(cls, low: float, high: float, levels: int | None) -> str:
-        """Say what to do with data from `low` to `high` that lies outside the support."""
-        return "transform the data, or choose another likelihood"
+    def remedy(cls, data: Values) -> str:
+        """Say what to do with data outside the support."""
+        if not cls.needs:
+            return "transform the data, or choose another likelihood"
+        other = "poisson" if data.counts else "normal"
+        return f"it needs {cls.needs}: scale the data, or choose the likelihood {other}"

@@ -81,11 +81,14 @@ def check_sites(pair: Pair, library: str) -> None:
 
 
 class Support(NamedTuple):
-    """Which entries of an observed site lie in its support, and its least and greatest value."""
+    """Which entries of an observed site lie in its support, its least and greatest value, and whether all are
+    whole numbers.
+    """
 
     inside: Any
     low: Any
     high: Any
+    whole: Any
 
 
 def inside_support(F: Functions, model: Trace) -> dict[str, Support]:
@@ -95,7 +98,7 @@ def inside_support(F: Functions, model: Trace) -> dict[str, Support]:
         inside = site.inside() if site.validated and 0 not in site.value.shape else None
         if inside is not None:
             value = F.to_float(site.value)
-            found[name] = Support(inside, F.min(value), F.max(value))
+            found[name] = Support(inside, F.min(value), F.max(value), (F.round(value) == value).all())
     return found
 
 
@@ -106,13 +109,13 @@ def refuse_outside(model: Trace, checked: Mapping[str, Support]) -> None:
     ------
     ProgramError
     """
-    for name, (inside, low, high) in checked.items():
+    for name, (inside, *values) in checked.items():
         if inside.all():
             continue
         site = model[name]
         axis = len(site.batch_shape) - 1 + inside.ndim - len(site.batch_shape + site.event_shape)
         row = int(np.argwhere(~inside)[0][axis]) if site.local and axis >= 0 else 0
-        remedy = likelihoods.remedy(site.distribution, float(low), float(high))
+        remedy = likelihoods.remedy(site.distribution, likelihoods.Values(*(one.item() for one in values)))
         raise ProgramError(
             f"row {row} of {name!r} is outside the support of its likelihood {site.distribution}: {remedy}"
         )

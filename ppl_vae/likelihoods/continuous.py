@@ -1,4 +1,4 @@
-"""Likelihoods of real numbers."""
+"""Likelihoods that are densities: over the reals, and over [0, 1]."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -71,3 +71,37 @@ class StudentT(NormalPerDim):
 
     def distribution(self, dist: Any, loc: Array, scale: Array) -> Any:
         return dist.StudentT(self.degrees, loc, scale)
+
+
+@dataclass(frozen=True)
+class Unit(Likelihood):
+    """Abstract: a density over [0, 1]."""
+
+    takes = "unit"
+    needs = "numbers in [0, 1]"
+
+
+@dataclass(frozen=True)
+class ContinuousBernoulli(Unit):
+    """The density whose form is the Bernoulli's (arXiv:1907.06845)."""
+
+    name = "continuous_bernoulli"
+    distributions = ("ContinuousBernoulli",)
+
+    def distribution(self, dist: Any, logits: Array) -> Any:
+        return dist.ContinuousBernoulli(logits=logits)
+
+
+@dataclass(frozen=True)
+class LogitLaplace(Unit):
+    """A Laplace variable on the logit scale (arXiv:2102.12092, appendix A.3)."""
+
+    name = "logit_laplace"
+    distributions = ("LogitLaplace",)
+    outputs = 2
+
+    def parameters(self, F: Any, outputs: Array, free: Array | None) -> tuple[Array, ...]:
+        return outputs[0], positive(F, outputs[1])
+
+    def distribution(self, dist: Any, loc: Array, scale: Array) -> Any:
+        return dist.LogitLaplace(loc, scale)
