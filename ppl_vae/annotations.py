@@ -7,6 +7,7 @@ from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+from ppl_vae import checks
 from ppl_vae.errors import UsageError
 
 _NUMBERS = {int: Integral, float: Real}
@@ -36,7 +37,9 @@ def check(made: Any) -> None:
     defaults = {field.name: field.default for field in fields(made)}
     for name, kind in types(type(made)).items():
         value = getattr(made, name)
-        if value is not defaults[name] and not matches(value, kind):
+        if get_origin(kind) is Literal:
+            checks.one_of(name, value, get_args(kind))
+        elif value is not defaults[name] and not matches(value, kind):
             example = f", such as ({value!r},)" if matches((value,), kind) else ""
             raise UsageError(f"{name}={value!r}: give {_words(kind)}{example}")
 

@@ -8,14 +8,14 @@ array its dtype and its device.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
-from ppl_vae.errors import UsageError
+from ppl_vae import checks
 
 Array = Any
 Axes = int | Sequence[int] | None
-ACTIVATIONS = ("relu", "tanh", "gelu", "silu", "elu", "identity")
-RESIZING = ("nearest", "bilinear")
+ActivationName = Literal["relu", "tanh", "gelu", "silu", "elu", "identity"]
+Resizing = Literal["nearest", "bilinear"]
 
 
 class Functions:
@@ -58,10 +58,9 @@ class Functions:
     einsum: Callable[..., Array]
     broadcast_shapes: Callable[..., Sequence[int]]
 
-    def activation(self, name: str) -> Callable[[Array], Array]:
+    def activation(self, name: ActivationName) -> Callable[[Array], Array]:
         """Return the activation of a name: relu, tanh, gelu, silu, elu or identity."""
-        if name not in ACTIVATIONS:
-            raise UsageError(f"unknown activation {name!r}: choose one of {', '.join(ACTIVATIONS)}")
+        checks.one_of("activation", name, get_args(ActivationName))
         return getattr(self, name)
 
     @staticmethod
@@ -157,14 +156,13 @@ class Functions:
     def diag(self, x: Array) -> Array:
         """Return matrices with a diagonal, [..., n] to [..., n, n]."""
 
-    def resize(self, x: Array, size: tuple[int, int], method: str = "nearest") -> Array:
+    def resize(self, x: Array, size: tuple[int, int], method: Resizing = "nearest") -> Array:
         """Resize images [..., C, H, W] to [..., C, *size].
 
         `method` is nearest, or bilinear: between pixel centres at half numbers, not smoothed where an image
         shrinks.
         """
-        if method not in RESIZING:
-            raise UsageError(f"unknown method {method!r}: choose one of {', '.join(RESIZING)}")
+        checks.one_of("method", method, get_args(Resizing))
         return self._resized(x, size, method)
 
     def _resized(self, x: Array, size: tuple[int, int], method: str) -> Array:

@@ -342,10 +342,10 @@ def test_leading_axes_are_kept(backend, name):
         (
             lambda n: n.NormalHead(3, 4, 2, "rnn"),
             UsageError,
-            "unknown network 'rnn': choose one of mlp, conv",
+            "unknown body_kind 'rnn': choose one of mlp, conv",
         ),
         (lambda n: n.Likelihood("gauss", 3, 4, 2), UsageError, "unknown likelihood 'gauss'"),
-        (lambda n: n.CodebookState(4, 3, "sgd"), UsageError, "unknown codebook learning 'sgd'"),
+        (lambda n: n.CodebookState(4, 3, "sgd"), UsageError, "unknown learning 'sgd'"),
         (lambda n: n.Attention(6, 4), UsageError, "width=6 is no multiple of heads=4"),
         (lambda n: n.ConvDown(3, 4, 2), DataError, "are no images"),
         (lambda n: n.GridConv(4, 4, (3, 9, 8)), DataError, "crop or pad them to multiples of 4"),

@@ -1,12 +1,10 @@
 """The codebook of a VQ-VAE, learned by moving averages or by gradients."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from ppl_vae.distributions.codebook import nearest
 from ppl_vae.networks.base import Network
-
-LEARNING = ("ema", "gradient")
 
 
 class Codes(NamedTuple):
@@ -39,7 +37,6 @@ class CodebookState(Network):
     ----------
     size, dim : int
         K and D.
-    learning : {"ema", "gradient"}
     decay : float
         Of the moving averages.
     learned_prior : bool
@@ -54,14 +51,9 @@ class CodebookState(Network):
 
     size: int
     dim: int
-    learning: str = "ema"
+    learning: Literal["ema", "gradient"] = "ema"
     decay: float = 0.99
     learned_prior: bool = False
-
-    def __post_init__(self):
-        super().__post_init__()
-        known = f"unknown codebook learning {self.learning!r}: choose ema or gradient"
-        self.require(self.learning in LEARNING, known)
 
     def layers(self, nn):
         shape = (self.size, self.dim)

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ppl_vae.functions import ActivationName
 from ppl_vae.networks.base import Network
-from ppl_vae.networks.dense import check_activation
 from ppl_vae.shapes import Shape, as_shape, halved, image_shape
 
 
@@ -15,11 +15,7 @@ class ResidualBlock(Network):
 
     channels: int
     hidden: int
-    activation: str = "relu"
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_activation(self, self.activation)
+    activation: ActivationName = "relu"
 
     def layers(self, nn):
         return {
@@ -41,11 +37,7 @@ class Bottleneck(Network):
 
     channels: int
     hidden: int
-    activation: str = "gelu"
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_activation(self, self.activation)
+    activation: ActivationName = "gelu"
 
     def layers(self, nn):
         return {
@@ -70,11 +62,10 @@ class _Sized(Network):
     in_shape: Shape
     hidden: Shape
     out_shape: Shape
-    activation: str = "relu"
+    activation: ActivationName = "relu"
 
     def __post_init__(self):
         super().__post_init__()
-        check_activation(self, self.activation)
         self.require(as_shape(self.hidden) != (), "hidden=() names no width: give at least one")
 
     @property

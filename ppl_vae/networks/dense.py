@@ -4,32 +4,16 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ppl_vae.functions import ACTIVATIONS
+from ppl_vae.functions import ActivationName
 from ppl_vae.networks.base import Network
 from ppl_vae.shapes import Shape, as_shape
-
-
-def check_activation(network: Network, name: str) -> None:
-    """Refuse an unknown activation when a network is declared.
-
-    Raises
-    ------
-    UsageError
-    """
-    network.require(
-        name in ACTIVATIONS, f"unknown activation {name!r}: choose one of {', '.join(ACTIVATIONS)}"
-    )
 
 
 @dataclass(frozen=True)
 class Activation(Network):
     """An activation by name, as a layer: relu, tanh, gelu, silu, elu or identity."""
 
-    name: str
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_activation(self, self.name)
+    name: ActivationName
 
     def apply(self, F, net, x):
         return F.activation(self.name)(x)
@@ -48,18 +32,12 @@ class MLP(Network):
         Event shapes; every axis before them is kept.
     hidden : int or tuple of int
         Widths of the hidden layers (an empty tuple: one linear map).
-    activation : str
-        One of relu, tanh, gelu, silu, elu, identity.
     """
 
     in_shape: Shape
     hidden: Shape
     out_shape: Shape
-    activation: str = "relu"
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_activation(self, self.activation)
+    activation: ActivationName = "relu"
 
     def layers(self, nn):
         ends = (math.prod(as_shape(shape)) for shape in (self.in_shape, self.out_shape))

@@ -2,14 +2,16 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from ppl_vae.functions import ActivationName
 from ppl_vae.likelihoods.base import positive
 from ppl_vae.networks.base import Network
 from ppl_vae.networks.convolutional import ConvDown
 from ppl_vae.networks.dense import MLP
 from ppl_vae.shapes import Shape
 
+Body = Literal["mlp", "conv"]
 BODIES = {"mlp": MLP, "conv": ConvDown}
 
 
@@ -26,32 +28,18 @@ def normal(F: Any, out: Any, axis: int = -1) -> NormalParameters:
     return NormalParameters(loc, positive(F, raw))
 
 
-def check_body(network: Network, kind: str, kinds: dict[str, type[Network]]) -> None:
-    """Refuse an unknown kind of network when a head is declared.
-
-    Raises
-    ------
-    UsageError
-    """
-    network.require(kind in kinds, f"unknown network {kind!r}: choose one of {', '.join(kinds)}")
-
-
 @dataclass(frozen=True)
 class NormalHead(Network):
     """[..., *in_shape] to the location and scale of a diagonal normal over [..., z_dim].
 
-    Whole numbers (class labels) are taken as they are. `body_kind` is mlp or conv.
+    Whole numbers (class labels) are taken as they are.
     """
 
     in_shape: Shape
     hidden: Shape
     z_dim: int
-    body_kind: str = "mlp"
-    activation: str = "relu"
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_body(self, self.body_kind, BODIES)
+    body_kind: Body = "mlp"
+    activation: ActivationName = "relu"
 
     def layers(self, nn):
         return {"body": BODIES[self.body_kind](self.in_shape, self.hidden, 2 * self.z_dim, self.activation)}

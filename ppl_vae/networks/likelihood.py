@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ppl_vae import likelihoods
+from ppl_vae.functions import ActivationName
 from ppl_vae.networks.base import Network
 from ppl_vae.networks.convolutional import ConvUp
 from ppl_vae.networks.dense import MLP
-from ppl_vae.networks.heads import check_body
+from ppl_vae.networks.heads import Body
 from ppl_vae.shapes import Shape, as_shape
 
 BODIES = {"mlp": MLP, "conv": ConvUp}
@@ -24,22 +25,18 @@ class LikelihoodParameters(NamedTuple):
 
 @dataclass(frozen=True)
 class Likelihood(Network):
-    """[..., z_dim] to the parameters of a named likelihood over [..., *x_shape]; owns shared sigmas.
-
-    `body_kind` is mlp or conv.
-    """
+    """[..., z_dim] to the parameters of a named likelihood over [..., *x_shape]; owns shared sigmas."""
 
     likelihood: str | likelihoods.Likelihood
     z_dim: Shape
     hidden: Shape
     x_shape: Shape
-    body_kind: str = "mlp"
-    activation: str = "relu"
+    body_kind: Body = "mlp"
+    activation: ActivationName = "relu"
 
     def __post_init__(self):
         super().__post_init__()
         likelihoods.parse(self.likelihood)
-        check_body(self, self.body_kind, BODIES)
 
     @property
     def kind(self) -> likelihoods.Likelihood:
