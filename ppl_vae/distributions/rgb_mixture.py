@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ppl_vae.distributions import grid
-from ppl_vae.distributions.base import Array, Distribution, alike
-from ppl_vae.distributions.discretized_logistic import DiscretizedLogistic
+from ppl_vae.distributions.base import Array, alike
+from ppl_vae.distributions.grey import DiscretizedLogistic, OnGrid
 
 CHANNELS = 3
 # The first coefficient of each channel: green takes one of red, blue one of red and one of green.
@@ -14,7 +13,7 @@ FIRST = (0, 0, 1)
 
 
 @dataclass(frozen=True, eq=False)
-class RGBLogisticMixture(Distribution):
+class RGBLogisticMixture(OnGrid):
     """A component for each pixel, and within it each channel given those before.
 
     The location of green moves with red, that of blue with red and green (Salimans et al., arXiv:1701.05517,
@@ -42,10 +41,9 @@ class RGBLogisticMixture(Distribution):
     event_dim = 3
     parameter_dim = 4
     arg_constraints = {"logits": "real", "loc": "real", "scale": "positive", "coupling": "real"}
-    discrete = True
 
     def inside(self, F: Any, value: Array) -> Array:
-        return grid.within(F, value).all(-1).all(-1).all(-1)
+        return super().inside(F, value).all(-1).all(-1).all(-1)
 
     def log_prob(self, F: Any, value: Array) -> Array:
         channels = _channels(F.expand_dims(value, -1))

@@ -1,14 +1,22 @@
-"""Logistic distribution on an even grid over [0, 1], and its mixture."""
+"""Masses on the grey levels 0, 1/(levels-1), ..., 1: logistic ones, their mixture, and free ones."""
 
 from dataclasses import dataclass
 from typing import Any
 
-from ppl_vae.distributions import grid
 from ppl_vae.distributions.base import Array, Distribution
 
 
+class OnGrid(Distribution):
+    """Abstract: a mass on an even grid over [0, 1]; off the grid a value counts as the nearest level."""
+
+    discrete = True
+
+    def inside(self, F: Any, value: Array) -> Array:
+        return (value >= 0) & (value <= 1)
+
+
 @dataclass(frozen=True, eq=False)
-class DiscretizedLogistic(Distribution):
+class DiscretizedLogistic(OnGrid):
     """Probability mass of a logistic variable in the cell around each point 0, 1/(levels-1), ..., 1.
 
     The two end cells reach to infinity: the masses sum to one (Salimans et al., arXiv:1701.05517, eq. 2).
@@ -28,10 +36,6 @@ class DiscretizedLogistic(Distribution):
 
     static = ("levels",)
     arg_constraints = {"loc": "real", "scale": "positive"}
-    discrete = True
-
-    def inside(self, F: Any, value: Array) -> Array:
-        return grid.within(F, value)
 
     def log_prob(self, F: Any, value: Array) -> Array:
         half = 0.5 / (self.levels - 1)
@@ -44,14 +48,14 @@ class DiscretizedLogistic(Distribution):
 
     def draw(self, F: Any, noise: Any, shape: tuple[int, ...]) -> Array:
         u = F.uniform(noise, shape, self.loc)
-        return grid.rounded(F, self.loc + self.scale * F.log(u / (1 - u)), self.levels)
+        return _rounded(F, self.loc + self.scale * F.log(u / (1 - u)), self.levels)
 
     def mean(self, F: Any) -> Array:
         return F.broadcast_to(F.clip(self.loc, 0, 1), self.shapes(F)[0])
 
 
 @dataclass(frozen=True, eq=False)
-class LogisticMixture(Distribution):
+class LogisticMixture(OnGrid):
     """Mixture of K discretized logistics for each number (Salimans et al., arXiv:1701.05517, eq. 1-2).
 
     `mean` weighs the components' means, each within [0, 1].
@@ -73,14 +77,10 @@ class LogisticMixture(Distribution):
     static = ("levels",)
     parameter_dim = 1
     arg_constraints = {"logits": "real", "loc": "real", "scale": "positive"}
-    discrete = True
 
     @property
     def _components(self) -> DiscretizedLogistic:
         return DiscretizedLogistic(self.loc, self.scale, self.levels)
-
-    def inside(self, F: Any, value: Array) -> Array:
-        return grid.within(F, value)
 
     def log_prob(self, F: Any, value: Array) -> Array:
         log_mass = self._components.log_prob(F, F.expand_dims(value, -1))
@@ -98,3 +98,42 @@ class LogisticMixture(Distribution):
     def mean(self, F: Any) -> Array:
         weighted = F.softmax(self.logits) * self._components.mean(F)
         return F.broadcast_to(weighted.sum(-1), self.shapes(F)[0])
+
+
+@dataclass(frozen=True, eq=False)
+class GreyLevels(OnGrid):
+    """Categorical distribution over the grid points 0, 1/(L-1), ..., 1 (not over class numbers).
+
+    Parameters
+    ----------
+    logits : [..., L]
+        Unnormalised log masses of the levels.
+    """
+
+    logits: Array
+
+    parameter_dim = 1
+    arg_constraints = {"logits": "real"}
+
+    @property
+    def levels(self) -> int:
+        """The number of grey levels L."""
+        return self.logits.shape[-1]
+
+    def log_prob(self, F: Any, value: Array) -> Array:
+        index = F.to_whole(F.round(F.clip(value, 0, 1) * (self.levels - 1)))
+        shape = F.broadcast_shapes(value.shape, self.logits.shape[:-1])
+        log_mass = F.broadcast_to(F.log_softmax(self.logits), (*shape, self.levels))
+        return F.take_along_axis(log_mass, F.expand_dims(F.broadcast_to(index, shape), -1))[..., 0]
+
+    def draw(self, F: Any, noise: Any, shape: tuple[int, ...]) -> Array:
+        return F.astype(F.categorical(noise, self.logits, shape), self.logits) / (self.levels - 1)
+
+    def mean(self, F: Any) -> Array:
+        place = F.astype(F.arange(self.levels, self.logits), self.logits) / (self.levels - 1)
+        return (F.softmax(self.logits) * place).sum(-1)
+
+
+def _rounded(F: Any, value: Array, levels: int) -> Array:
+    """Return the nearest grid points."""
+    return F.round(F.clip(value, 0, 1) * (levels - 1)) / (levels - 1)
