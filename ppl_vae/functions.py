@@ -18,6 +18,15 @@ ActivationName = Literal["relu", "tanh", "gelu", "silu", "elu", "identity"]
 Resizing = Literal["nearest", "bilinear"]
 
 
+def along(function: Callable[[Array, int], Array]) -> Callable[..., Array]:
+    """Return a library's function of an array and an axis as a method: of the last axis, if none is given."""
+
+    def method(self: Any, x: Array, axis: int = -1) -> Array:
+        return function(x, axis)
+
+    return method
+
+
 class Functions:
     """What a backend gives. `gelu` is the exact one; `lgamma` the log of the absolute gamma function.
 
@@ -73,6 +82,7 @@ class Functions:
 
     def lerp(self, start: Array, end: Array, weight: float) -> Array:
         """Return start + weight (end - start)."""
+        return start + weight * (end - start)
 
     def stop_gradient(self, x: Array) -> Array:
         """Return the values as constants."""
@@ -193,9 +203,11 @@ class Functions:
 
     def zeros(self, shape: Sequence[int], like: Array) -> Array:
         """Return zeros."""
+        return self.full(shape, 0, like)
 
     def ones(self, shape: Sequence[int], like: Array) -> Array:
         """Return ones."""
+        return self.full(shape, 1, like)
 
     def full(self, shape: Sequence[int], value: float, like: Array) -> Array:
         """Return one number everywhere."""
@@ -219,12 +231,15 @@ class Functions:
 
     def totals(self, *values: Array) -> Sequence[Array]:
         """Return sums over rows of a device as sums over the rows of all devices."""
+        return values
 
     def moments(self, x: Array, axes: Sequence[int]) -> tuple[Array, Array]:
         """Return mean and biased variance along axes that hold the rows."""
+        return self.mean(x, axes), self.var(x, axes)
 
     def spread(self, rows: Array, count: int) -> Array:
         """Return `count` rows at even distances out of [N, D]."""
+        return rows[self.arange(count, rows) * rows.shape[0] // count]
 
     # Random numbers.
 

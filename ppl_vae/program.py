@@ -130,8 +130,8 @@ def refuse_missing(program: Program, batch: Mapping[str, Any], latents: Sequence
     ------
     DataError
     """
-    for name, parameter in inspect.signature(program.guide).parameters.items():
-        if name not in _SKIPPED and parameter.default is parameter.empty and name not in batch:
+    for name, parameter in _parameters(program, "guide").items():
+        if parameter.default is parameter.empty and name not in batch:
             raise DataError(
                 f"{', '.join(latents)} come from the guide, which needs {name!r}: give it as a covariate"
             )
@@ -172,16 +172,16 @@ class PlainProgram:
         return {}
 
 
+def taken(program: Program, role: str) -> tuple[str, ...]:
+    """Return the names of the data fields that `model` or `guide` declares as parameters."""
+    return tuple(_parameters(program, role))
+
+
 def data_fields(program: Program) -> tuple[str, ...]:
-    """Return the names of the data fields that a program's model or guide declares as parameters, model
-    first.
-    """
+    """Return the names of the data fields that a program uses, those of its model first; refuses `*args`."""
     names: dict[str, None] = {}
     for role in ("model", "guide"):
-        function = getattr(program, role)
-        for name, parameter in inspect.signature(function).parameters.items():
-            if name in _SKIPPED:
-                continue
+        for name, parameter in _parameters(program, role).items():
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 raise ProgramError(
                     f"{type(program).__name__}.{role} takes *{name}: "
@@ -191,10 +191,9 @@ def data_fields(program: Program) -> tuple[str, ...]:
     return tuple(names)
 
 
-def taken(program: Program, role: str) -> tuple[str, ...]:
-    """Return the names of the data fields that `model` or `guide` declares."""
-    parameters = inspect.signature(getattr(program, role)).parameters
-    return tuple(name for name in parameters if name not in _SKIPPED)
+def _parameters(program: Program, role: str) -> dict[str, inspect.Parameter]:
+    found = inspect.signature(getattr(program, role)).parameters
+    return {name: parameter for name, parameter in found.items() if name not in _SKIPPED}
 
 
 class Arguments(NamedTuple):

@@ -196,9 +196,25 @@ def test_unknown_activations_are_refused(backend):
         backend[0].activation("swish")
 
 
+# What the base itself computes; torch has some of them otherwise.
+SHARED = {
+    "PI",
+    "activation",
+    "identity",
+    "resize",
+    "avg_pool",
+    "zeros",
+    "ones",
+    "lerp",
+    "totals",
+    "moments",
+    "spread",
+}
+
+
 @pytest.mark.parametrize(
     "name", [name for name in vars(Functions) | Functions.__annotations__ if name[0] != "_"]
 )
 def test_every_function_is_there(backend, name):
     own = name in vars(type(backend[0]))
-    assert own or name in ("PI", "activation", "identity", "resize", "avg_pool")
+    assert own or name in SHARED

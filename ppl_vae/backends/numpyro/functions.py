@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax, random
 
-from ppl_vae.functions import Functions
+from ppl_vae.functions import Functions, along
 
 HALF = (jnp.bfloat16, jnp.float16)
 
@@ -30,31 +30,12 @@ class JaxFunctions(Functions):
     # Their arguments are the Array API's.
     sum, mean, var, max, min = map(staticmethod, (jnp.sum, jnp.mean, jnp.var, jnp.max, jnp.min))
     moveaxis, permute, broadcast_to = map(staticmethod, (jnp.moveaxis, jnp.transpose, jnp.broadcast_to))
+    argmax, argmin, logsumexp = map(along, (jnp.argmax, jnp.argmin, jax.scipy.special.logsumexp))
+    softmax, log_softmax, cumsum = map(along, (jax.nn.softmax, jax.nn.log_softmax, jnp.cumsum))
     expand_dims, flip = map(staticmethod, (jnp.expand_dims, jnp.flip))
 
     def clip(self, x, low=None, high=None):
         return jnp.clip(x, low, high)
-
-    def lerp(self, start, end, weight):
-        return start + weight * (end - start)
-
-    def argmax(self, x, axis=-1):
-        return jnp.argmax(x, axis)
-
-    def argmin(self, x, axis=-1):
-        return jnp.argmin(x, axis)
-
-    def logsumexp(self, x, axis=-1):
-        return jax.scipy.special.logsumexp(x, axis)
-
-    def softmax(self, x, axis=-1):
-        return jax.nn.softmax(x, axis)
-
-    def log_softmax(self, x, axis=-1):
-        return jax.nn.log_softmax(x, axis)
-
-    def cumsum(self, x, axis=-1):
-        return jnp.cumsum(x, axis)
 
     def concat(self, parts, axis=-1):
         return jnp.concatenate(tuple(parts), axis)
@@ -109,12 +90,6 @@ class JaxFunctions(Functions):
     def asarray(self, value, like):
         return jnp.asarray(value, like.dtype)
 
-    def zeros(self, shape, like):
-        return jnp.zeros(tuple(shape), like.dtype)
-
-    def ones(self, shape, like):
-        return jnp.ones(tuple(shape), like.dtype)
-
     def full(self, shape, value, like):
         return jnp.full(tuple(shape), value, like.dtype)
 
@@ -133,15 +108,6 @@ class JaxFunctions(Functions):
             rows, columns = scores.shape[-2:]
             scores = jnp.where(jnp.tri(rows, columns, columns - rows, dtype=bool), scores, -jnp.inf)
         return jax.nn.softmax(scores, -1) @ value
-
-    def totals(self, *values):
-        return values
-
-    def moments(self, x, axes):
-        return x.mean(axes), x.var(axes)
-
-    def spread(self, rows, count):
-        return rows[jnp.arange(count) * rows.shape[0] // count]
 
     def fork(self, noise, count):
         return tuple(random.split(noise, count))

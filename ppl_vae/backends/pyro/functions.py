@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as nnf
 
 from ppl_vae.backends.pyro import across
-from ppl_vae.functions import Functions
+from ppl_vae.functions import Functions, along
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -27,6 +27,8 @@ class TorchFunctions(Functions):
     tril, expand_dims = map(staticmethod, (torch.tril, torch.unsqueeze))
     moveaxis, permute = map(staticmethod, (torch.movedim, torch.permute))
     diag, lerp = map(staticmethod, (torch.diag_embed, torch.lerp))
+    argmax, argmin, logsumexp = map(along, (torch.argmax, torch.argmin, torch.logsumexp))
+    softmax, log_softmax, cumsum = map(along, (torch.softmax, torch.log_softmax, torch.cumsum))
     totals, moments, spread = map(staticmethod, (across.totals, across.moments, across.spread))
 
     def clip(self, x, low=None, high=None):
@@ -49,24 +51,6 @@ class TorchFunctions(Functions):
 
     def min(self, x, axis=None, keepdims=False):
         return x.amin(() if axis is None else axis, keepdim=keepdims)
-
-    def argmax(self, x, axis=-1):
-        return x.argmax(axis)
-
-    def argmin(self, x, axis=-1):
-        return x.argmin(axis)
-
-    def logsumexp(self, x, axis=-1):
-        return torch.logsumexp(x, axis)
-
-    def softmax(self, x, axis=-1):
-        return torch.softmax(x, axis)
-
-    def log_softmax(self, x, axis=-1):
-        return torch.log_softmax(x, axis)
-
-    def cumsum(self, x, axis=-1):
-        return torch.cumsum(x, axis)
 
     def concat(self, parts, axis=-1):
         return torch.cat(tuple(parts), axis)
@@ -119,12 +103,6 @@ class TorchFunctions(Functions):
 
     def asarray(self, value, like):
         return torch.as_tensor(value, dtype=like.dtype, device=like.device)
-
-    def zeros(self, shape, like):
-        return like.new_zeros(tuple(shape))
-
-    def ones(self, shape, like):
-        return like.new_ones(tuple(shape))
 
     def full(self, shape, value, like):
         return like.new_full(tuple(shape), value)
