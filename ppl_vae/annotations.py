@@ -28,12 +28,7 @@ def types(kind: type) -> dict[str, Any]:
 
 
 def check(made: Any) -> None:
-    """Refuse a field that is not what its annotation says, unless it is left at its default.
-
-    Raises
-    ------
-    UsageError
-    """
+    """Raise UsageError for a field that is not what its annotation says, unless it is left at its default."""
     defaults = {field.name: field.default for field in fields(made)}
     for name, kind in types(type(made)).items():
         value = getattr(made, name)

@@ -10,34 +10,19 @@ SEEDS = 2**32  # NumPy, torch and JAX take these alike
 
 
 def whole_number(name: str, value: Any, least: int = 1) -> None:
-    """Refuse what is no whole number of at least `least`.
-
-    Raises
-    ------
-    UsageError
-    """
+    """Raise UsageError for what is no whole number of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise UsageError(f"{name}={value!r}: give a whole number of at least {least}")
 
 
 def seed(value: Any) -> None:
-    """Refuse what is no seed of all three libraries.
-
-    Raises
-    ------
-    UsageError
-    """
+    """Raise UsageError for what is no seed of all three libraries."""
     if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= value < SEEDS:
         raise UsageError(f"seed={value!r}: a seed is not negative and below {SEEDS}")
 
 
 def one_of(what: str, value: Any, known: Iterable[str]) -> None:
-    """Refuse a name that is not known.
-
-    Raises
-    ------
-    UsageError
-    """
+    """Raise UsageError for a name that is not known."""
     known = tuple(known)
     if value not in known:
         raise UsageError(f"unknown {what} {value!r}: choose one of {', '.join(known)}")

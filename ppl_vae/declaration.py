@@ -29,12 +29,7 @@ class Declaration:
         annotations.check(self)
 
     def require(self, holds: bool, remedy: str) -> None:
-        """Refuse a value of a field, for `__post_init__`.
-
-        Raises
-        ------
-        UsageError
-        """
+        """Raise UsageError for a value of a field, in `__post_init__`."""
         if not holds:
             raise UsageError(f"{type(self).__name__}: {remedy}")
 

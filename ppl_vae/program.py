@@ -89,12 +89,7 @@ class Program(Declaration):
         return replace(self, **changes)
 
     def refuse_open(self) -> None:
-        """Refuse to be bound while a shape is open.
-
-        Raises
-        ------
-        DataError
-        """
+        """Raise DataError while a shape is open."""
         for field in fields(self):
             if field.name.endswith("_shape") and getattr(self, field.name) is None:
                 name = field.name.removesuffix("_shape")
@@ -124,12 +119,7 @@ class Program(Declaration):
 
 
 def refuse_missing(program: Program, batch: Mapping[str, Any], latents: Sequence[str]) -> None:
-    """Refuse a batch that lacks a field which the guide needs, where the guide is to draw global latents.
-
-    Raises
-    ------
-    DataError
-    """
+    """Raise DataError where the guide is to draw global latents and the batch lacks a field that it needs."""
     for name, parameter in _parameters(program, "guide").items():
         if parameter.default is parameter.empty and name not in batch:
             raise DataError(

@@ -13,12 +13,7 @@ def as_shape(shape: Shape) -> tuple[int, ...]:
 
 
 def vector_shape(shape: Shape) -> tuple[int]:
-    """Return (D,); refuses rows that are no vectors.
-
-    Raises
-    ------
-    DataError
-    """
+    """Return (D,); raises DataError for rows that are no vectors."""
     found = as_shape(shape)
     if len(found) != 1:
         raise DataError(f"rows of shape {found} are no vectors: give a table")
@@ -26,18 +21,8 @@ def vector_shape(shape: Shape) -> tuple[int]:
 
 
 def image_shape(shape: Shape, multiple: int = 1) -> tuple[int, int, int]:
-    """Return (C, H, W); refuses what a convolutional network cannot take.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Of one row of the data.
-    multiple : int
-        What height and width must be divisible by.
-
-    Raises
-    ------
-    DataError
+    """Return (C, H, W) of rows that are images whose height and width are multiples of a number; raises
+    DataError for others.
     """
     found = as_shape(shape)
     if len(found) != 3:

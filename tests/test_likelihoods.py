@@ -90,7 +90,7 @@ def test_every_likelihood_sums_or_integrates_to_one(on, text):
     parts = np.array_split(points, 1 + len(points) // 1000)
     densities = [on.host(made.base_dist.log_prob(on.array(part.reshape(-1, 1, 1, 1)))) for part in parts]
     density = np.exp(np.concatenate(densities))
-    if likelihoods.is_discrete(text):
+    if likelihoods.parse(text).discrete:
         np.testing.assert_allclose(density.sum(0), 1, atol=1e-6)
     else:
         # By the trapezoidal rule; a logit-Laplace of scale 2.5 has 4e-4 of its mass beyond the points.

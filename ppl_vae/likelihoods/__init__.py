@@ -12,7 +12,7 @@ from ppl_vae.likelihoods import continuous, discrete
 from ppl_vae.likelihoods.base import Likelihood, Values, above_zero, positive, whole
 
 __all__ = [
-    "KNOWN", "Likelihood", "Values", "above_zero", "is_discrete", "of_distribution", "parse", "positive",
+    "KNOWN", "Likelihood", "Values", "above_zero", "of_distribution", "parse", "positive",
     "remedy", "takes", "whole",
 ]  # fmt: skip
 
@@ -62,11 +62,6 @@ def _number(named: str, field: Field, text: str) -> float:
             f"likelihood {named!r}: {field.name} must be {field.metadata['wanted']}, got {text!r}"
         ) from None
     return int(value) if "least" in field.metadata and value.is_integer() else value
-
-
-def is_discrete(named: str | Likelihood) -> bool:
-    """Tell whether the likelihood is a probability mass (else a density on [0, 1] or the reals)."""
-    return parse(named).discrete
 
 
 def takes(named: object) -> str | None:

@@ -18,20 +18,6 @@ from ppl_vae.objectives.text import (
 )
 
 __all__ = [
-    "ELBO",
-    "IWAE",
-    "OBJECTIVES",
-    "STL",
-    "DReG",
-    "Group",
-    "Loss",
-    "Objective",
-    "make",
-    "names_stock",
-    "objective_text",
-    "parse",
-    "parts",
-    "scheduled",
-    "source_of",
-    "text_of",
-]
+    "ELBO", "IWAE", "OBJECTIVES", "STL", "DReG", "Group", "Loss", "Objective", "make", "names_stock",
+    "objective_text", "parse", "parts", "scheduled", "source_of", "text_of",
+]  # fmt: skip

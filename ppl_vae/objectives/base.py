@@ -106,12 +106,7 @@ class Objective:
         raise NotImplementedError(f"{type(self).__name__} declares no loss(self, F, terms, scalars)")
 
     def __new__(cls, *args: Any, **options: Any) -> "Objective":
-        """Refuse to make an object of a class that is no objective.
-
-        Raises
-        ------
-        ProgramError
-        """
+        """Raise ProgramError for a class that is no objective."""
         if fault := cls.fault():
             raise ProgramError(fault)
         return super().__new__(cls)
@@ -144,12 +139,7 @@ class Objective:
         return {name: float(schedule(step)) for name, schedule in self.schedules().items()}
 
     def check_fits(self, max_steps: int) -> None:
-        """Refuse a schedule that does not end within the run.
-
-        Raises
-        ------
-        UsageError
-        """
+        """Raise UsageError for a schedule that does not end within the run."""
         for schedule in self.schedules().values():
             schedule.check_fits(max_steps)
 

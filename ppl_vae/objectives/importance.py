@@ -36,10 +36,6 @@ class IWAE(_Weighted):
 
     With k=1 it is the ELBO with a sampled KL.
 
-    Attributes
-    ----------
-    k : int
-
     References
     ----------
     Burda, Grosse & Salakhutdinov, arXiv:1509.00519, eq. 8.
@@ -57,10 +53,6 @@ class STL(_Weighted):
     The guide's parameters are constants in log q: its gradient passes through the draws alone, which removes
     a term of mean zero at k=1. For k above 1 the term has another mean, so that the gradient of the guide is
     biased; `DReG` is not.
-
-    Attributes
-    ----------
-    k : int
 
     References
     ----------
@@ -82,10 +74,6 @@ class DReG(_Weighted):
     With normalised weights w_k, the model's parameters get sum_k w_k d log p(x, z_k), and the guide's,
     through the draws, sum_k w_k^2 d log(p(x, z_k) / q(z_k | x)): unbiased, with a variance that does not grow
     with k.
-
-    Attributes
-    ----------
-    k : int
 
     References
     ----------
