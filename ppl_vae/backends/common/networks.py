@@ -3,9 +3,13 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from ppl_vae import networks
 from ppl_vae.errors import ProgramError
 from ppl_vae.networks import Network
-from ppl_vae.networks.namespace import Namespace, no_buffer, no_layer, taken
+
+
+class UnknownName(ProgramError, AttributeError):
+    """A name that is not there; `hasattr` gives False for it."""
 
 
 class Kinds(NamedTuple):
@@ -35,8 +39,9 @@ class Kinds(NamedTuple):
     several: Callable[[Iterable[Any]], Any]
 
 
-class Modules(Namespace):
-    """What a program and a network get as `nn`.
+class Modules:
+    """What a program and a network get as `nn`: layers of the backend and networks of the library by name,
+    each made at once with first weights of its own.
 
     Parameters
     ----------
@@ -46,8 +51,16 @@ class Modules(Namespace):
     """
 
     def __init__(self, layers: Mapping[str, Any], kinds: Kinds):
-        super().__init__(layers, self.module)
-        self.kinds = kinds
+        self._layers, self.kinds = layers, kinds
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self._layers:
+            return self._layers[name]
+        if name in networks.GALLERY:
+            kind = getattr(networks, name)
+            return lambda *sizes, **named: self.module(kind(*sizes, **named))
+        known = ", ".join(sorted([*self._layers, *networks.GALLERY], key=str.lower))
+        raise UnknownName(f"there is no layer or network {name!r}: choose one of {known}")
 
     def module(self, part: Any, name: str = "network") -> Any:
         """Return what a program or a network declares as a module of the backend; lists too.
@@ -75,7 +88,9 @@ def declare(bound: Any, network: Network, nn: Modules) -> None:
     bound.network, bound.frozen = network, False
     for name, part in network.layers(nn).items():
         if hasattr(bound, name):
-            raise taken(network, name)
+            raise ProgramError(
+                f"{type(network).__name__}: the name {name!r} is taken: give the layer another"
+            )
         setattr(bound, name, part if isinstance(part, nn.kinds.arrays) else nn.module(part, name))
 
 
@@ -103,11 +118,14 @@ class Net:
     def __getattr__(self, name: str) -> Any:
         found = self._layer(name)
         if found is None:
-            raise no_layer(self._bound.network, name)
+            raise UnknownName(
+                f"{type(self._bound.network).__name__} has no layer {name!r}: return it from layers()"
+            )
         return found
 
     def keep(self, **arrays: Any) -> None:
         """Change buffers."""
         for name, array in arrays.items():
             if not self._write(name, array):
-                raise no_buffer(self._bound.network, name)
+                owner = type(self._bound.network).__name__
+                raise ProgramError(f"{owner} cannot keep {name!r}: return it from layers() as nn.Buffer")
