@@ -2,19 +2,16 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from ppl_vae import checks
+from ppl_vae import annotations, checks
 from ppl_vae.errors import UsageError
 
 OPTIMIZERS = ("adam", "adamw", "adamax")
 COMPILE = ("auto", "on", "off")
 PRECISIONS = ("32", "bf16-mixed")
-WHOLE = (
-    "epochs", "max_steps", "batch_size", "accumulate", "valid_every", "patience", "log_every", "devices",
-)  # fmt: skip
 
 
 def stream(seed: int, name: str) -> int:
@@ -90,10 +87,13 @@ class Training:
     precision: str = "32"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "betas", tuple(self.betas))
-        for name in WHOLE:
-            if getattr(self, name) is not None:
+        if isinstance(self.betas, list):
+            object.__setattr__(self, "betas", tuple(self.betas))
+        for name, kind in annotations.types(Training).items():
+            if int in (kind, *get_args(kind)) and name != "seed" and getattr(self, name) is not None:
                 checks.whole_number(name, getattr(self, name))
+        checks.seed(self.seed)
+        annotations.check(self)
         for name, known in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS), ("keep", ("best", "last"))):
             checks.one_of(name, getattr(self, name), known)
         if self.devices > self.batch_size:
@@ -103,7 +103,6 @@ class Training:
         self._check_numbers()
 
     def _check_numbers(self) -> None:
-        checks.seed(self.seed)
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise UsageError(f"unknown device {self.device!r}: choose auto, cpu, cuda or cuda:N")
         for name in ("clip_norm", "eps"):
@@ -114,7 +113,7 @@ class Training:
             raise UsageError(f"ema={self.ema!r}: the decay of the average lies between 0 and 1")
         if self.weight_decay < 0 or self.checkpoint_every < 0:
             raise UsageError("weight_decay and checkpoint_every must not be negative")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+        if not all(0 <= beta < 1 for beta in self.betas):
             raise UsageError(f"betas={self.betas!r}: give two decays in [0, 1)")
 
     @property
