@@ -2,27 +2,29 @@
 
 import pyro.distributions as dist
 import torch
-from toys import COUNTS, GREY, REALS, Around, Function, Linear, OnCounts, Toy, breaks
+from toys import BOTH, COUNTS, GREY, REALS, Around, Function, Linear, OnCounts, Toy, breaks
 
 
-@breaks("rows", ["network 'decoder' mixes rows", "site 'x' of the model"])
+@breaks("rows", ["network 'decoder' mixes rows", "site 'x' of the model"], backends=BOTH)
 class AveragingDecoder(Linear):
     def decoder(self):
         return Function(
-            self.z_dim, 6, lambda layer, z: layer(z).mean(-2, keepdim=True).expand(*z.shape[:-1], 6)
+            self.z_dim,
+            6,
+            lambda F, layer, z: F.broadcast_to(F.mean(layer(z), -2, keepdims=True), (*z.shape[:-1], 6)),
         )
 
 
 @breaks("rows", ["network 'decoder' mixes rows"])
 class CausalDecoder(Linear):
     def decoder(self):
-        return Function(self.z_dim, 6, lambda layer, z: layer(z).cumsum(-2))
+        return Function(self.z_dim, 6, lambda F, layer, z: F.cumsum(layer(z), -2))
 
 
 @breaks("rows", ["network 'decoder' mixes rows"])
 class CausalBackwards(Linear):
     def decoder(self):
-        return Function(self.z_dim, 6, lambda layer, z: layer(z).flip(-2).cumsum(-2).flip(-2))
+        return Function(self.z_dim, 6, lambda F, layer, z: F.flip(F.cumsum(F.flip(layer(z), -2), -2), -2))
 
 
 @breaks("rows", ["network 'encoder' mixes rows", "site 'z' of the guide"], COUNTS)
@@ -37,7 +39,7 @@ class AveragingRates(OnCounts):
         return layer(z.mean(-2, keepdim=True) + z)
 
 
-@breaks("rows", ["rows mix: the bound of one row has a gradient by x of the other rows"])
+@breaks("rows", ["rows mix: the bound of one row has a gradient by x of the other rows"], backends=BOTH)
 class FaintLeak(Toy):
     def posterior(self, ppl, net, x):
         loc, scale = net.encoder(x)
@@ -61,10 +63,12 @@ class LeakyCommitment(Toy):
             ppl.factor("penalty", x.mean().expand(len(x)))
 
 
-@breaks("batch sizes", ["network 'decoder' gives a row another density with 1 row than with 7"])
+@breaks(
+    "batch sizes", ["network 'decoder' gives a row another density with 1 row than with 7"], backends=BOTH
+)
 class DividesByRows(Linear):
     def decoder(self):
-        return Function(self.z_dim, 6, lambda layer, z: layer(z) / z.shape[-2])
+        return Function(self.z_dim, 6, lambda F, layer, z: layer(z) / z.shape[-2])
 
 
 @breaks(
@@ -84,29 +88,35 @@ class FixedBatch(Toy):
         super().model(ppl, net, x)
 
 
-@breaks("particles", ["with 2 samples per row network 'decoder' (called by the model) fails", "[2, 7, ...]"])
+@breaks(
+    "particles",
+    ["with 2 samples per row network 'decoder' (called by the model) fails", "[2, 7, ...]"],
+    backends=BOTH,
+)
 class FlattensRows(Linear):
     def decoder(self):
-        return Function(self.z_dim, 6, lambda layer, z: layer(z.flatten(1)))
+        return Function(self.z_dim, 6, lambda F, layer, z: layer(z.reshape(len(z), -1)))
 
 
-@breaks("particles", ["network 'decoder' swallows the axis of the samples"])
+@breaks("particles", ["network 'decoder' swallows the axis of the samples"], backends=BOTH)
 class SwallowsSamples(Linear):
     def decoder(self):
-        return Function(self.z_dim, 6, lambda layer, z: layer(z.reshape(-1, z.shape[-1])))
+        return Function(self.z_dim, 6, lambda F, layer, z: layer(z.reshape(-1, z.shape[-1])))
 
 
 @breaks("particles", ["network 'decoder' swallows the axis of the samples"])
 class FirstSampleOnly(Linear):
     def decoder(self):
-        return Function(self.z_dim, 6, lambda layer, z: layer(z[0] if z.ndim == 3 else z))
+        return Function(self.z_dim, 6, lambda F, layer, z: layer(z[0] if z.ndim == 3 else z))
 
 
 @breaks("particles", ["site 'x' of the model has other densities with 2 samples per row than with one"])
 class MixesSamples(Linear):
     def decoder(self):
         return Function(
-            self.z_dim, 6, lambda layer, z: layer(z.mean(0, keepdim=True) + 0 * z if z.ndim == 3 else z)
+            self.z_dim,
+            6,
+            lambda F, layer, z: layer(F.mean(z, 0, keepdims=True) + 0 * z if z.ndim == 3 else z),
         )
 
 
@@ -116,16 +126,16 @@ class DeadNetwork(Toy):
         return super().networks(nn) | {"extra": nn.MLP(2, (3,), 2)}
 
 
-@breaks("parameters", ["no gradient reaches network 'decoder'"])
+@breaks("parameters", ["no gradient reaches network 'decoder'"], backends=BOTH)
 class Detached(Linear):
     def decoder(self):
-        return Function(self.z_dim, 6, lambda layer, z: layer(z).detach())
+        return Function(self.z_dim, 6, lambda F, layer, z: F.stop_gradient(layer(z)))
 
 
 @breaks("parameters", ["no gradient reaches decoder.layer.bias:"])
 class HalfDead(Linear):
     def decoder(self):
-        return Function(self.z_dim, 6, lambda layer, z: z @ layer.weight.T + 0 * layer.bias)
+        return Function(self.z_dim, 6, lambda F, layer, z: z @ layer.weight.T + 0 * layer.bias)
 
 
 @breaks(
@@ -178,7 +188,7 @@ class DrawsInfinity(Linear):
             ppl.sample("x", Endless(net.decoder(z), 1.0).to_event(1), obs=x)
 
 
-@breaks("decoding", ["site 'x' draws from another likelihood (", "than it scores by ("])
+@breaks("decoding", ["site 'x' draws from another likelihood (", "than it scores by ("], backends=BOTH)
 class DrawsElsewhere(Linear):
     def model(self, ppl, net, x=None):
         with ppl.minibatch(x):

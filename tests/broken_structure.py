@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pyro.distributions as dist
 from torch import nn
-from toys import COUNTS, GREY, Function, Linear, Toy, breaks
+from toys import BOTH, COUNTS, GREY, Function, Linear, Toy, breaks
 
 from ppl_vae import Program
 
@@ -50,7 +50,7 @@ class BadSizes(Toy):
         return {"encoder": nn.NormalHead(self.x_shape, {}["width"], self.z_dim)}
 
 
-@breaks("networks", ["network 'encoder' is a int, not a Network or a torch.nn.Module"])
+@breaks("networks", ["network 'encoder' is a int, not a Network or a torch.nn.Module"], backends=BOTH)
 class NotNetworks(Toy):
     def networks(self, nn):
         return {"encoder": 3}
@@ -74,6 +74,7 @@ class SharedDecoder(Linear):
         "the model fails in broken_structure.py, line",
         "the program has no network 'decodr': it declares encoder, decoder",
     ],
+    backends=BOTH,
 )
 class Misspelt(Toy):
     def model(self, ppl, net, x=None):
@@ -100,10 +101,10 @@ class WholeNumbers(Toy):
 )
 class WrongWidth(Linear):
     def decoder(self):
-        return Function(self.z_dim + 1, 6, lambda layer, z: layer(z))
+        return Function(self.z_dim + 1, 6, lambda F, layer, z: layer(z))
 
 
-@breaks("sites", ["site 'w' of the model is not in the guide"])
+@breaks("sites", ["site 'w' of the model is not in the guide"], backends=BOTH)
 class ForgottenSite(Toy):
     def model(self, ppl, net, x=None):
         with ppl.minibatch(x):
@@ -128,7 +129,7 @@ class Unobserved(Toy):
             ppl.deterministic("x", net.decoder(z).values[0])
 
 
-@breaks("plate", ["site 'z' of the guide has rows but lies outside the plate"])
+@breaks("plate", ["site 'z' of the guide has rows but lies outside the plate"], backends=BOTH)
 class GuideOutside(Toy):
     def guide(self, ppl, net, x):
         ppl.sample("z", self.posterior(ppl, net, x))
@@ -189,7 +190,7 @@ class LikelihoodWithoutEvent(Linear):
             ppl.sample("x", ppl.dist.Bernoulli(logits=net.decoder(z)), obs=x)
 
 
-@breaks("shapes", ["site 'z' has event shape (7, 3) in the guide and (3,) in the model"])
+@breaks("shapes", ["site 'z' has event shape (7, 3) in the guide and (3,) in the model"], backends=BOTH)
 class TooManyEventDims(Toy):
     def guide(self, ppl, net, x):
         with ppl.minibatch(x):
@@ -204,7 +205,7 @@ class RowsInTheEvent(Linear):
             ppl.sample("x", ppl.dist.Bernoulli(logits=net.decoder(z)).to_event(2), obs=x)
 
 
-@breaks("shapes", ["site 'z' has event shape (3,) in the guide and (4,) in the model"])
+@breaks("shapes", ["site 'z' has event shape (3,) in the guide and (4,) in the model"], backends=BOTH)
 class OtherSize(Toy):
     def networks(self, nn):
         return super().networks(nn) | {
@@ -237,7 +238,7 @@ class ImageWithTwoEventDims(Toy):
             ppl.sample("x", ppl.dist.Normal(net.decoder(z).values[0], 1.0).to_event(2), obs=x)
 
 
-@breaks("shapes", ["site 'w' of the guide has batch shape (4,), not ()"])
+@breaks("shapes", ["site 'w' of the guide has batch shape (4,), not ()"], backends=BOTH)
 class GlobalWithoutEvent(Toy):
     def networks(self, nn):
         return super().networks(nn) | {"w": nn.FreeNormal(4)}

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import nn
 
-from ppl_vae import Program, data
+from ppl_vae import Network, Program, data
 
 RNG = np.random.default_rng(3)
 BITS = data.of(RNG.integers(0, 2, (40, 6)).astype(np.uint8), name="bits")
@@ -14,24 +15,42 @@ GREY = data.of(RNG.integers(0, 17, (40, 1, 4, 4)).astype(np.uint8), levels=17, n
 REALS = data.of(RNG.normal(size=(40, 6)), name="reals")
 COUNTS = data.of(RNG.poisson(3, (40, 6)), name="counts")
 
+BOTH = ("pyro", "numpyro")
+
 _BROKEN = []
 
 
-def breaks(rule, words, rows=BITS, **fields):
+class Case(NamedTuple):
+    """A broken program: the one rule that it breaks, words of the message, its data, fields and backends."""
+
+    rule: str
+    kind: type
+    rows: data.Data
+    words: list[str]
+    fields: dict
+    backends: tuple[str, ...]
+
+
+def breaks(rule, words, rows=BITS, backends=("pyro",), **fields):
     """Register a program under the one rule that it breaks."""
 
     def register(kind):
-        _BROKEN.append((rule, kind, rows, words, fields))
+        _BROKEN.append(Case(rule, kind, rows, words, fields, backends))
         return kind
 
     return register
 
 
-def broken_programs():
-    """Return (rule, program, data, words of the message, fields of the program) of every broken program."""
-    for name in ("structure", "values", "rows"):
+def broken_programs(backend="pyro"):
+    """Return the cases of one backend."""
+    for name in ("structure", "values", "rows", *(["jax"] if backend == "numpyro" else [])):
         import_module(f"broken_{name}")
-    return _BROKEN
+    return [case for case in _BROKEN if backend in case.backends]
+
+
+def broken(name, **fields):
+    """Return a broken program of Pyro by the name of its class."""
+    return next(case.kind(**fields) for case in broken_programs() if case.kind.__name__ == name)
 
 
 @dataclass(frozen=True)
@@ -74,7 +93,7 @@ class Linear(Toy):
         return {"encoder": nn.NormalHead(self.x_shape, 8, self.z_dim), "decoder": self.decoder()}
 
     def decoder(self):
-        return nn.Linear(self.z_dim, 6)
+        return Function(self.z_dim, 6, lambda F, layer, z: layer(z))
 
     def model(self, ppl, net, x=None):
         with ppl.minibatch(x):
@@ -82,15 +101,19 @@ class Linear(Toy):
             ppl.sample("x", ppl.dist.Bernoulli(logits=net.decoder(z)).to_event(1), obs=x)
 
 
-class Function(nn.Module):
-    """A linear layer within a function of it and its input."""
+@dataclass(frozen=True)
+class Function(Network):
+    """A linear layer within a function of the array functions, of it and of its input."""
 
-    def __init__(self, inputs, outputs, function):
-        super().__init__()
-        self.layer, self.function = nn.Linear(inputs, outputs), function
+    inputs: int
+    outputs: int
+    function: Any
 
-    def forward(self, x):
-        return self.function(self.layer, x)
+    def layers(self, nn):
+        return {"layer": nn.Linear(self.inputs, self.outputs)}
+
+    def apply(self, F, net, x):
+        return self.function(F, net.layer, x)
 
 
 class Around(nn.Module):
