@@ -5,11 +5,13 @@ from importlib import import_module
 
 import numpy as np
 import pytest
+from made import OnTorch
 from small_programs import BACKENDS, FEW, NUM_DATA, ROWS, batch, bound, loss_and_gradients, observe
 
-from ppl_vae import ELBO, IWAE, Program, bind
+from ppl_vae import ELBO, IWAE, Program, bind, load
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.errors import ProgramError, UsageError
+from ppl_vae.objectives import STL, DReG
 
 PAIRS = {"TraceMeanField_ELBO": ELBO(), "Trace_ELBO": ELBO(analytic_kl=False)}
 
@@ -124,6 +126,41 @@ def test_the_commitment_is_a_penalty_outside_the_reported_bound(backend):
     assert value == pytest.approx(-metrics["elbo_nats"] + metrics["penalty/commitment"], rel=1e-6)
     assert metrics["rate_nats"] == pytest.approx(6 * np.log(5), rel=1e-6)  # 2 x 3 codes, each of 5
     assert 1 <= metrics["perplexity"] <= 5 and 0 < metrics["usage"] <= 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("objective", [IWAE(1), STL(1), DReG(1)])
+def test_importance_weighted_objectives_add_penalties(objective, backend):
+    value, metrics, _ = loss_and_gradients(bound("vqvae ema", backend), objective, batch("vqvae ema"))
+    assert metrics["penalty/commitment"] > 0
+    assert value == pytest.approx(metrics["penalty/commitment"] - metrics["iw_nats"], rel=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_penalties_of_a_vqvae_are_its_weighted_errors(backend):
+    """arXiv:1711.00937, eq. 3, with the encoder's output computed apart; and the gradient of the codes."""
+    case, shape, commitment = "vqvae gradient", (3, 8, 12), 0.7
+    fields = {"codes": 5, "code_dim": 4, "hidden": 6, "learning": "gradient", "commitment": commitment}
+    program, weights, rows = (
+        load("vqvae", x_shape=shape, **fields),
+        bound(case, "pyro").weights(),
+        batch(case),
+    )
+    program_bound = bind(program, backend, num_data=NUM_DATA)
+    program_bound.load_weights(weights)
+    value, metrics, gradients = loss_and_gradients(program_bound, ELBO(), rows)
+    encoder = OnTorch(lambda nn: nn.ConvGrid(shape, 6, 4))
+    encoder.load({n.removeprefix("encoder."): w for n, w in weights.items() if n.startswith("encoder.")})
+    z, book = encoder(rows["x"])[0].reshape(-1, 4), weights["codebook.vectors"]
+    gaps = z[:, None] - book
+    codes = np.square(gaps).sum(-1).argmin(-1)
+    error = np.square(z - book[codes]).sum() / ROWS
+    assert metrics["penalty/codebook"] == pytest.approx(error, rel=1e-4)
+    assert metrics["penalty/commitment"] == pytest.approx(commitment * error, rel=1e-4)
+    assert value == pytest.approx(-metrics["elbo_nats"] + (1 + commitment) * error, rel=1e-4)
+    # The decoder's gradient passes by the codes: they follow the codebook's error alone.
+    pulls = np.stack([2 * (book[k] - z[codes == k]).sum(0) for k in range(5)]) / ROWS
+    np.testing.assert_allclose(gradients["codebook.vectors"], pulls, rtol=1e-3, atol=1e-4)
 
 
 def shared(bound_program, objective):

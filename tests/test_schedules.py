@@ -27,6 +27,11 @@ def test_cyclical_repeats_and_ends_on_the_plateau():
     assert [schedule(step) for step in (40, 41, 1000)] == [1, 1, 1]
 
 
+def test_cyclical_rises_to_its_last_step():
+    assert Cyclical(0, 1, 10, cycles=1, ratio=1.0)(9) == pytest.approx(0.9)
+    assert Cyclical(0, 1, 10, cycles=1, ratio=1.0)(10) == 1
+
+
 def test_cyclical_starts_each_cycle_at_the_first_step_when_cycles_do_not_divide_the_steps():
     schedule = Cyclical(0, 1, 10, cycles=3, ratio=1.0)
     assert [schedule(step) for step in range(4)] == pytest.approx([0, 0.3, 0.6, 0.9])
