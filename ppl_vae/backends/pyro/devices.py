@@ -1,12 +1,12 @@
 """The devices of a run, as its engine sees them: one here, several in `several_devices`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 
+from ppl_vae.backends.common.tracing import Arrays
 from ppl_vae.backends.pyro import launching
 from ppl_vae.backends.pyro.arrays import find_device
 from ppl_vae.backends.pyro.compiling import compiled
@@ -27,19 +27,7 @@ def devices_of(options: Training) -> "OneDevice":
 
 
 class OneDevice:
-    """One device, in this process.
-
-    Parameters
-    ----------
-    name : str
-        auto, cpu, cuda, cuda:1 ...
-
-    Attributes
-    ----------
-    device : torch.device
-    rank, count : int
-        Which of how many processes this is.
-    """
+    """One device by its name, in this process: the one of `rank` among the `count` of the run."""
 
     count = 1
 
@@ -71,23 +59,10 @@ class OneDevice:
         """
         return compiled(loss, batch, scalars, rows, choice, steps)
 
-    def step(
-        self,
-        loss: nn.Module,
-        module: Any,
-        parts: Sequence[Part],
-        options: Training,
-        batch: Any,
-        scalars: Any,
-    ) -> Step:
-        """Return the optimizer step of an objective that runs as `module`."""
+    def step(self, loss: Any, module: Any, parts: Sequence[Part], options: Training, *example: Any) -> Step:
+        """Return the optimizer step of an objective that runs as `module`, and takes inputs like these."""
         return Step(module, parts, options)
 
-    def scored(
-        self,
-        rows: Mapping[str, np.ndarray],
-        seed: int,
-        score: Callable[[Mapping[str, np.ndarray], int], Scores],
-    ) -> Scores:
+    def scored(self, rows: Arrays, seed: int, score: Callable[[Arrays, int], Scores]) -> Scores:
         """Return the scores of all rows, each device scoring its share of them."""
         return score(rows, seed)

@@ -28,17 +28,12 @@ _rank = 0
 
 
 def check(count: int) -> None:
-    """Refuse a number of processes that cannot be started here, or that others have started.
-
-    Raises
-    ------
-    UsageError
-    """
+    """Refuse a number of processes that cannot be started here, or that others have not started."""
     if "LOCAL_RANK" in os.environ:
         started = int(os.environ.get("WORLD_SIZE", 1))
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", started))
         if started != count:
             raise _unequal(count, started)
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", started))
         if here != started:
             raise UsageError(
                 f"devices={count}: only {here} of the processes run on this machine; start all of them on one"
@@ -55,12 +50,7 @@ def check(count: int) -> None:
 
 
 def check_alone() -> None:
-    """Refuse to train on one device in each of torchrun's processes, unless they have joined already.
-
-    Raises
-    ------
-    UsageError
-    """
+    """Refuse to train on one device in each of torchrun's processes, unless they have joined already."""
     started = int(os.environ.get("WORLD_SIZE", 1))
     joined = distributed.is_available() and distributed.is_initialized()
     if "TORCHELASTIC_RUN_ID" in os.environ and started > 1 and not joined:
@@ -84,7 +74,8 @@ def start(count: int) -> None:
         atexit.unregister(_leave)
         atexit.register(_leave)
         if "PPL_VAE_PARENT" in os.environ:
-            _watch(_left_by(int(os.environ["PPL_VAE_PARENT"])), [])
+            parent = int(os.environ["PPL_VAE_PARENT"])
+            _watch(lambda: os.getppid() != parent, [])
         return
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -93,7 +84,8 @@ def start(count: int) -> None:
     os.environ |= address | {"NODE_RANK": "0", "LOCAL_RANK": "0"}
     if "OMP_NUM_THREADS" not in os.environ:
         os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // count))
-    others = [subprocess.Popen(_command(), env=_environment(rank)) for rank in range(1, count)]
+    joined = os.environ | {"PPL_VAE_PARENT": str(os.getpid())}
+    others = [subprocess.Popen(_command(), env=joined | {"LOCAL_RANK": str(r)}) for r in range(1, count)]
     atexit.register(_end, others)
     _watch(lambda: any(process.poll() for process in others), others)
 
@@ -116,10 +108,6 @@ def lost() -> None:
     _handled.set()
 
 
-def _environment(rank: int) -> dict[str, str]:
-    return os.environ | {"LOCAL_RANK": str(rank), "PPL_VAE_PARENT": str(os.getpid())}
-
-
 def _module() -> str | None:
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return None if spec is None else spec.name.removesuffix(".__main__")
@@ -132,10 +120,6 @@ def _command() -> list[str]:
     return [sys.executable, *warnings, *script, *sys.argv[1:]]
 
 
-def _left_by(parent: int) -> Callable[[], bool]:
-    return lambda: os.getppid() != parent
-
-
 def _watch(gone: Callable[[], bool], others: Sequence[subprocess.Popen]) -> None:
     """End this process and others a while after one is gone: an exchange may wait for it for ever."""
 
@@ -146,7 +130,7 @@ def _watch(gone: Callable[[], bool], others: Sequence[subprocess.Popen]) -> None
         if _handled.is_set():
             return
         if others:
-            print(f"{told(others)}", file=sys.stderr, flush=True)
+            print(told(others), file=sys.stderr, flush=True)
         _kill(others)
         os._exit(1)
 

@@ -3,8 +3,8 @@
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from inspect import signature
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ppl_vae.backends.common.objective import rows_of
+from ppl_vae.backends.common.tracing import Arrays
 from ppl_vae.backends.pyro import across, launching
 from ppl_vae.backends.pyro.arrays import find_device
 from ppl_vae.backends.pyro.capture import untouched
@@ -42,11 +43,13 @@ def make_fabric(device: str, count: int) -> Fabric:
     most = max(4, os.cpu_count() or 1)  # a few for all, to try it out
     if found.type == "cpu" and count > most:
         raise UsageError(f"devices={count}: each is a process, of which this machine bears {most}")
-    devices = list(range(found.index, found.index + count)) if found.type == "cuda" else count
     # Quiet: it tells its readers what they have asked for.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     launching.check(count)
-    backend = "nccl" if found.type == "cuda" else "gloo"
+    if found.type == "cuda":
+        backend, devices = "nccl", list(range(found.index, found.index + count))
+    else:
+        backend, devices = "gloo", count
     # Buffers are the same everywhere already; newer versions of torch have another name for it.
     names = signature(DistributedDataParallel).parameters
     buffers = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
@@ -60,21 +63,12 @@ def make_fabric(device: str, count: int) -> Fabric:
 class SeveralDevices:
     """The devices of a run, seen from the process of one of them; see
     `ppl_vae.backends.pyro.devices.OneDevice` for what each method promises.
-
-    Parameters
-    ----------
-    options : Training
-
-    Attributes
-    ----------
-    place : Place or None
-        What layers add up over; None until the processes have started.
     """
 
     def __init__(self, options: Training):
         self.fabric, self.count = make_fabric(options.device, options.devices), options.devices
         self.device, self.rank = self.fabric.device, self.fabric.local_rank
-        self.place: across.Place | None = None
+        self.place: across.Place | None = None  # until the processes have started
 
     def start(self) -> None:
         if self.place is not None:
@@ -129,30 +123,21 @@ class SeveralDevices:
 
     def compiled(self, loss: nn.Module, batch: Any, scalars: Any, rows: int, choice: str, steps: int) -> Any:
         if rows % self.count and choice != "off":
-            LOG.warning(
-                "the step runs uncompiled: %d rows make unequal shares on %d devices", rows, self.count
-            )
+            words = "the step runs uncompiled: %d rows make unequal shares on %d devices"
+            LOG.warning(words, rows, self.count)
             return loss
         with self.together(), across.sharing(self.place):
             found = compiled(loss, batch, scalars, rows // self.count, choice, steps)
         return loss if self.agree(int(found is loss)) else found
 
-    def step(
-        self,
-        loss: nn.Module,
-        module: Any,
-        parts: Sequence[Part],
-        options: Training,
-        batch: Any,
-        scalars: Any,
-    ) -> Step:
+    def step(self, loss: Any, module: Any, parts: Sequence[Part], options: Training, *example: Any) -> Step:
         parameters = [parameter for part in parts for parameter in part.parameters]
         if len(parts) > 1:
             raise UsageError("devices: parameter groups train on one device with Pyro")
         if not parameters:  # only statistics, which add up by themselves
             return SharedStep(self, Pair(loss, module), parts, options)
         with self.together(), untouched(loss), across.sharing(self.place):
-            loss(dict(batch), scalars).value.backward()
+            loss(*example).value.backward()
             unused = [parameter for parameter in parameters if parameter.grad is None]
         # DDP waits for the gradient of whatever asks for one.
         for parameter in unused:
@@ -163,12 +148,7 @@ class SeveralDevices:
             parameter.requires_grad_(True)
         return SharedStep(self, shared, parts, options)
 
-    def scored(
-        self,
-        rows: Mapping[str, np.ndarray],
-        seed: int,
-        score: Callable[[Mapping[str, np.ndarray], int], Scores],
-    ) -> Scores:
+    def scored(self, rows: Arrays, seed: int, score: Callable[[Arrays, int], Scores]) -> Scores:
         if rows_of(rows) < self.count:
             return score(rows, seed)
         index = np.array_split(np.arange(rows_of(rows)), self.count)[self.rank]
@@ -201,18 +181,15 @@ class SharedStep(Step):
         super().__init__(shared, parts, options)
         self.devices = devices
 
-    def _pass(
-        self, part: dict[str, Tensor], scalars: dict[str, Tensor], share: Share, last: bool
-    ) -> dict[str, Tensor]:
-        devices = self.devices
-        with across.sharing(devices.place, counts=share.part > 0):
-            if not self.parameters:
-                found = self.loss(part, scalars, share.even)
-                return found.metrics | {"loss": found.value.detach()}
-            with devices.fabric.no_backward_sync(self.loss, enabled=not last):
-                found = self.loss(part, scalars, share.even)
-                # The gradient is the mean over devices.
-                (found.value * (share.part * devices.count)).backward()
+    def _pass(self, part: Any, scalars: Any, share: Share, last: bool) -> dict[str, Tensor]:
+        place, fabric = self.devices.place, self.devices.fabric
+        summed_later = bool(self.parameters) and not last
+        with (
+            across.sharing(place, counts=share.part > 0),
+            fabric.no_backward_sync(self.loss) if summed_later else nullcontext(),
+        ):
+            found = self.loss(part, scalars, share.even)
+            self._backward(found, share.part * place.count)  # the gradient is the mean over devices
         return found.metrics | {"loss": found.value.detach()}
 
 

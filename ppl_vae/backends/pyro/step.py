@@ -16,15 +16,8 @@ from ppl_vae.scalars import AVERAGE, for_loss, rate_of
 
 
 class Part(NamedTuple):
-    """The parameters of one group, and the settings that it has of its own.
-
-    Attributes
-    ----------
-    name : str
-        "" for all parameters that belong to no other group.
-    parameters : list of Tensor
-    settings : dict
-        Of torch's optimizer, in place of the run's.
+    """The parameters of one group, and torch's settings of the optimizer that are not the run's; without a
+    name all parameters that belong to no other group.
     """
 
     name: str
@@ -33,13 +26,7 @@ class Part(NamedTuple):
 
 
 def parts_of_program(bound: nn.Module, groups: Sequence[Group]) -> list[Part]:
-    """Return the trainable parameters by group, the one of all others first.
-
-    Raises
-    ------
-    UsageError
-        For groups of a program of plain functions, and of networks that the program does not have.
-    """
+    """Return the trainable parameters by group, the one of all others first; see `check_groups`."""
     if not groups:
         return [Part("", [p for p in bound.trainable() if p.requires_grad], {})]
     check_groups(groups, bound)
@@ -76,38 +63,18 @@ def by_step(scalars: Mapping[str, np.ndarray], device: torch.device) -> list[dic
 
 
 class Share(NamedTuple):
-    """A part of a batch.
-
-    Attributes
-    ----------
-    rows : int
-        How many of the rows at hand.
-    part : float
-        Of the whole batch, which other devices may hold rows of too; 0 where another device counts these.
-    even : bool
-        All devices hold so many rows.
-    """
+    """A part of a batch: so many of the rows at hand."""
 
     rows: int
-    part: float
-    even: bool = True
+    part: float  # of the whole batch, on all devices; 0 where another device counts these
+    even: bool = True  # all devices hold so many rows
 
 
 class Step:
-    """What a training step does and remembers.
+    """What a training step does and remembers, `averaged` parameters too where the options ask for them.
 
-    Parameters
-    ----------
-    loss : nn.Module
-        Called with (batch, scalars); returns a Loss.
-    parts : sequence of Part
-        The parameters to train by group; empty, where a program has only statistics.
-    options : Training
-
-    Attributes
-    ----------
-    averaged : list of Tensor or None
-        Moving averages of the parameters, where the options ask for them.
+    `loss` is called with (batch, scalars) and returns a Loss. A program that has only statistics has no
+    parameters.
     """
 
     def __init__(self, loss: nn.Module, parts: Sequence[Part], options: Training):
@@ -118,20 +85,12 @@ class Step:
         self.averaged = [p.detach().clone() for p in self.parameters] if options.ema else None
 
     def __call__(
-        self,
-        batch: dict[str, Tensor],
-        scalars: Mapping[str, Any],
-        shares: Sequence[Share] | None = None,
+        self, batch: dict[str, Tensor], scalars: Mapping[str, Any], shares: Sequence[Share] | None = None
     ) -> dict[str, Tensor]:
         """Take a step and return its metrics: means over the rows of the batch.
 
-        Parameters
-        ----------
-        batch : dict of str to Tensor
-        scalars : dict of str to float or Tensor
-            The named scalars of this step: those of the loss are tensors.
-        shares : sequence of Share, optional
-            The parts that the batch lies in; by default those that the options ask for.
+        The scalars of the loss are tensors, the others numbers. The batch lies in the parts that the options
+        ask for, if no other shares are given.
         """
         for parameter in self.parameters:
             parameter.grad = None
@@ -150,9 +109,7 @@ class Step:
         size = rows if self.options.accumulate == 1 else self.options.part_size
         return [Share(len(part), len(part) / rows) for part in cut(range(rows), size)]
 
-    def _pass(
-        self, part: dict[str, Tensor], scalars: dict[str, Tensor], share: Share, last: bool
-    ) -> dict[str, Tensor]:
+    def _pass(self, part: Any, scalars: Any, share: Share, last: bool) -> dict[str, Tensor]:
         """Add a part's gradient, and return its metrics."""
         found = self.loss(part, scalars)
         self._backward(found, share.part)
@@ -166,10 +123,8 @@ class Step:
             (loss.value if weight == 1 else loss.value * weight).backward()
             return
         common = [p for part in self.parts if part.name not in loss.others for p in part.parameters]
-        taken = [(common, loss.value)] if common else []
-        taken += [
-            (part.parameters, loss.others[part.name]) for part in self.parts if part.name in loss.others
-        ]
+        own = [(part.parameters, loss.others[part.name]) for part in self.parts if part.name in loss.others]
+        taken = [(common, loss.value), *own] if common else own
         with kept_for_backward():
             for number, (parameters, value) in enumerate(taken, 1):
                 again = number < len(taken)
