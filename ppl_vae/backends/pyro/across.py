@@ -12,19 +12,11 @@ from torch import Tensor, distributed
 
 
 class Place(NamedTuple):
-    """Where a process stands among those of a run.
-
-    Attributes
-    ----------
-    rank, count : int
-        Which one it is, of how many.
-    group : process group
-        For statistics alone, so that they never wait between the gradients.
-    """
+    """Where a process stands among those of a run."""
 
     rank: int
     count: int
-    group: Any
+    group: Any  # of processes, for statistics alone, so that they never wait between the gradients
 
 
 _place: Place | None = None

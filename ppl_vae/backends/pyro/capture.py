@@ -32,18 +32,10 @@ class NotCaptured(Exception):
 
 
 class Graph(NamedTuple):
-    """A captured module, whose parameters and buffers are those of the module itself.
-
-    Attributes
-    ----------
-    exported : torch.export.ExportedProgram
-        Takes what the module takes.
-    any_size : bool
-        It takes any number of rows from 2 on; else only as many as the example had.
-    """
+    """A captured module, whose parameters and buffers are those of the module itself."""
 
     exported: torch.export.ExportedProgram
-    any_size: bool
+    any_size: bool  # takes any number of rows from 2 on; else only as many as the example had
 
     @property
     def nodes(self) -> int:
@@ -89,16 +81,8 @@ class Graph(NamedTuple):
 def capture(module: nn.Module, bound: nn.Module, batch: Mapping[str, Tensor], *more: Any) -> Graph:
     """Return a module of a bound program as a graph, in the mode and the precision that it has now.
 
-    Parameters
-    ----------
-    module : nn.Module
-        Called with (batch, *more).
-    bound : Bound
-        The program in it, whose parameters must be the graph's.
-    batch : dict of str to Tensor
-        An example of at least 2 rows.
-    *more : nested dicts of Tensor
-        Inputs of the graph that have no rows, such as the named scalars.
+    The module is called with (batch, *more): `batch` is an example of at least 2 rows, `more` are nested
+    dicts of tensors that have no rows, such as the named scalars. Its parameters must be the graph's.
 
     Raises
     ------

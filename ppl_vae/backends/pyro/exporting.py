@@ -27,29 +27,15 @@ Arrays = Mapping[str, np.ndarray]
 
 
 class File(NamedTuple):
-    """A graph, ready to be written.
-
-    Attributes
-    ----------
-    content : bytes
-    about : dict
-        Verb, inputs and outputs by name with their types and shapes. It is in the file too.
-    difference : float
-        The largest one between graph and program, over all outputs and sizes.
-    """
+    """A graph, ready to be written."""
 
     content: bytes
-    about: dict[str, Any]
-    difference: float
+    about: dict[str, Any]  # verb, inputs and outputs by name with their types and shapes: in the file too
+    difference: float  # the largest one between graph and program, over all outputs and sizes
 
 
 def check_export(what: str, suffix: str) -> None:
-    """Refuse an unknown verb, and a kind of file that this installation cannot write.
-
-    Raises
-    ------
-    UsageError
-    """
+    """Refuse an unknown verb, and a kind of file that this installation cannot write."""
     if what not in VERBS:
         raise UsageError(f"there is no graph of {what!r}: choose {', '.join(VERBS)}")
     check_kind(suffix)
@@ -174,13 +160,7 @@ def _pruned(graph: ExportedProgram) -> ExportedProgram:
 def _difference(
     verb: Verb, call: Callable[[Arrays], Any], expected: Mapping[int, Arrays], seed: int
 ) -> float:
-    """Return the largest difference between graph and program.
-
-    Raises
-    ------
-    ProgramError
-        Where it is more than rounding.
-    """
+    """Return the largest difference between graph and program; refuse one that is more than rounding."""
     largest = 0.0
     for n, theirs in expected.items():
         with flushed(), at_rest(verb.bound, verb.noise(seed)):

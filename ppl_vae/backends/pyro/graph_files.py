@@ -20,12 +20,7 @@ Call = Callable[[Arrays], dict[str, np.ndarray]]
 
 
 def check_kind(suffix: str) -> None:
-    """Refuse a kind of file that this installation cannot write.
-
-    Raises
-    ------
-    UsageError
-    """
+    """Refuse a kind of file that this installation cannot write."""
     if suffix not in KINDS:
         raise UsageError(f"a graph is no {suffix or 'file without a suffix'}: name it {' or '.join(KINDS)}")
     lacking = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]

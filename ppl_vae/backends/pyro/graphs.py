@@ -21,19 +21,7 @@ Arrays = Mapping[str, np.ndarray]
 
 
 class Verb(nn.Module, ABC):
-    """A verb of a bound program.
-
-    Parameters
-    ----------
-    bound : Bound
-    rows : dict of str to array
-        Rows of the program's data, to find the inputs with.
-
-    Attributes
-    ----------
-    example : dict of str to array
-        The inputs that belong to the rows.
-    """
+    """A verb of a bound program, with the inputs that belong to some rows of its data as `example`."""
 
     def __init__(self, bound: nn.Module, rows: Arrays):
         super().__init__()
