@@ -64,12 +64,12 @@ def contenders(work: Workload, folder: Path) -> dict[str, Callable[[], None]]:
 
 
 def measured(work: Workload, rounds: int) -> dict[str, Any]:
-    """Return milliseconds an epoch of every contender, and the ratios to reach."""
+    """Return milliseconds per epoch of every contender, and the ratios to reach."""
     with tempfile.TemporaryDirectory() as folder:
         found = timing.turns(contenders(work, Path(folder)), rounds)
     found = {name: [value * 1e3 for value in values] for name, values in found.items()}
     aims = [Aim(OURS, PEER, 0.5), Aim(OURS, PEER_WORKERS, 0.5)]
-    return timing.row(work.name, found, aims, "ms an epoch", **asdict(work))
+    return timing.row(work.name, found, aims, "ms per epoch", **asdict(work))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -76,10 +76,10 @@ def contenders(work: Workload) -> dict[str, Steps]:
 
 
 def measured(work: Workload, rounds: int) -> dict[str, Any]:
-    """Return milliseconds a step of every contender, and which is quickest."""
+    """Return milliseconds per step of every contender, and which is quickest."""
     found = timing.turns(contenders(work), rounds)
     found = {name: [value / work.steps * 1e3 for value in values] for name, values in found.items()}
-    result = timing.row(work.name, found, (), "ms a step", **asdict(work))
+    result = timing.row(work.name, found, (), "ms per step", **asdict(work))
     quickest = min(found, key=lambda name: result["contenders"][name]["median"])
     print(f"  quickest: {quickest}")
     return result | {"quickest": quickest}

@@ -36,7 +36,7 @@ SMALL = tuple(
 
 
 def measured(where: Any, work: Any, rounds: int) -> dict[str, Any]:
-    """Return milliseconds a step of every contender of a benchmark, and the ratios to reach."""
+    """Return milliseconds per step of every contender of a benchmark, and the ratios to reach."""
     # JAX may take TF32 for products of matrices in single precision.
     with jax.default_matmul_precision("highest"):
         return where.measured(work, rounds)

@@ -35,11 +35,11 @@ def sweeps(small: bool) -> dict[str, tuple[Any, list[tuple[int, Any]]]]:
 
 
 def measured(grows: str, value: int, module: Any, work: Any, rounds: int) -> dict[str, Any]:
-    """Return milliseconds a step of every contender at one point of a sweep."""
+    """Return milliseconds per step of every contender at one point of a sweep."""
     made = module.contenders(work)
     found = timing.turns({name: made[name] for name in SHOWN}, rounds)
     found = {name: [one / work.steps * 1e3 for one in values] for name, values in found.items()}
-    result = timing.row(f"{grows} {value}", found, (), "ms a step", batch=work.batch)
+    result = timing.row(f"{grows} {value}", found, (), "ms per step", batch=work.batch)
     return result | {"grows": grows, "value": value}
 
 

@@ -73,10 +73,10 @@ def contenders(work: Workload) -> dict[str, Callable[[], Any]]:
 
 
 def measured(work: Workload, rounds: int) -> dict[str, Any]:
-    """Return milliseconds a step of every contender, and the ratios to reach."""
+    """Return milliseconds per step of every contender, and the ratios to reach."""
     found = timing.turns(contenders(work), rounds)
     found = {name: [value / work.steps * 1e3 for value in values] for name, values in found.items()}
-    return timing.row(work.name, found, AIMS, "ms a step", **asdict(work))
+    return timing.row(work.name, found, AIMS, "ms per step", **asdict(work))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

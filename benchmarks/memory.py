@@ -51,7 +51,7 @@ def measured(module: Any, work: Any, rounds: int) -> dict[str, Any]:
     counted = {name: made[name] for name in COUNTED}
     # The first calls compile, with other code than the later ones.
     found = timing.turns(counted, rounds, measure=lambda call: saved_bytes(call) / 1e6)
-    return timing.row(f"bytes saved, {work.name}", found, AIMS, "MB a step", batch=work.batch)
+    return timing.row(f"bytes saved, {work.name}", found, AIMS, "MB per step", batch=work.batch)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

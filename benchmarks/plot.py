@@ -57,7 +57,7 @@ def drawn(results: Sequence[Mapping[str, Any]]) -> Any:
             panel.fill_between(
                 points["value"], points["lower"], points["upper"], color=style["color"], alpha=0.15
             )
-        panel.set(title=TITLES.get(grows, grows), ylabel="ms a step", xscale="log", yscale="log")
+        panel.set(title=TITLES.get(grows, grows), ylabel="ms per step", xscale="log", yscale="log")
         panel.set_xticks(points["value"], [str(value) for value in points["value"]])
         panel.minorticks_off()
     panels[0, 0].legend(fontsize=8)

@@ -48,14 +48,14 @@ def parts(call: Callable[[], None]) -> dict[str, float]:
 
 
 def measured(work: Workload, rounds: int) -> dict[str, Any]:
-    """Return milliseconds a step of every contender and of each of its parts."""
+    """Return milliseconds per step of every contender and of each of its parts."""
     steps = len(Rows(work.rows, work.batch, 0))
     with tempfile.TemporaryDirectory() as folder:
         made = contenders(work, Path(folder))
         found = timing.turns(made, rounds)
         profiled = {name: parts(call) for name, call in made.items()}
     found = {name: [value / steps * 1e3 for value in values] for name, values in found.items()}
-    result = timing.row(work.name, found, (), "ms a step", **asdict(work))
+    result = timing.row(work.name, found, (), "ms per step", **asdict(work))
     for name, took in profiled.items():
         told = {part: round(value / steps * 1e3, 3) for part, value in took.items()}
         told["rest"] = round(result["contenders"][name]["median"] - sum(told.values()), 3)

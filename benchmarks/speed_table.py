@@ -63,7 +63,7 @@ def formats(folder: Path = RESULTS) -> str:
     """Return the table of precisions and memory formats in Markdown, the quickest of a recipe in bold."""
     results = json.loads((folder / "formats.json").read_text())["results"]
     names = list(dict.fromkeys(name for result in results for name in result["contenders"]))
-    lines = [f"| ms a step | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    lines = [f"| ms per step | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for result in results:
         took = {name: number(found["median"]) for name, found in result["contenders"].items()}
         took[result["quickest"]] = f"**{took[result['quickest']]}**"
@@ -75,7 +75,7 @@ def profiles(folder: Path = RESULTS) -> str:
     """Return the table of where a step's time goes in Markdown."""
     results = json.loads((folder / "profiles.json").read_text())["results"]
     names = list(next(iter(results[0]["contenders"].values()))["parts"])
-    lines = [f"| ms a step | | {' | '.join(names)} | all |", "|---" * (len(names) + 3) + "|"]
+    lines = [f"| ms per step | | {' | '.join(names)} | all |", "|---" * (len(names) + 3) + "|"]
     for result in results:
         for name, found in result["contenders"].items():
             cells = [number(value) for value in (*found["parts"].values(), found["median"])]

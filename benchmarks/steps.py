@@ -82,12 +82,12 @@ def contenders(work: Workload) -> dict[str, Steps]:
 
 
 def measured(work: Workload, rounds: int) -> dict[str, Any]:
-    """Return milliseconds a step of every contender, and the ratios to reach."""
+    """Return milliseconds per step of every contender, and the ratios to reach."""
     found = timing.turns(contenders(work), rounds)
     found = {name: [value / work.steps * 1e3 for value in values] for name, values in found.items()}
     settings = asdict(work)
     del settings["most"]
-    return timing.row(work.name, found, [Aim(OURS, *one) for one in work.most], "ms a step", **settings)
+    return timing.row(work.name, found, [Aim(OURS, *one) for one in work.most], "ms per step", **settings)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
