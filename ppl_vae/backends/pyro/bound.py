@@ -81,7 +81,7 @@ class Bound(DeclaredBound, OnPyro):
         return self.anchor.device
 
     def _run(self, role: str, args: tuple, data: dict[str, Any], n: int | None) -> Any:
-        if self._scaled and any(True for _ in self.parameters()):
+        if self._scaled and next(self.parameters(), None) is not None:
             pyro.module(self._id, self)
         return super()._run(role, args, data, n)
 

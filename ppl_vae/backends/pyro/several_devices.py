@@ -5,6 +5,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from datetime import timedelta
 from inspect import signature
 from typing import Any
@@ -195,12 +196,10 @@ class SharedStep(Step):
 
 def merged(parts: Sequence[Scores]) -> Scores:
     """Return the scores of rows from those of parts of them, in order."""
-    first, rows = parts[0], [len(part.log_likelihood) for part in parts]
-    found = vars(first) | {
+    rows, dims = [len(part.log_likelihood) for part in parts], [part.dims for part in parts]
+    found = {
         "log_likelihood": np.concatenate([part.log_likelihood for part in parts]),
         "kl": joined([part.kl for part in parts], rows),
-        "dims": first.dims
-        if len({part.dims for part in parts}) == 1
-        else sum(part.dims * n for part, n in zip(parts, rows, strict=True)) / sum(rows),
+        "dims": dims[0] if len(set(dims)) == 1 else float(np.average(dims, weights=rows)),
     }
-    return Scores(**found)
+    return replace(parts[0], **found)
