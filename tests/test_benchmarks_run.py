@@ -202,7 +202,8 @@ def test_the_table_of_speed_has_a_row_for_every_ratio_and_limit(benchmark, tmp_p
     head, line, first, second = benchmark("speed_table").table(tmp_path).splitlines()
     assert head.count("|") == line.count("|") == first.count("|") == second.count("|") == 7
     assert first == (
-        "| a workload | ours: 1.23 ms per step | peer: 234 ms per step | **0.01** (0.00 to 0.01) | 0.60 | yes |"
+        "| a workload | ours: 1.23 ms per step | peer: 234 ms per step "
+        "| **0.01** (0.00 to 0.01) | 0.60 | yes |"
     )
     assert second == "| `command` | 0.61 s |  |  | 0.5 s | no |"
 
