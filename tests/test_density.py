@@ -10,7 +10,7 @@ from small_programs import BACKENDS
 
 from ppl_vae import Program, bind, fit
 from ppl_vae.backends.common.density import Density
-from ppl_vae.errors import ProgramError
+from ppl_vae.errors import DataError, ProgramError
 from ppl_vae.program import PlainProgram
 
 W, B = decoder()
@@ -139,6 +139,88 @@ def test_gradients_are_the_slopes_of_the_density(backend):
         ends = [host(density.log_joint(array(backend, u + sign * move))) for sign in (1, -1)]
         # Central differences in single precision: 1e-2 steps leave about 1e-3.
         np.testing.assert_allclose(gradient[..., place], (ends[0] - ends[1]) / (2 * step), atol=5e-3)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["log_joint", "log_prior", "log_likelihood", "log_guide"])
+def test_every_density_is_differentiable_from_outside(backend, name):
+    density, u = linear(backend), np.random.default_rng(0).normal(size=(3, len(X), 2))
+    matrix, offset, cov = posterior(W, B)
+    parts = {
+        "log_likelihood": (X - u @ W.T - B) @ W / SIGMA**2,
+        "log_prior": -u,
+        "log_guide": (X @ matrix.T + offset - u) @ np.linalg.inv(cov),
+    }
+    wanted = parts["log_likelihood"] + parts["log_prior"] if name == "log_joint" else parts[name]
+    function = getattr(density, name)
+    if backend == "pyro":
+        import torch
+
+        states = array(backend, u).requires_grad_()
+        found = torch.autograd.grad(function(states).sum(), states)[0]
+        with torch.no_grad():
+            assert not function(states).requires_grad
+        assert not function(states.detach()).requires_grad
+    else:
+        import jax
+
+        found = jax.grad(lambda states: function(states).sum())(array(backend, u))
+    np.testing.assert_allclose(host(found), wanted, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["log_joint", "log_guide", "gradient", "constrain"])
+def test_latents_of_another_shape_are_refused(backend, name):
+    density, rows = linear(backend), len(X)
+    function = getattr(density, name)
+    for shape in ((rows, 2), (3, rows + 1, 2), (3, rows, 3), (3, 1, 2), (1, 3, rows, 2)):
+        with pytest.raises(DataError, match=rf"\[draws, {rows}, 2\]") as error:
+            function(array(backend, np.zeros(shape)))
+        assert str(shape) in str(error.value)
+    with pytest.raises(DataError, match="u is no array of numbers"):
+        function([["a"]])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_latents_may_be_arrays_of_numpy(backend):
+    density, u = linear(backend), np.random.default_rng(0).normal(size=(3, len(X), 2))
+    expected = host(density.log_joint(array(backend, u)))
+    np.testing.assert_array_equal(host(density.log_joint(u)), expected)
+    np.testing.assert_array_equal(host(density.log_joint(u.tolist())), expected)
+    np.testing.assert_array_equal(host(density.gradient(u).value), expected)
+    values = {name: host(value) for name, value in density.constrain(u).items()}
+    np.testing.assert_allclose(host(density.unconstrain(values)), u, rtol=1e-6)
+    with pytest.raises(DataError, match="got latents w: give z"):
+        density.unconstrain({"w": values["z"]})
+    with pytest.raises(DataError, match="latent 'z' has shape"):
+        density.unconstrain({"z": values["z"][0]})
+
+
+@dataclass(frozen=True)
+class Words(Program):
+    """Two draws per row in a plate of their own."""
+
+    x_shape: tuple[int, ...] | None = None
+
+    def networks(self, nn):
+        return {"loc": nn.Parameter((1,), 0.5)}
+
+    def model(self, ppl, net, x=None):
+        with ppl.minibatch(x):
+            with ppl.plate("words", 2, dim=-2):
+                ppl.sample("w", ppl.dist.Normal(ppl.array(0.0), 1.0))
+            ppl.sample("x", ppl.dist.Normal(ppl.array([0.0]), 1.0).to_event(1), obs=x)
+
+    def guide(self, ppl, net, x):
+        with ppl.minibatch(x), ppl.plate("words", 2, dim=-2):
+            ppl.sample("w", ppl.dist.Normal(net.loc(), 1.0))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_site_in_a_plate_of_its_own_is_refused(backend):
+    made = bind(Words((1,)), backend=backend)
+    with pytest.raises(ProgramError, match=r"'w'.*plate 'words'.*to_event"):
+        Density(made, {"x": np.zeros((3, 1), np.float32)})
 
 
 def test_a_density_of_numpyro_is_a_pure_function():

@@ -1,7 +1,7 @@
 """What the bound programs of all backends have in common."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,10 @@ class Bound:
     def tracer(self, seed: int = 0) -> Tracer:
         """Return a Tracer of the present weights."""
         raise NotImplementedError
+
+    def gradients(self, *arrays: Any) -> AbstractContextManager:
+        """Return a context within passes that records gradients where one of the arrays asks for them now."""
+        return nullcontext()
 
     def put(self, arrays: Any) -> Any:
         """Return nested dicts of arrays of the host on the program's device."""

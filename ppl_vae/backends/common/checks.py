@@ -10,27 +10,35 @@ from ppl_vae.backends.common.site import ROWS_DIM, Pair, Trace
 from ppl_vae.errors import ProgramError
 from ppl_vae.functions import Functions
 
+# What else a program with further plates can do.
+NO_PLATES = ", or train with a stock ELBO and without validation rows"
 
-def check_plates(pair: Pair) -> None:
+
+def check_plates(guide: Trace, model: Trace, otherwise: str = "") -> None:
     """Refuse a site that lies in another plate than the one over the rows, which observed sites lie in.
+
+    Parameters
+    ----------
+    guide, model : Trace
+    otherwise : str
+        A further remedy.
 
     Raises
     ------
     ProgramError
-        The terms of the bound are numbers per row: other plates would be averaged instead of summed.
+        Log densities are numbers per row: other plates would be averaged or mixed up instead of summed.
     """
-    sites = [*pair.model.items(), *pair.guide.items()]
+    sites = [*model.items(), *guide.items()]
     seen = [plate for _, site in sites if site.observed and not site.factor for plate in site.plates]
     rows = next((plate for plate in seen if plate.dim == ROWS_DIM), None)
     # A plate of the model without an observed site is another one, though it may have as many entries.
-    others = {plate.name for site in pair.model.values() for plate in site.plates} - {p.name for p in seen}
+    others = {plate.name for site in model.values() for plate in site.plates} - {p.name for p in seen}
     for name, site in sites:
         for plate in site.plates:
             if plate.dim != ROWS_DIM or plate.name in others or (rows and plate.size != rows.size):
                 raise ProgramError(
                     f"site {name!r} lies in the plate {plate.name!r}, which is not the one over the rows of "
-                    "the batch: make its axis part of the event with .to_event, or train with a stock ELBO "
-                    "and without validation rows"
+                    f"the batch: make its axis part of the event with .to_event{otherwise}"
                 )
 
 

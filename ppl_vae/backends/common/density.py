@@ -5,15 +5,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ppl_vae.backends.common.site import Site, Trace
+import numpy as np
+
+from ppl_vae.backends.common.checks import check_plates
 from ppl_vae.backends.common.terms import added
 from ppl_vae.backends.common.tracing import Arrays, Tracer
 from ppl_vae.data.batches import count_rows
-from ppl_vae.errors import ProgramError
+from ppl_vae.errors import DataError, ProgramError
 
 
 class Gradient(NamedTuple):
-    """A log density in nats, [C, N], and its gradient by the flat vectors, [C, N, D]."""
+    """`Density.log_joint` in nats, [draws, rows], and its gradient by the latents, [draws, rows, dim]."""
 
     value: Any
     gradient: Any
@@ -27,8 +29,8 @@ class Part:
     ----------
     start, stop : int
         Its entries.
-    shape : tuple of int
-        Of the unconstrained event.
+    shape, event : tuple of int
+        Of one draw, unconstrained and as the model sees it.
     transform : Any
         The backend's bijection from unconstrained numbers to the support of the site's prior.
     """
@@ -36,33 +38,41 @@ class Part:
     start: int
     stop: int
     shape: tuple[int, ...]
+    event: tuple[int, ...]
     transform: Any
 
 
 class Density:
-    """log p(x, z) of N rows as a function of their local latents, on the backend's arrays.
+    """log p(x, z) of rows as a function of their local latents, on the backend's arrays.
 
-    A state is u [C, N, D]: C chains of one flat vector per row, of unconstrained numbers. Densities of u
-    include the log determinant of the map to the latents, so that a sampler may walk freely. Global latents
-    are held at the guide's centres. On NumPyro every method is a pure function that `jax.jit` takes.
+    Latents are one flat vector of unconstrained numbers per row, u [draws, rows, dim]: an array of the
+    backend, or a NumPy array or lists, which become one. Densities of u include the log determinant of the
+    map to the latents, so that a sampler may walk freely. Draws and rows do not meet. Global latents are held
+    at the guide's centres. Every density is differentiable by u: by `jax.grad` (`jax.vmap`, `jax.jit`) on
+    NumPyro, where methods are pure functions, and on Pyro by `backward` for a u with `requires_grad`.
 
     Parameters
     ----------
     bound : Bound
         Of a declared program.
-    rows : dict of str to [N, ...]
+    rows : dict of str to [rows, ...]
 
     Attributes
     ----------
+    count, dim : int
+        The number of rows, and of the numbers in one row's latents.
     parts : dict of str to Part
         By local latent site.
-    dim : int
-        D.
+    F : Functions
+        The backend's array functions.
 
     Raises
     ------
     ProgramError
-        For two plain functions, a program without local latents, and a discrete latent.
+        For two plain functions, a program without local latents, a discrete latent, and a site in a plate
+        besides that over the rows.
+    DataError
+        By every method, for latents of another shape.
     """
 
     def __init__(self, bound: Any, rows: Arrays):
@@ -79,121 +89,126 @@ class Density:
 
     def _read(self, tracer: Tracer) -> None:
         guide = tracer.guide(self.batch, centres=True)
-        latents = {name: site.value for name, site in guide.latent.items()}
-        for name, site in tracer.model(self.batch, values=latents).latent.items():
+        model = tracer.model(self.batch, values={name: site.value for name, site in guide.latent.items()})
+        check_plates(guide, model)
+        for name, site in model.latent.items():
             if not site.local:
-                self._shared[name] = latents[name]
+                self._shared[name] = site.value
                 continue
             if site.discrete:
                 raise ProgramError(f"site {name!r} is discrete: its density has no gradient")
             transform = self.bound.transform(site.fn)
             shape = tuple(transform.inverse_shape(site.event_shape))
             stop = self.dim + max(1, math.prod(shape))
-            self.parts[name] = Part(self.dim, stop, shape, transform)
+            self.parts[name] = Part(self.dim, stop, shape, site.event_shape, transform)
             self.dim = stop
 
     def _run(self, function: Callable[..., Any], *arrays: Any, seed: int = 0) -> Any:
-        with self.bound.passes(seed):
+        gradients = self.bound.gradients(*arrays)
+        with self.bound.passes(seed), gradients:
             return function(self.bound.tracer(seed), *arrays)
 
+    def _array(self, name: str, value: Any, shape: tuple[int, ...]) -> Any:
+        """Return an array of the backend, refused where it is not [draws, *shape]."""
+        if isinstance(value, np.ndarray) or not hasattr(value, "shape"):
+            try:
+                value = self.bound.put(np.asarray(value, self.bound.precision()))
+            except (TypeError, ValueError) as error:
+                raise DataError(f"{name} is no array of numbers ({error})") from None
+        if value.ndim != 1 + len(shape) or tuple(value.shape[1:]) != shape:
+            wanted = ", ".join(map(str, ("draws", *shape)))
+            raise DataError(f"{name} has shape {tuple(value.shape)}: give [{wanted}], {self.count} rows")
+        return value
+
+    def _latents(self, u: Any) -> Any:
+        return self._array("u", u, (self.count, self.dim))
+
     def constrain(self, u: Any) -> dict[str, Any]:
-        """Return the latents by site, [C, N, *event], of flat vectors [C, N, D]."""
+        """Return the latents by site, [draws, rows, *event]."""
+        return {name: self.parts[name].transform(free) for name, free in self._free(self._latents(u)).items()}
+
+    def _free(self, u: Any) -> dict[str, Any]:
+        """Return the unconstrained numbers by site."""
         lead = tuple(u.shape[:-1])
-        flat = {
+        return {
             n: u[..., part.start : part.stop].reshape(*lead, *part.shape) for n, part in self.parts.items()
         }
-        return {name: self.parts[name].transform(value) for name, value in flat.items()}
 
     def unconstrain(self, values: Mapping[str, Any]) -> Any:
-        """Return the flat vectors [C, N, D] of latents by site, [C, N, *event]."""
+        """Return the flat vectors, [draws, rows, dim], of latents by site, [draws, rows, *event]."""
+        if set(values) != set(self.parts):
+            raise DataError(f"got latents {', '.join(sorted(values))}: give {', '.join(self.parts)}")
         flat = []
         for name, part in self.parts.items():
-            inverse = part.transform.inv(values[name])
-            lead = tuple(inverse.shape[: inverse.ndim - len(part.shape)])
-            flat.append(inverse.reshape(*lead, part.stop - part.start))
+            value = self._array(f"latent {name!r}", values[name], (self.count, *part.event))
+            flat.append(part.transform.inv(value).reshape(*value.shape[:2], part.stop - part.start))
         return self.F.concat(flat, -1)
 
     def _log_det(self, u: Any, values: Mapping[str, Any]) -> Any:
-        """Return the log determinant of `constrain` at u, [C, N]."""
-        lead, found = tuple(u.shape[:-1]), []
-        for name, part in self.parts.items():
-            free = u[..., part.start : part.stop].reshape(*lead, *part.shape)
-            term = part.transform.log_abs_det_jacobian(free, values[name])
-            found.append(term.reshape(*lead, -1).sum(-1))
+        """Return the log determinant of `constrain` at u, [draws, rows]."""
+        found = []
+        for name, free in self._free(u).items():
+            term = self.parts[name].transform.log_abs_det_jacobian(free, values[name])
+            found.append(term.reshape(*u.shape[:2], -1).sum(-1))
         return added(found)
 
-    def _sites(self, role: str, tracer: Tracer, u: Any) -> tuple[Trace, dict[str, Any]]:
-        values = self.constrain(u)
-        run = getattr(tracer, role)
-        return run(self.batch, values=values | self._shared, particles=u.shape[0]), values
+    def _evaluated(self, u: Any, role: str, *kinds: str) -> Any:
+        """Return the log density of local sites of a role, latent or observed, [draws, rows]; that of latents
+        with the log determinant.
+        """
 
-    def _total(self, u: Any, sites: list[Site]) -> Any:
-        """Return the sum of log densities, [C, N]."""
-        found = [self.F.broadcast_to(site.log_density, tuple(u.shape[:-1])) for site in sites if site.local]
-        return added(found) if found else self.F.zeros(u.shape[:-1], u)
+        def run(tracer: Tracer, u: Any) -> Any:
+            values = self.constrain(u)
+            trace = getattr(tracer, role)(self.batch, values=values | self._shared, particles=u.shape[0])
+            sites = [site for kind in kinds for site in getattr(trace, kind).values() if site.local]
+            found = added([self.F.zeros(u.shape[:2], u), *(site.log_density for site in sites)])
+            return found + self._log_det(u, values) if "latent" in kinds else found
 
-    def _joint(self, tracer: Tracer, u: Any) -> Any:
-        trace, values = self._sites("model", tracer, u)
-        return self._total(u, list(trace.values())) + self._log_det(u, values)
+        return self._run(run, self._latents(u))
 
     def log_joint(self, u: Any) -> Any:
-        """Return log p(x, z) in nats with the log determinant, [C, N]."""
-        return self._run(self._joint, u)
+        """Return log p(x, z) in nats with the log determinant, [draws, rows]."""
+        return self._evaluated(u, "model", "latent", "observed")
 
     def log_prior(self, u: Any) -> Any:
-        """Return log p(z) in nats with the log determinant, [C, N]."""
-
-        def run(tracer: Tracer, u: Any) -> Any:
-            trace, values = self._sites("model", tracer, u)
-            return self._total(u, list(trace.latent.values())) + self._log_det(u, values)
-
-        return self._run(run, u)
+        """Return log p(z) in nats with the log determinant, [draws, rows]."""
+        return self._evaluated(u, "model", "latent")
 
     def log_likelihood(self, u: Any) -> Any:
-        """Return log p(x | z) in nats, [C, N]."""
-
-        def run(tracer: Tracer, u: Any) -> Any:
-            return self._total(u, list(self._sites("model", tracer, u)[0].observed.values()))
-
-        return self._run(run, u)
+        """Return log p(x | z) in nats, [draws, rows]."""
+        return self._evaluated(u, "model", "observed")
 
     def log_guide(self, u: Any) -> Any:
-        """Return log q(z | x) in nats with the log determinant, [C, N]."""
-
-        def run(tracer: Tracer, u: Any) -> Any:
-            trace, values = self._sites("guide", tracer, u)
-            return self._total(u, list(trace.latent.values())) + self._log_det(u, values)
-
-        return self._run(run, u)
+        """Return log q(z | x) in nats with the log determinant, [draws, rows]."""
+        return self._evaluated(u, "guide", "latent")
 
     def gradient(self, u: Any) -> Gradient:
-        """Return `log_joint` and its gradient by u: rows and chains do not meet."""
+        """Return `log_joint` and its gradient by u, as arrays without gradients of their own on Pyro."""
+
+        def total(inputs: Mapping[str, Any]) -> Any:
+            value = self.log_joint(inputs["u"])
+            return value.sum(), value
 
         def run(tracer: Tracer, u: Any) -> Gradient:
-            def total(inputs: Mapping[str, Any]) -> Any:
-                value = self._joint(tracer, inputs["u"])
-                return value.sum(), value
-
             found, value = tracer.gradient(total, {"u": u}, aux=True)
             return Gradient(value, found["u"])
 
-        return self._run(run, u)
+        return self._run(run, self._latents(u))
 
     def from_guide(self, count: int, seed: int = 0) -> Any:
-        """Draw from q(z | x) as flat vectors, [count, N, D]."""
+        """Draw from q(z | x), [count, rows, dim]."""
         return self._drawn("guide", count, seed)
 
     def from_prior(self, count: int, seed: int = 0) -> Any:
-        """Draw from p(z), at the rows' covariates, as flat vectors, [count, N, D]."""
+        """Draw from p(z) at the rows' covariates, [count, rows, dim]."""
         return self._drawn("model", count, seed)
 
     def _drawn(self, role: str, count: int, seed: int) -> Any:
         def run(tracer: Tracer) -> Any:
             trace = getattr(tracer, role)(self.batch, values=self._shared, particles=count)
-            values = {}
-            for name in self.parts:
-                value, event = trace[name].value, trace[name].event_shape
-                values[name] = self.F.broadcast_to(value, (count, self.count, *event))
-            return self.unconstrain(values)
+            shapes = {name: (count, self.count, *part.event) for name, part in self.parts.items()}
+            return self.unconstrain(
+                {name: self.F.broadcast_to(trace[name].value, shape) for name, shape in shapes.items()}
+            )
 
         return self._run(run, seed=seed)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ppl_vae.backends.common.bound import Bound
-from ppl_vae.backends.common.checks import check_plates
+from ppl_vae.backends.common.checks import NO_PLATES, check_plates
 from ppl_vae.backends.common.objective import rows_of
 from ppl_vae.backends.common.predictive import BUDGET
 from ppl_vae.backends.common.site import Pair
@@ -96,7 +96,7 @@ def _described(passes: Passes, rows: Rows) -> dict[str, Any]:
 
     def run(tracer: Tracer, batch: Any) -> None:
         pair = tracer.pair(batch)
-        check_plates(pair)
+        check_plates(pair.guide, pair.model, NO_PLATES)
         facts.append(_facts(pair))
 
     lengths = []

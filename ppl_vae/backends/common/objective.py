@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ppl_vae.backends.common.checks import check_plates, check_sites
+from ppl_vae.backends.common.checks import NO_PLATES, check_plates, check_sites
 from ppl_vae.backends.common.site import Pair, Trace
 from ppl_vae.backends.common.terms import Terms
 from ppl_vae.errors import ProgramError, UsageError
@@ -55,7 +55,7 @@ class BoundObjective:
     def _refuse(self, pair: Pair) -> None:
         """Refuse, by name, sites that the objective cannot estimate."""
         check_sites(pair, self.bound.backend)
-        check_plates(pair)
+        check_plates(pair.guide, pair.model, NO_PLATES)
         self.objective.check(Terms(self.F, pair, self.num_data, self.objective.analytic_kl))
 
 

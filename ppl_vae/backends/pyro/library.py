@@ -1,7 +1,7 @@
 """What bound programs of both kinds have on Pyro."""
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,10 @@ class OnPyro(Bound, nn.Module):
 
     def tracer(self, seed: int = 0) -> Tracer:
         return Tracer(self)
+
+    def gradients(self, *arrays: Any) -> AbstractContextManager:
+        wanted = torch.is_grad_enabled() and any(value.requires_grad for value in arrays)
+        return torch.enable_grad() if wanted else nullcontext()
 
     def put(self, arrays: Any) -> Any:
         return put(arrays, self.device)
