@@ -17,6 +17,7 @@ from ppl_vae.errors import ProgramError, UsageError
 from ppl_vae.program import PlainProgram, Program
 
 _ROLES = ("model", "guide")
+_PREFIX = "ppl_vae_model_"  # of the names of modules
 _counter = itertools.count()
 _executed: dict[tuple[Path, str], type[Program] | Program] = {}
 
@@ -127,7 +128,7 @@ def execute(source: ModelSource) -> ModuleType:
     ProgramError
         Where it fails: with its line.
     """
-    name = f"ppl_vae_model_{re.sub(r'[^A-Za-z0-9_]', '_', source.name)}_{next(_counter)}"
+    name = f"{_PREFIX}{re.sub(r'[^A-Za-z0-9_]', '_', source.name)}_{next(_counter)}"
     module = ModuleType(name)
     module.__file__ = str(source.path)
     sys.modules[name] = module  # before execution: dataclasses look their module up there
@@ -146,6 +147,19 @@ def _line_of(error: BaseException, source: ModelSource) -> int | None:
         return error.lineno
     frames = traceback.extract_tb(error.__traceback__)
     return next((frame.lineno for frame in reversed(frames) if frame.filename == str(source.path)), None)
+
+
+def fault(error: BaseException) -> str | None:
+    """Return the line of an executed file that an error comes through, and what it says; None of others."""
+    files = {
+        getattr(module, "__file__", None)
+        for name, module in [*sys.modules.items()]
+        if name.startswith(_PREFIX)
+    }
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if frame.filename in files:
+            return f"{frame.filename}, line {frame.lineno}: {_one_line(error)}"
+    return None
 
 
 def _one_line(error: BaseException) -> str:

@@ -101,6 +101,26 @@ def test_an_unexpected_error_keeps_its_traceback(folder):
     )
 
 
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_a_fault_of_a_users_file_is_one_line(tmp_path, monkeypatch, backend):
+    source = (ROOT / "models" / "vae.py").read_text()
+    line = next(place for place, text in enumerate(source.splitlines(), 1) if "loc, scale =" in text)
+    (tmp_path / "mine.py").write_text(source.replace("loc, scale =", "loc, scale, more ="))
+    (tmp_path / "loss.py").write_text(
+        "from dataclasses import dataclass\nfrom ppl_vae import Objective\n\n\n"
+        "@dataclass(frozen=True)\nclass Loss(Objective):\n"
+        "    def loss(self, F, terms, scalars):\n        return terms.distorsion\n"
+    )
+    words = ("--max-steps", 1, "--progress", "false", "--backend", backend, "--out", tmp_path / "run")
+    own = ("vae", "--objective", f"{tmp_path / 'loss.py'}:Loss()")
+    message = refused(1, "train", tmp_path / "mine.py", *words)
+    assert f"mine.py, line {line}: ValueError: not enough values to unpack" in message
+    message = refused(1, "train", *own, *words)
+    assert "loss.py, line 8: AttributeError" in message and "PPL_VAE_TRACEBACK=1" in message
+    monkeypatch.setenv("PPL_VAE_TRACEBACK", "1")
+    assert any(one.startswith("Traceback (most recent") for one in cli("train", *own, *words).err)
+
+
 def test_scripts_run_as_files_and_a_closed_pipe_is_no_error(tmp_path):
     done = subprocess.run(
         [sys.executable, ROOT / "inference" / "evaluate.py", "gone"],

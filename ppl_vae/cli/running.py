@@ -16,7 +16,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ppl_vae import model_files
 from ppl_vae.errors import PplVaeError
+
+TRACEBACK = "PPL_VAE_TRACEBACK"  # asks for the whole traceback of a fault in a model's or an objective's file
 
 
 class _Terminated(BaseException):
@@ -89,8 +92,12 @@ def guarded(verb: str, work: Callable[[], int | None]) -> int:
         if isinstance(error.code, str):
             say(error.code)
         return error.code if isinstance(error.code, int) else int(error.code is not None)
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        place = None if os.environ.get(TRACEBACK) else model_files.fault(error)
+        if place is None:
+            traceback.print_exc()
+        else:
+            say(f"{name}: {place} ({TRACEBACK}=1 shows the traceback)")
         return 1
 
 

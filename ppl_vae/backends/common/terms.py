@@ -12,8 +12,8 @@ from ppl_vae.functions import Functions
 class Densities:
     """Log densities of one run of guide and model.
 
-    In nats, at the latents that were drawn or given. That of rows is [B], or [P, B] with P > 1 particles; that
-    of a global site [] or [P].
+    In nats, at the latents that were drawn or given. That of rows is [B], or [P, B] with P > 1 particles;
+    that of a global site [] or [P].
     """
 
     def __init__(self, guide: Trace, model: Trace):
