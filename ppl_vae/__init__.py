@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ppl_vae import data
-    from ppl_vae.api import Run, bind, check, evaluate, export, fit, open_run, posterior
+    from ppl_vae.api import Run, bind, check, evaluate, export, fit, open_run, posterior, resume
     from ppl_vae.gallery import load
     from ppl_vae.networks import Network
     from ppl_vae.objectives import ELBO, IWAE, STL, DReG, Objective
@@ -21,7 +21,8 @@ _HOMES = {
     "Network": "networks",
     "load": "gallery",
     **dict.fromkeys(("Objective", "ELBO", "IWAE", "DReG", "STL"), "objectives"),
-    **dict.fromkeys(("bind", "fit", "evaluate", "posterior", "export", "check", "open_run", "Run"), "api"),
+    **dict.fromkeys(("bind", "fit", "resume", "evaluate", "posterior", "export", "check"), "api"),
+    **dict.fromkeys(("open_run", "Run"), "api"),
 }
 
 __all__ = [  # noqa: RUF022 (in the order in which one meets them)
@@ -36,6 +37,7 @@ __all__ = [  # noqa: RUF022 (in the order in which one meets them)
     "STL",
     "bind",
     "fit",
+    "resume",
     "evaluate",
     "posterior",
     "check",

@@ -26,3 +26,20 @@ def one_of(what: str, value: Any, known: Iterable[str]) -> None:
     known = tuple(known)
     if value not in known:
         raise UsageError(f"unknown {what} {value!r}: choose one of {', '.join(known)}")
+
+
+def options(of: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse an option that a function does not have.
+
+    Raises
+    ------
+    UsageError
+    """
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise UsageError(f"{of} has no option {unknown[0]!r}: it takes {', '.join(sorted(known))}")
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 row, 2 rows."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

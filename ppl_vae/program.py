@@ -13,7 +13,7 @@ Networks keep every leading axis as it is, so that the same network serves one s
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -106,8 +106,7 @@ class Program(Declaration):
         DataError
             Where it is missing, negative or not whole.
         """
-        if name not in data.fields:
-            raise DataError(f"the data has no field {name!r}: it has {', '.join(data.fields)}")
+        refuse_lacking([name], data.fields)
         values = data.raw("train")[name]
         if values.dtype.kind not in "biu" or values.min() < 0:
             raise DataError(f"the field {name!r} holds no classes: give whole numbers from 0 on")
@@ -118,10 +117,26 @@ class Program(Declaration):
         return replace(self, **{name: make() for name, make in makers.items() if getattr(self, name) is None})
 
 
+def needed(program: Program) -> list[str]:
+    """Return the data fields without which a program's guide cannot run."""
+    parameters = _parameters(program, "guide").items()
+    return [name for name, parameter in parameters if parameter.default is parameter.empty]
+
+
+def refuse_lacking(names: Iterable[str], fields: Sequence[str]) -> None:
+    """Raise DataError where data lacks one of the fields of some names."""
+    for name in names:
+        if name not in fields:
+            raise DataError(
+                f"the program needs a field {name!r}, the data has {', '.join(fields)}: "
+                f"give an .npz or a dict of arrays that holds {name} too"
+            )
+
+
 def refuse_missing(program: Program, batch: Mapping[str, Any], latents: Sequence[str]) -> None:
     """Raise DataError where the guide is to draw global latents and the batch lacks a field that it needs."""
-    for name, parameter in _parameters(program, "guide").items():
-        if parameter.default is parameter.empty and name not in batch:
+    for name in needed(program):
+        if name not in batch:
             raise DataError(
                 f"{', '.join(latents)} come from the guide, which needs {name!r}: give it as a covariate"
             )

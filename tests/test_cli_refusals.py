@@ -93,7 +93,10 @@ USAGE = {
     "negative weight": ("--beta -1", "beta=-1.0: beta must not start below 0"),
     "long warm-up": ("--warm-up 1000", "the warm-up of 1000 steps is longer than the run of 1 steps"),
     "unknown compile": ("--compile yes", "unknown compile 'yes': choose one of auto, on, off"),
-    "large batch": ("--batch-size 5000", "batch size 5000 is larger than the data (1437 rows)"),
+    "large batch": (
+        "--batch-size 5000",
+        "batch_size=5000 is larger than the data (1437 rows)",
+    ),
     "unknown data": ("--data mnits", "unknown data 'mnits'"),
     "unknown binarization": (
         "--binarize sometimes",
@@ -151,7 +154,7 @@ CONTENT = {
         "fails.py, line 1: ModuleNotFoundError: No module named 'no_such_module'",
     ),
     "no data on this machine": ("vae --data mnist --offline", "mnist is not on this machine"),
-    "no classes": ("counts --data digits", "the data has no field 'batch': it has x"),
+    "no classes": ("counts --data digits", "the program needs a field 'batch', the data has x"),
     "images for a table": (
         "counts --data groups.npz --batch-size 8",
         "rows of shape (1, 4, 4) are no vectors: give a table",
@@ -171,7 +174,7 @@ CONTENT = {
     ),
     "no field x": (
         "vae --data nox.npz --batch-size 8",
-        "VAE needs data with a field 'x', or a given x_shape",
+        "the program needs a field 'x', the data has a: give an .npz",
     ),
     "resume of no run": ("--resume --out gone", "gone does not exist"),
 }

@@ -236,9 +236,9 @@ def test_batches_keep_the_odd_last_one():
     parts = list(data.batches(order, 4))
     assert [len(part) for part in parts] == [4, 4, 2] and np.array_equal(np.concatenate(parts), order)
     assert data.num_batches(10, 4) == 3 and data.num_batches(10, 5) == 2
-    with pytest.raises(UsageError, match=r"batch size 11 is larger than the data \(10 rows\)"):
+    with pytest.raises(UsageError, match=r"batch_size=11 is larger than the data \(10 rows\).*at most 10"):
         data.batches(order, 11)
-    with pytest.raises(UsageError, match="batch size 0 is not positive"):
+    with pytest.raises(UsageError, match="batch_size=0 is not positive"):
         data.batches(order, 0)
 
 

@@ -76,7 +76,7 @@ def _taken(run: Run, split: str, data: Any) -> tuple[Any, int | None, dict[str, 
         if data is None:
             raise UsageError("the run was trained on a loader: give what to evaluate on as data=...")
         whole = is_batches(data) and not run.bound.fields
-        given = data if whole else described.taken(data, run.bound.fields)
+        given = data if whole else described.named(data, run.bound.fields)
         return given, None, {"split": "all", "data": described.name, "binarize": described.binarize}
     if data is None and run.data is None:
         raise UsageError("the run's data is not at hand: give it as data=... (on the command line --data)")

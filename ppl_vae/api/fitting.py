@@ -12,7 +12,6 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 from tqdm import tqdm
 
-from ppl_vae import gallery
 from ppl_vae.api import board
 from ppl_vae.api.job import Job
 from ppl_vae.api.record import CONFIG, RunRecord
@@ -20,8 +19,6 @@ from ppl_vae.api.run import WEIGHTS, Run, make_bound
 from ppl_vae.api.settings import Settings, program_of
 from ppl_vae.api.signals import stop_request
 from ppl_vae.data import Data
-from ppl_vae.data.loader import Loader
-from ppl_vae.data.loading import opened
 from ppl_vae.errors import PplVaeError, UsageError
 from ppl_vae.store import RunFolder
 from ppl_vae.training import POSITION, Engine, Loop, Position
@@ -92,18 +89,18 @@ def fit(
     """
     program = program_of(program)
     chosen = Settings.of(program, objective, backend, compile, **training)
-    return start(program, opened(data), chosen, out, resume, Shown(callbacks, progress, tensorboard))
+    return start(program, data, chosen, out, resume, Shown(callbacks, progress, tensorboard))
 
 
 def start(
     program: Any,
-    data: Data | Loader,
+    data: Any,
     chosen: Settings,
     out: str | Path | None = None,
     resume: bool = False,
     shown: Shown = Shown(),
 ) -> Run:
-    """Do what `fit` says, once what was given is a program, data and settings."""
+    """Do what `fit` says, with a program and settings as they were made."""
     if out is None and (resume or shown.tensorboard):
         raise UsageError("resume and tensorboard need a run folder: give out=...")
     return _trained(Job.new(program, data, chosen, _earlier_folder(out) if resume else None), out, shown)
@@ -171,10 +168,7 @@ def _earlier_folder(out: str | Path) -> RunFolder | None:
 def _new_folder(out: str | Path, job: Job) -> RunFolder:
     """Start a run folder with the record of a job and the sources of its model and its objective."""
     folder = RunFolder.create(out)
-    copies = {"model.py": gallery.source_of(job.program).text.encode()}
-    if job.record.objective_file is not None:
-        copies["objective.py"] = Path(job.record.objective_file["path"]).read_bytes()
-    folder.write({CONFIG: job.record.content()} | copies)
+    folder.write(job.files())
     return folder
 
 
@@ -199,7 +193,7 @@ class _Session:
             if self.folder is not None and self.job.earlier is not None:
                 LOG.info("going on from step %d", position.step)
                 # Once the checkpoint is known to be whole.
-                self.folder.write({CONFIG: self.job.record.content()})
+                self.folder.write(self.job.files())
                 self.folder.truncate_metrics(position.step)
             given = self.job.data if isinstance(self.job.data, Data) else None
             run = Run(

@@ -7,14 +7,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ppl_vae.api.record import CHANGES, RunRecord
-from ppl_vae.api.settings import Settings, refuse_unknown, settle_binarize
+from ppl_vae import gallery, objectives
+from ppl_vae.api.record import CONFIG, RunRecord
+from ppl_vae.api.settings import Settings, settle_binarize
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.data import Data
 from ppl_vae.data.loader import Loader
 from ppl_vae.data.loading import opened
 from ppl_vae.errors import UsageError
-from ppl_vae.program import data_fields
+from ppl_vae.program import data_fields, needed, refuse_lacking
 from ppl_vae.scalars import Plan
 from ppl_vae.store import RunFolder
 from ppl_vae.training import Engine, Rows
@@ -41,18 +42,21 @@ class Job:
         object.__setattr__(self, "plan", plan)
 
     @classmethod
-    def new(
-        cls, program: Any, data: Data | Loader, chosen: Settings, earlier: RunFolder | None = None
-    ) -> "Job":
-        """Fit a program to its data; with an earlier part, go on with it as far as it computes the same."""
+    def new(cls, program: Any, given: Any, chosen: Settings, earlier: RunFolder | None = None) -> "Job":
+        """Fit a program to data; with an earlier part of the run, go on with it as far as it computes the
+        same.
+        """
         before = None if earlier is None else RunRecord.open(earlier)
-        if isinstance(data, Data):
-            data = settle_binarize(program, data)
+        data = opened(given, fields_of(program))
         if program.declared:
             # A loader's shapes come from a first batch; its own order is not touched by looking at it.
-            shapes = data if isinstance(data, Data) else data.first(data_fields(program))
-            program = program.adapted_to(shapes)
+            sample = data if isinstance(data, Data) else data.first
+            refuse_lacking(needed(program), sample.fields)
+            program = program.adapted_to(sample)
             program.refuse_open()
+        if isinstance(data, Data):
+            data = settle_binarize(program, data)
+            chosen = chosen.for_rows(data.num_rows("train"))
         if before is not None:
             chosen = replace(chosen, compile=_compiled_as(before.compile, chosen.compile, earlier.path))
         record = RunRecord.of(program, data, chosen)
@@ -64,16 +68,31 @@ class Job:
     def again(
         cls, folder: RunFolder, model_file: Any, data: Any, objective: Any, changes: Mapping[str, Any]
     ) -> "Job":
-        """Go on with a run as it is recorded."""
-        refuse_unknown(dict(changes))
-        fixed = sorted(set(changes) - {*CHANGES, "log_every"})
-        if fixed:
-            raise UsageError(f"{fixed[0]} of a run cannot change: start another one, in another folder")
+        """Go on with a run as it is recorded, and record where its files lie now."""
         before = RunRecord.open(folder)
+        training = before.going_on(changes)
         program = before.made_program(folder.path, model_file)
-        record = replace(before, training=replace(before.training, **changes))
-        found = before.data.again() if data is None else before.data.same(opened(data))
-        return cls(program, found, before.made_objective(folder.path, objective), record, folder)
+        record = before.moved(None if model_file is None else program)
+        made = before.made_objective(folder.path, objective)
+        record = record.moved(objective=None if objective is None else made)
+        if data is None:
+            found = before.data.again()
+        else:
+            found = before.data.same(opened(data, fields_of(program), before.data.kind))
+        return cls(program, found, made, replace(record, training=training), folder)
+
+    def files(self) -> dict[str, bytes]:
+        """Return the record and, to read, the sources of model and objective as they were executed."""
+        held = {
+            "model.py": (gallery.source_of(self.program), self.record.program),
+            "objective.py": (objectives.source_of(type(self.objective)), self.record.objective_file),
+        }
+        copies = {
+            name: source.text.encode()
+            for name, (source, recorded) in held.items()
+            if source is not None and recorded is not None and source.sha256 == recorded["sha256"]
+        }
+        return {CONFIG: self.record.content()} | copies
 
     @cached_property
     def source(self) -> Loader | Rows:
@@ -101,6 +120,11 @@ class Job:
             compile=self.record.compile,
             steps=self.total,
         )
+
+
+def fields_of(program: Any) -> tuple[str, ...] | None:
+    """Return the fields that a declared program takes of a loader's batches; plain functions take all."""
+    return data_fields(program) if program.declared else None
 
 
 def _compiled_as(before: str, asked: str, path: Path) -> str:

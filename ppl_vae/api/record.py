@@ -2,12 +2,12 @@
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ppl_vae import gallery, likelihoods, objectives
+from ppl_vae import checks, gallery, likelihoods, objectives, schedules
 from ppl_vae.api import settings
 from ppl_vae.data import Data
 from ppl_vae.data.description import Description
@@ -63,14 +63,12 @@ class RunRecord:
         cls, program: Program | PlainProgram, data: Data | Loader, chosen: "settings.Settings"
     ) -> "RunRecord":
         """Record a training that is about to start."""
-        source = objectives.source_of(type(chosen.objective))
         return cls(
             program=gallery.source_of(program).record(),
             model=_fields(program) if program.declared else {},
             backend=chosen.backend,
             data=Description.of(data),
-            objective=settings.objective_text(chosen.objective),
-            objective_file=None if source is None else source.record(),
+            **_objective(chosen.objective),
             training=chosen.training,
             compile=chosen.compile,
             versions=versions(),
@@ -87,7 +85,7 @@ class RunRecord:
     def to_config(self) -> dict[str, Any]:
         """Return the record as config.yaml holds it."""
         made, lr = {field.name: getattr(self, field.name) for field in fields(self)}, self.training.lr
-        plain_values = {"lr": lr if isinstance(lr, (int, float, str)) else str(lr)}
+        plain_values = {"lr": lr if isinstance(lr, (int, float, str)) else schedules.text_of(lr)}
         plain_values["betas"] = list(self.training.betas)
         made |= {"data": asdict(self.data), "training": asdict(self.training) | plain_values}
         return {name: value for name, value in made.items() if value is not None}
@@ -95,6 +93,32 @@ class RunRecord:
     def content(self) -> bytes:
         """Return the bytes of config.yaml."""
         return write_config(self.to_config())
+
+    def going_on(self, changes: Mapping[str, Any]) -> Training:
+        """Return how the run trains from now on.
+
+        Raises
+        ------
+        UsageError
+            For what cannot change, and for a learning rate that the record cannot hold and that is not given
+            again.
+        """
+        checks.options("resume", changes, settings.TRAINING)
+        before = self.training.lr
+        lost = isinstance(before, str) and before.startswith("<")
+        if lost and schedules.text_of(changes.get("lr", 0)) != before:
+            raise UsageError(f"the run's lr was the schedule {before} of Python: give it again as lr=...")
+        fixed = sorted(set(changes) - {*CHANGES, "log_every", *(["lr"] if lost else [])})
+        if fixed:
+            raise UsageError(f"{fixed[0]} of a run cannot change: start another one, in another folder")
+        return replace(self.training, **changes)
+
+    def moved(self, program: Any = None, objective: Any = None) -> "RunRecord":
+        """Return the record of the same run, with a program's and an objective's files where they lie now."""
+        found = {} if program is None else {"program": gallery.source_of(program).record()}
+        if objective is not None:
+            found |= _objective(objective)
+        return replace(self, **found)
 
     def made_program(self, run: Path, model_file: str | Path | None = None) -> Program | PlainProgram:
         """Return the recorded program, as `gallery.load_recorded` finds it."""
@@ -122,7 +146,7 @@ class RunRecord:
     def _same(self, objective: Any) -> Any:
         """Return an objective that is the recorded one, wherever its file lies now and whatever is in it."""
         given = settings.objective_text(objective)
-        if given.rpartition(".py:")[2] != self.objective.rpartition(".py:")[2]:
+        if _bare(given) != _bare(self.objective):
             raise UsageError(
                 f"the run was trained with the objective {self.objective}, not {given}: "
                 "go on with that one, or choose another folder"
@@ -145,13 +169,27 @@ def _computed(record: RunRecord) -> dict[str, Any]:
     """Return what two parts of one run share, by the name in which it is told."""
     return {
         "model": plain(record.model),
-        "objective": record.objective,
+        "objective": _bare(record.objective),
         "backend": record.backend,
         "program": record.program["sha256"],
         "data": record.data.sha256,
         "objective file": (record.objective_file or {}).get("sha256"),
         "binarize": record.data.binarize,
     }
+
+
+def _objective(objective: Any) -> dict[str, Any]:
+    """Return what is recorded of an objective."""
+    source = objectives.source_of(type(objective))
+    return {
+        "objective": settings.objective_text(objective),
+        "objective_file": None if source is None else source.record(),
+    }
+
+
+def _bare(text: str) -> str:
+    """Return an objective's text without the place of its file."""
+    return text.rpartition(".py:")[2]
 
 
 def _fields(program: Program) -> dict[str, Any]:

@@ -101,10 +101,12 @@ class Run:
         return backend_named(self.backend)
 
     def _rows(self, x: Any) -> dict[str, np.ndarray]:
-        return check_rows(self.bound, self.record.data.taken(x, self.bound.fields))
+        data = self.record.data
+        return data.scaled(check_rows(self.bound, data.named(x, self.bound.fields)))
 
     def _covariates(self, given: Mapping[str, Any] | None) -> dict[str, np.ndarray]:
-        return self.record.data.taken(given or {}, self.bound.fields)
+        data = self.record.data
+        return data.scaled(data.named(given or {}, self.bound.fields))
 
     def encode(self, x: Any, *, draw: bool = False, seed: int = 0) -> dict[str, np.ndarray]:
         """Return the guide's latents of rows by site, [N, *event]: means, or one draw; of a code site also

@@ -1,7 +1,7 @@
 """How a program is trained, checked and resolved once, before any data is read."""
 
 import inspect
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from ppl_vae.objectives import ELBO
 from ppl_vae.options import COMPILE, Training
 from ppl_vae.program import PlainProgram, Program
 
+TRAINING = tuple(field.name for field in fields(Training))
 GUESSED = ("max_plate_nesting",)  # by a stock ELBO at its first step, if it was not given
 
 
@@ -26,6 +27,7 @@ class Settings:
     training: Training
     backend: str
     compile: str = "auto"
+    batch_size_given: bool = True
 
     @classmethod
     def of(
@@ -37,22 +39,23 @@ class Settings:
         **training: Any,
     ) -> "Settings":
         """Check what was asked for a program and fill in what was not."""
-        refuse_unknown(training)
-        options = Training(**training)
+        checks.options("fit", training, TRAINING)
+        given = training.get("batch_size") is not None
+        options = Training(**training if given else {**training, "batch_size": Training.batch_size})
         backend = backend or program.backends[0]
         check_backend(program, backend)
         check_compile(compile, backend)
-        return cls(
-            make_objective(ELBO() if objective is None else objective, backend), options, backend, compile
-        )
+        objective = make_objective(ELBO() if objective is None else objective, backend)
+        return cls(objective, options, backend, compile, given)
 
-
-def refuse_unknown(training: dict[str, Any]) -> None:
-    """Refuse options that training does not have."""
-    known = {field.name for field in fields(Training)}
-    unknown = sorted(set(training) - known)
-    if unknown:
-        raise UsageError(f"fit has no option {unknown[0]!r}: it takes {', '.join(sorted(known))}")
+    def for_rows(self, count: int) -> "Settings":
+        """Return the settings for so many rows: batches that nobody gave a size are no larger, and are shared
+        out evenly.
+        """
+        if self.batch_size_given or self.training.batch_size <= count:
+            return self
+        size = max(count - count % self.training.devices, 1)
+        return replace(self, training=replace(self.training, batch_size=size))
 
 
 def program_of(given: Any) -> Program | PlainProgram:

@@ -4,7 +4,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,10 @@ from ppl_vae import load, objectives
 from ppl_vae.api import Run, resume
 from ppl_vae.api.fitting import Shown, start
 from ppl_vae.api.record import CHANGES, RunRecord
-from ppl_vae.api.settings import Settings
+from ppl_vae.api.settings import TRAINING, Settings
 from ppl_vae.cli.running import plain, say
 from ppl_vae.data import Data
 from ppl_vae.errors import UsageError
-from ppl_vae.options import Training
 from ppl_vae.store import RunFolder
 from ppl_vae.training import VALIDATED
 
@@ -44,7 +43,7 @@ def program_name(options: Any) -> str:
 
 def settings(options: Any, program: Any) -> Settings:
     """Return how the program is trained."""
-    training = {field.name: options[field.name] for field in fields(Training)}
+    training = {name: options[name] for name in TRAINING if name in options.given}
     return Settings.of(program, objective(options), options.backend, options.compile, **training)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ppl_vae import checks
 from ppl_vae.data import splits as rules
 from ppl_vae.data.dataset import SPLITS, Data, as_taken
 from ppl_vae.data.kinds import normalise_x
@@ -21,6 +22,7 @@ def of(
     kind=None,
     levels=None,
     like=None,
+    **unknown,
 ) -> Data:
     """Data from an array (field x), a dict of arrays, a dict of splits of them, a DataFrame, or Data.
 
@@ -47,6 +49,7 @@ def of(
     UsageError
         An impossible option, or an object that is no data.
     """
+    checks.options("data.of", unknown, of.__kwdefaults__)
     if isinstance(data, Data):
         _refuse_options(valid=valid, test=test, kind=kind, levels=levels, split_seed=split_seed or None)
         return data if binarize is None else data.under(binarize)
@@ -78,7 +81,8 @@ def as_fields(data) -> tuple[dict, dict]:
     if hasattr(data, "__array__") or isinstance(data, (list, tuple)):
         return {"x": data}, {}
     raise UsageError(
-        f"{type(data).__name__} is no data: give a name, a path, an array, a dict of arrays or a DataFrame"
+        f"{type(data).__name__} is no data: give a name, a path, an array, a dict of arrays, a DataFrame or "
+        "a loader with a length"
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from ppl_vae import checks
 from ppl_vae.errors import DataError, UsageError
 
 
@@ -32,9 +33,12 @@ def order(seed: int, epoch: int, n: int) -> np.ndarray:
 def num_batches(n: int, batch_size: int) -> int:
     """Batches an epoch, the odd last one counted; `UsageError` where `batch_size` does not fit `n` rows."""
     if batch_size < 1:
-        raise UsageError(f"batch size {batch_size} is not positive: choose at least 1")
+        raise UsageError(f"batch_size={batch_size} is not positive: choose at least 1")
     if batch_size > n:
-        raise UsageError(f"batch size {batch_size} is larger than the data ({n} rows): choose at most {n}")
+        raise UsageError(
+            f"batch_size={batch_size} is larger than the data ({checks.counted(n, 'row')}): "
+            f"choose a batch size (--batch-size) of at most {n}"
+        )
     return -(-n // batch_size)
 
 

@@ -1,6 +1,6 @@
 """What a run records of its data, and what other data means beside it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from ppl_vae.checks import counted
 from ppl_vae.data.arrays import as_fields, numeric, of
 from ppl_vae.data.dataset import Data, as_taken
 from ppl_vae.data.kinds import levels_of, stored
-from ppl_vae.data.loader import SOURCE, Loader, is_batches
+from ppl_vae.data.loader import SOURCE, Loader, is_batches, typed
 from ppl_vae.data.loading import load
 from ppl_vae.errors import DataError, RunError, UsageError
 
@@ -53,6 +54,11 @@ class Description:
 
     def same(self, data: Data | Loader) -> Data | Loader:
         """Return the data as the run was trained on it; refuses other data."""
+        if isinstance(data, Loader) and self.is_loader and data.rows != self.rows["train"]:
+            raise RunError(
+                f"the loader has {counted(data.rows, 'row')}, the run was trained on "
+                f"{self.rows['train']}: give the same loader as data=..."
+            )
         if data.sha256 != self.sha256:
             raise RunError(
                 f"{data.name!r} is not what the run was trained on (its sha256 differs): "
@@ -68,13 +74,23 @@ class Description:
         program's fields are taken.
         """
         if isinstance(given, Data):
-            return given.under(self.binarize)
-        make = partial(self._made, Loader(given).gathered(fields) if is_batches(given) else given, offline)
+            return self._under(given)
+        make = partial(self._made, _gathered(given, fields), offline)
         found = make()
         if found.sha256 != self.sha256 and found.split_rule.startswith("random"):
             whole = make(valid=0, test=0).splits["train"]
             found = replace(found, splits={"test": whole}, split_rule="all rows")
-        return found.under(self.binarize)
+        return self._under(found)
+
+    def _under(self, data: Data) -> Data:
+        try:
+            return data.under(self.binarize)
+        except UsageError:
+            shape = self.shapes.get("x")
+            if shape is not None and "x" in data.fields and data.shape("x") != tuple(shape):
+                found = f"x has shape {data.shape('x')} a row, the run was trained on {tuple(shape)}"
+                raise DataError(f"{found}: give rows of that shape") from None
+            raise
 
     def _made(self, given: Any, offline: bool, **held: int) -> Data:
         if not isinstance(given, (str, PathLike)):
@@ -106,23 +122,34 @@ class Description:
             raise DataError(f"the table {listed}: the run was trained on {', '.join(self.columns)}")
         return [names.index(name) for name in self.columns]
 
-    def taken(self, given: Any, fields: tuple[str, ...]) -> dict[str, np.ndarray]:
-        """Return rows that a verb is given, by field, in the scale that the program was trained on.
+    def named(self, given: Any, fields: tuple[str, ...]) -> dict[str, np.ndarray]:
+        """Return rows that a verb is given as numbers by field, in the order of the run's columns."""
+        found, coords = as_fields(_gathered(given, fields))
+        found = {str(name): numeric(values, str(name)) for name, values in found.items()}
+        if place := self._places(coords.get("x")):
+            found["x"] = found["x"][:, place]
+        return found
+
+    def scaled(self, found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return rows by field in the scale that the program was trained on.
 
         Numbers with a fraction are in that scale already. Whole numbers of `x` are the levels of the run's
         data (bytes of images, counts); true and false are 1 and 0. After training on a loader, values are
         what they are.
         """
-        found, coords = as_fields(Loader(given).gathered(fields) if is_batches(given) else given)
-        found = {str(name): numeric(values, str(name)) for name, values in found.items()}
-        if place := self._places(coords.get("x")):
-            found["x"] = found["x"][:, place]
-        return found if self.is_loader else {name: self._taken(name, one) for name, one in found.items()}
+        return {name: self._scaled(name, values) for name, values in found.items()}
 
-    def _taken(self, name: str, values: np.ndarray) -> np.ndarray:
+    def _scaled(self, name: str, values: np.ndarray) -> np.ndarray:
+        if self.is_loader:
+            return typed(name, values, self.kind, "the rows given")
         if name != "x" or values.dtype.kind == "f" or not values.size:
             return as_taken(values)
         if values.dtype.kind == "b":
             return values.astype(np.float32)
         levels = levels_of([values], "the rows given", self.kind, self.levels)
         return as_taken(stored(values, "x", self.kind, levels), levels)
+
+
+def _gathered(given: Any, fields: tuple[str, ...]) -> Any:
+    """Return what is given, of a loader all rows; their whole numbers are left to whoever takes them."""
+    return Loader(given, fields, "counts").gathered() if is_batches(given) else given

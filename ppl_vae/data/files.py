@@ -60,7 +60,10 @@ def _loaded(path):
             loaded = np.load(file, allow_pickle=False)
             return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
     except Exception as error:
-        raise DataError(f"{path} cannot be read as plain arrays ({str(error).splitlines()[0]})") from error
+        raise DataError(
+            f"{path} cannot be read as plain arrays: it is damaged, holds objects or is not NumPy's; write "
+            "it with numpy.save (.npy) or numpy.savez (.npz)"
+        ) from error
 
 
 def read_csv(path: Path) -> tuple[dict, dict]:

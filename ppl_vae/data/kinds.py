@@ -21,7 +21,7 @@ def normalise_x(found: dict, name: str, kind: str | None, levels: int | None) ->
             raise UsageError(f"{name} has no field x, so kind and levels mean nothing here: leave them out")
         return "vector", None
     xs = {split: rows["x"] if rows["x"].ndim > 1 else rows["x"][:, None] for split, rows in found.items()}
-    kind = kind or _guess_kind(xs.values())
+    kind = kind or guess_kind(xs.values())
     if kind == "image":
         xs = {split: _channels_first(x, name) for split, x in xs.items()}
     levels = levels_of(xs.values(), name, kind, levels)
@@ -34,7 +34,8 @@ def _limits(xs):
     return min(x.min() for x in xs), max(x.max() for x in xs)
 
 
-def _guess_kind(xs) -> str:
+def guess_kind(xs) -> str:
+    """Return what kind of data arrays look like, by type, shape and range."""
     first, *_ = xs
     low, high = _limits(xs)
     if first.ndim == 2:

@@ -4,6 +4,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from ppl_vae import checks
 from ppl_vae.data.arrays import of
 from ppl_vae.data.dataset import Data
 from ppl_vae.data.files import read
@@ -24,6 +25,7 @@ def load(
     kind=None,
     levels=None,
     like=None,
+    **unknown,
 ) -> Data:
     """Load a data set by name, or the user's own by path.
 
@@ -48,6 +50,7 @@ def load(
     DataError
         Missing or damaged content.
     """
+    checks.options("data.load", unknown, load.__kwdefaults__)
     if not isinstance(name_or_path, (str, os.PathLike)):
         found = type(name_or_path).__name__
         raise UsageError(f"load takes a name or a path, not {found}: use data.of for arrays")
@@ -86,6 +89,6 @@ def in_memory(given) -> Data:
     return load(given) if isinstance(given, (str, os.PathLike)) else of(given)
 
 
-def opened(given) -> Data | Loader:
-    """Return what to train on: a loader as a Loader, anything else in memory."""
-    return Loader(given) if is_batches(given) else in_memory(given)
+def opened(given, fields=None, kind=None) -> Data | Loader:
+    """Return what to train on: a loader as a Loader of a program's fields, anything else in memory."""
+    return Loader(given, fields, kind) if is_batches(given) else in_memory(given)
