@@ -6,11 +6,12 @@ import numpy as np
 import pyro
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from ppl_vae import evaluate, fit, load
 from ppl_vae.api import resume
-from ppl_vae.errors import DataError, UsageError
+from ppl_vae.data.loader import Loader
+from ppl_vae.errors import DataError, RunError, UsageError
 from ppl_vae.program import PlainProgram
 
 X = (np.random.default_rng(0).random((30, 1, 4, 4)) < 0.4).astype(np.float32)
@@ -135,3 +136,100 @@ def test_a_large_batch_of_a_loader_is_taken_whole(backend):
     batches = DataLoader([0], batch_size=1, collate_fn=lambda _: (torch.zeros(300), torch.zeros(200)))
     fit(PlainProgram(model, guide, backend=backend), batches, max_steps=1)
     assert set(seen) == {(300, 200)}
+
+
+class Stream(torch.utils.data.IterableDataset):
+    """Rows one after the other, without a length."""
+
+    def __iter__(self):
+        return iter(torch.from_numpy(X))
+
+
+class Sized(Stream):
+    def __len__(self):
+        return len(X)
+
+
+ROWS = list(torch.from_numpy(X))
+COUNTED = {  # loaders, and how many rows they go through
+    "no data set": (lambda: batches_of(torch.from_numpy(X).split(8)), 30),
+    "dicts": (lambda: batches_of([{"x": rows, "name": "a"} for rows in X.reshape(5, 6, 1, 4, 4)]), 30),
+    "sampler": (lambda: DataLoader(ROWS, 8, sampler=RandomSampler(ROWS, num_samples=12)), 12),
+    "batch sampler": (lambda: DataLoader(ROWS, batch_sampler=BatchSampler(range(20), 7, False)), 20),
+    "own batch sampler": (lambda: DataLoader(ROWS, batch_sampler=[[0, 1, 2], [3, 4]]), 5),
+    "whole batches": (lambda: DataLoader(torch.from_numpy(X).split(8), batch_size=None), 30),
+    "drop last": (lambda: DataLoader(ROWS, 8, drop_last=True), 30),
+    "stream": (lambda: DataLoader(Sized(), 8), 30),
+}
+
+
+@pytest.mark.parametrize("case", COUNTED)
+def test_rows_of_a_loader_are_counted_whatever_it_tells(case):
+    make, rows = COUNTED[case]
+    run = fit(load("vae", **SMALL), make(), max_steps=1)
+    assert run.bound.num_data == run.record.data.rows["train"] == rows
+
+
+HALVES = torch.from_numpy(X[:16]).split(8)
+REFUSED = {
+    "no length": (lambda: DataLoader(Stream(), 8), "the loader has no length: .* a __len__"),
+    "too few rows": (lambda: DataLoader(ROWS, 64, drop_last=True), "yields no batches: give it rows"),
+    "nothing": (lambda: batches_of([None]), "the loader yields no batches"),
+    "another shape": (
+        lambda: batches_of([HALVES[0], HALVES[1][..., :2]]),
+        r"batch 2 of the loader has rows of x \(1, 4, 2\), the first one has x \(1, 4, 4\)",
+    ),
+    "no x": (lambda: batches_of([{"y": HALVES[0]}]), "first batch of the loader holds no x: yield dicts"),
+    "no x later": (
+        lambda: batches_of([{"x": HALVES[0]}, {"y": HALVES[1]}]),
+        "batch 2 of the loader has rows of no field",
+    ),
+    "no rows later": (lambda: batches_of([HALVES[0], HALVES[1][:0]]), "batch 2 of the loader has no rows"),
+    "text": (lambda: batches_of([["a"], ["b"]]), "x is not numeric"),
+    "not finite": (lambda: batches_of([HALVES[0] / 0]), "the first batch: x has .* values that are NaN"),
+}
+
+
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_loader_that_cannot_be_trained_on_is_refused_in_one_line(backend, case):
+    make, message = REFUSED[case]
+    with pytest.raises(DataError, match=message) as refused:
+        fit(load("vae", **SMALL), make(), epochs=1, backend=backend)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.int64, torch.uint8, torch.bool])
+def test_numbers_of_a_loader_are_those_of_single_precision(backend, kind):
+    runs = [
+        fit(
+            load("vae", **SMALL),
+            batches_of(torch.from_numpy(X).to(one).split(8)),
+            max_steps=3,
+            backend=backend,
+        )
+        for one in (torch.float32, kind)
+    ]
+    for name, value in runs[0].bound.weights().items():
+        np.testing.assert_array_equal(runs[1].bound.weights()[name], value)
+
+
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_counts_and_classes_of_a_loader_stay_whole(backend):
+    counts = np.random.default_rng(0).poisson(3.0, (30, 5))
+    groups = (np.arange(30) % 2).astype(np.int32)
+    batches = batches_of([{"x": counts[part], "batch": groups[part]} for part in (slice(15), slice(15, 30))])
+    run = fit("counts", batches, max_steps=2, backend=backend)
+    assert run.record.data.kind == "counts"
+    rows = {"x": counts, "batch": groups}
+    loaded = evaluate(run, data=batches, seed=1)["per_row"]["elbo"]
+    np.testing.assert_array_equal(loaded, run.score(rows, seed=1).elbo)
+    first = next(Loader(batches, ("x", "batch")).epoch(0))
+    assert [first[name].dtype for name in ("x", "batch")] == [np.int64, np.int64]
+
+
+def test_another_loader_does_not_go_on_with_a_run(tmp_path):
+    fit(load("vae", **SMALL), loader(), max_steps=2, out=tmp_path / "run")
+    with pytest.raises(RunError, match="the loader has 1 row, the run was trained on 30"):
+        resume(tmp_path / "run", data=loader(X[:1]), max_steps=3)

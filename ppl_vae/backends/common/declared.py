@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from ppl_vae.backends.common.bound import Bound, listed
+from ppl_vae.backends.common.bound import Bound
 from ppl_vae.backends.common.calls import Calls, NetworkCall, Networks
 from ppl_vae.backends.common.primitives import Primitives
 from ppl_vae.errors import ProgramError
@@ -105,9 +105,5 @@ class DeclaredBound(Bound):
         """Do nothing: a declared program has its parameters from the start."""
 
     def as_batch(self, item: Any) -> dict[str, Any]:
-        """Return what a loader yields as named fields: a dict by name, else in the order that the program
-        declares them.
-        """
-        if not isinstance(item, Mapping):
-            item = dict(zip(self.fields, listed(item), strict=False))
+        """Return a batch of a `data.loader.Loader` of the program's fields on the device."""
         return {name: self._array(item[name]) for name in self.fields if name in item}
