@@ -184,9 +184,13 @@ def test_pickles_and_broken_files_are_refused(tmp_path):
     np.savez(tmp_path / "object.npz", x=np.array([{"a": 1}]))
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 and no more")
     (tmp_path / "broken.npy").write_bytes(b"")
-    for name in ("object.npy", "object.npz", "broken.npz", "broken.npy"):
-        with pytest.raises(DataError, match=rf"{name} cannot be read as plain arrays"):
+    (tmp_path / "garbage.npy").write_bytes(b"no array")
+    for name in ("object.npy", "object.npz", "broken.npz", "broken.npy", "garbage.npy"):
+        with pytest.raises(
+            DataError, match=rf"{name} cannot be read as plain arrays: .*numpy\.save"
+        ) as refused:
             data.load(tmp_path / name)
+        assert "allow_pickle" not in str(refused.value)
     (tmp_path / "a.txt").write_text("1")
     with pytest.raises(DataError, match=r"a\.txt is of no known type"):
         data.load(tmp_path / "a.txt")
@@ -280,3 +284,10 @@ def test_images_that_are_refused(tmp_path):
     save_image(tmp_path / "class" / "c.png")
     with pytest.raises(DataError, match="some images lie in subfolders"):
         data.load(tmp_path)
+
+
+def test_an_unknown_option_is_refused_with_those_that_there_are():
+    with pytest.raises(UsageError, match=r"data\.load has no option 'binarise': it takes binarize, kind"):
+        data.load("digits", binarise="none")
+    with pytest.raises(UsageError, match=r"data\.of has no option 'split': it takes binarize"):
+        data.of(np.ones((3, 2)), split=1)

@@ -11,13 +11,14 @@ import pytest
 from command_line import SMALL, ok, refused
 
 import ppl_vae
-from ppl_vae import ELBO, Objective, Program, data, evaluate, fit, load, objectives, open_run
-from ppl_vae.api import resume
+from ppl_vae import ELBO, Objective, Program, data, evaluate, fit, load, objectives, open_run, resume
 from ppl_vae.api.record import RunRecord
 from ppl_vae.api.settings import Settings
 from ppl_vae.errors import ProgramError, RunError, UsageError
+from ppl_vae.gallery import copy
 from ppl_vae.objectives import Group, Loss, parse, scheduled
 from ppl_vae.schedules import Linear
+from ppl_vae.store import RunFolder
 
 BACKENDS = ("pyro", "numpyro")
 X = np.random.default_rng(0).normal(size=(60, 3)).astype("f")
@@ -428,6 +429,35 @@ def test_the_command_line_names_an_objective_that_moved_or_changed(file, tmp_pat
     message = refused(2, *again, "--objective", objective(moved).replace("0.25", "0.75"))
     assert "floor=0.25" in message and "floor=0.75" in message
     assert ok(*again, "--objective", objective(moved))["steps"] == 4
+    assert ok(*again[:-1], 6)["steps"] == 6  # the run records where the file lies now
+    record = RunRecord.open(RunFolder.open(run))
+    assert record.objective == objective(moved) and record.objective_file["path"] == str(moved)
+
+
+def test_a_run_holds_the_objective_that_was_executed(file, tmp_path):
+    objective = parse(f"{file}:FreeBits")
+    file.write_text(FREE_BITS + "# edited since\n")
+    fit("linear_gaussian", X, objective, out=tmp_path / "run", max_steps=2, **options("pyro"))
+    assert (tmp_path / "run" / "objective.py").read_text() == FREE_BITS
+    with pytest.raises(RunError, match="has changed"):
+        resume(tmp_path / "run", data=X, max_steps=4)
+    resume(tmp_path / "run", data=X, max_steps=4, objective=f"{file}:FreeBits")
+    assert (tmp_path / "run" / "objective.py").read_text() == file.read_text()
+    assert resume(tmp_path / "run", data=X, max_steps=6).steps == 6
+
+
+def test_a_run_records_where_its_model_file_lies_now(tmp_path):
+    before, now = tmp_path / "before.py", tmp_path / "now.py"
+    copy("linear_gaussian", before)
+    fit(str(before), X, out=tmp_path / "run", max_steps=2, **options("pyro"))
+    now.write_text(before.read_text() + "# edited\n")
+    before.unlink()
+    with pytest.raises(RunError, match="before.py is gone"):
+        resume(tmp_path / "run", data=X, max_steps=4)
+    resume(tmp_path / "run", data=X, max_steps=4, model_file=now)
+    assert (tmp_path / "run" / "model.py").read_text() == now.read_text()
+    assert open_run(tmp_path / "run").config["program"]["path"] == str(now)
+    assert resume(tmp_path / "run", data=X, max_steps=6).steps == 6
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -9,6 +9,7 @@ import torch
 
 from ppl_vae import ELBO, Program, data, evaluate, fit, load, open_run
 from ppl_vae.api import resume
+from ppl_vae.api.settings import Settings
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.errors import DataError, ProgramError, RunError, UsageError
 
@@ -112,8 +113,52 @@ def test_a_run_under_a_schedule_of_ones_own_opens_and_says_why_it_cannot_go_on(t
     assert [row["lr"] for row in run.history if row["split"] == "train"] == [0.5, 0.25, 0.125]
     again = open_run(tmp_path / "run", data=small_data())
     assert evaluate(again)["elbo_nats"] == evaluate(run)["elbo_nats"]
-    with pytest.raises(UsageError, match="schedule .*Halving"):
+    with pytest.raises(UsageError, match="schedule <Halving> of Python: give it again as lr="):
         resume(tmp_path / "run", data=small_data(), max_steps=4)
+    with pytest.raises(UsageError, match="give it again"):
+        resume(tmp_path / "run", data=small_data(), max_steps=4, lr=0.0625)
+    again = resume(tmp_path / "run", data=small_data(), max_steps=4, lr=Halving())
+    assert [row["lr"] for row in again.history if row["split"] == "train"][-1] == 0.0625
+
+
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_without_a_batch_size_few_rows_are_one_batch(tmp_path, backend):
+    run = fit(load("vae", **SMALL), small_data(), epochs=1, backend=backend, out=tmp_path / "run")
+    assert run.steps == 1 and run.record.training.batch_size == 40
+    again = fit(
+        load("vae", **SMALL), small_data(), epochs=2, backend=backend, out=tmp_path / "run", resume=True
+    )
+    assert again.steps == 2
+    with pytest.raises(UsageError, match=r"batch_size=41 .*\(40 rows\): .*--batch-size\) of at most 40"):
+        fit(load("vae", **SMALL), small_data(), epochs=1, batch_size=41, backend=backend)
+    one = data.of(np.ones((1, 1, 4, 4), np.float32), valid=0, test=0)
+    with pytest.raises(UsageError, match=r"\(1 row\)"):
+        fit(load("vae", **SMALL), one, epochs=1, batch_size=128, backend=backend)
+    assert fit(load("vae", **SMALL), one, epochs=1, backend=backend).steps == 1
+
+
+def test_batches_that_nobody_gave_a_size_are_shared_out_evenly():
+    chosen = Settings.of(load("vae"), devices=3)
+    sizes = {rows: chosen.for_rows(rows).training.batch_size for rows in (1000, 128, 40, 3)}
+    assert sizes == {1000: 128, 128: 128, 40: 39, 3: 3}
+    assert Settings.of(load("vae"), batch_size=64).for_rows(40).training.batch_size == 64
+
+
+def test_a_field_that_the_guide_needs_is_asked_for_where_the_data_is_given():
+    for program in (load("vae", **SMALL), load("vae", x_shape=(1, 4, 4), **SMALL)):
+        with pytest.raises(DataError, match="needs a field 'x', the data has z: give an .npz or a dict"):
+            fit(program, {"z": np.zeros((9, 2), np.float32)}, max_steps=1)
+
+
+def test_rows_of_another_shape_are_told_by_their_shape_not_by_their_values():
+    bytes_ = np.random.default_rng(0).integers(0, 256, (20, 4, 4), np.uint8)
+    run = fit(load("vae", **SMALL), bytes_, max_steps=1)
+    assert run.record.data.binarize == "dynamic"
+    with pytest.raises(DataError, match=r"x has shape \(16,\) a row, the run was trained on \(1, 4, 4\)"):
+        evaluate(run, data=data.of(bytes_.reshape(20, 16)))
+    digits = fit(load("vae", **SMALL), data.of(bytes_ % 17, levels=17), max_steps=1)
+    with pytest.raises(DataError, match=r"x has shape \(28, 28\)"):
+        digits.encode(np.full((2, 28, 28), 200, np.uint8))
 
 
 def test_patience_without_validation_rows_is_refused():
