@@ -165,7 +165,7 @@ COUNTS = {"x": np.ones((64, 3), "f"), "batch": np.arange(64) % 2, "size": np.one
     ("changes", "message"),
     [
         ({"objective": ELBO(warm_up=1000)}, "warm-up of 1000 steps"),
-        ({"batch_size": 71}, "batch size 71"),
+        ({"batch_size": 71}, "batch_size=71"),
         ({"epoch": 3}, "no option 'epoch'"),
         ({"epochs": 0}, "epochs=0"),
         ({"lr": -1.0}, "not negative"),

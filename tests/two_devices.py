@@ -133,7 +133,7 @@ def placed():
             "batches": {
                 size: [
                     (shard.device.id, shard.data.shape[0])
-                    for shard in loaded.batch(np.zeros((size, 1, 8, 8), "f"))["x"].addressable_shards
+                    for shard in loaded.batch({"x": np.zeros((size, 1, 8, 8), "f")})["x"].addressable_shards
                 ]
                 for size in (BATCH, 5)
             },
