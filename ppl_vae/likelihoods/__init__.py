@@ -12,17 +12,36 @@ from ppl_vae.likelihoods import continuous, discrete
 from ppl_vae.likelihoods.base import Likelihood, Values, above_zero, positive, whole
 
 __all__ = [
-    "KNOWN", "Likelihood", "Values", "above_zero", "of_distribution", "parse", "positive",
-    "remedy", "takes", "whole",
-]  # fmt: skip
+    "KNOWN",
+    "Likelihood",
+    "Values",
+    "above_zero",
+    "of_distribution",
+    "parse",
+    "positive",
+    "remedy",
+    "takes",
+    "whole",
+]
 
 _KINDS = (
-    discrete.Bernoulli, continuous.Normal, continuous.NormalFixed, continuous.NormalPerDim,
-    continuous.NormalPredicted, continuous.StudentT, discrete.DiscretizedLogistic, discrete.LogisticMixture,
-    discrete.RGBLogisticMixture, discrete.GreyLevels, continuous.ContinuousBernoulli,
-    continuous.LogitLaplace, discrete.Poisson, discrete.NegativeBinomial,
-    discrete.ZeroInflatedNegativeBinomial, discrete.Categorical,
-)  # fmt: skip
+    discrete.Bernoulli,
+    continuous.Normal,
+    continuous.NormalFixed,
+    continuous.NormalPerDim,
+    continuous.NormalPredicted,
+    continuous.StudentT,
+    discrete.DiscretizedLogistic,
+    discrete.LogisticMixture,
+    discrete.RGBLogisticMixture,
+    discrete.GreyLevels,
+    continuous.ContinuousBernoulli,
+    continuous.LogitLaplace,
+    discrete.Poisson,
+    discrete.NegativeBinomial,
+    discrete.ZeroInflatedNegativeBinomial,
+    discrete.Categorical,
+)
 KNOWN: dict[str, type[Likelihood]] = {kind.name: kind for kind in _KINDS}
 
 

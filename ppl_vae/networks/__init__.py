@@ -17,8 +17,28 @@ GALLERY = frozenset(
 ) - {"Network"}
 
 __all__ = [
-    "MLP", "Attention", "BatchNorm", "Bottleneck", "CodebookState", "Codes", "ConvDown", "ConvGrid",
-    "ConvUp", "CountEncoder", "CountMean", "FreeNormal", "GridConv", "Likelihood", "LikelihoodParameters",
-    "Memory", "MergedNormal", "Network", "NormalHead", "NormalParameters", "ResidualBlock", "ScaleTril",
-    "activation", "normal",
-]  # fmt: skip
+    "MLP",
+    "Attention",
+    "BatchNorm",
+    "Bottleneck",
+    "CodebookState",
+    "Codes",
+    "ConvDown",
+    "ConvGrid",
+    "ConvUp",
+    "CountEncoder",
+    "CountMean",
+    "FreeNormal",
+    "GridConv",
+    "Likelihood",
+    "LikelihoodParameters",
+    "Memory",
+    "MergedNormal",
+    "Network",
+    "NormalHead",
+    "NormalParameters",
+    "ResidualBlock",
+    "ScaleTril",
+    "activation",
+    "normal",
+]

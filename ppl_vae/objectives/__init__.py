@@ -18,6 +18,20 @@ from ppl_vae.objectives.text import (
 )
 
 __all__ = [
-    "ELBO", "IWAE", "OBJECTIVES", "STL", "DReG", "Group", "Loss", "Objective", "make", "names_stock",
-    "objective_text", "parse", "parts", "scheduled", "source_of", "text_of",
-]  # fmt: skip
+    "ELBO",
+    "IWAE",
+    "OBJECTIVES",
+    "STL",
+    "DReG",
+    "Group",
+    "Loss",
+    "Objective",
+    "make",
+    "names_stock",
+    "objective_text",
+    "parse",
+    "parts",
+    "scheduled",
+    "source_of",
+    "text_of",
+]
