@@ -256,7 +256,7 @@ def recorded_source(
         )
     if not path.is_file():
         raise RunError(f"the run's {kind} file {path} is gone: {remedy}")
-    found = model_files.read(path)
+    found = model_files.read(path, kind=kind)
     if found.sha256 != record.get("sha256"):
         raise RunError(f"the {kind} file {path} has changed since the run: restore it, or {remedy}")
     return found

@@ -53,8 +53,8 @@ class ModelSource:
         return found if self.origin == "gallery" or self.path is None else found | {"path": str(self.path)}
 
 
-def read(path: Path, origin: str = "file") -> ModelSource:
-    """Read a model file without executing it.
+def read(path: Path, origin: str = "file", kind: str = "model") -> ModelSource:
+    """Read a model file, or of another `kind`, without executing it.
 
     Raises
     ------
@@ -65,14 +65,14 @@ def read(path: Path, origin: str = "file") -> ModelSource:
     """
     path = path.expanduser().absolute()
     if path.is_dir():
-        raise UsageError(f"{path} is a folder: name a model file in it")
+        raise UsageError(f"{path} is a folder: name a {kind} file in it")
     try:
         content = path.read_bytes()
         text = content.decode("utf-8")
     except FileNotFoundError:
-        raise UsageError(f"there is no model file {path}: check the path") from None
+        raise UsageError(f"there is no {kind} file {path}: check the path") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ProgramError(f"cannot read {path} as a model file: {error}") from None
+        raise ProgramError(f"cannot read {path} as a {kind} file: {error}") from None
     return ModelSource(path.stem, path, digest(content), text, origin, content)
 
 

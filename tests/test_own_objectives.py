@@ -78,7 +78,7 @@ def test_an_objective_of_a_file_trains_is_recorded_and_resumes(backend, file, tm
         ("{}:FreeBits(flor=1)", UsageError, "no option 'flor': it takes floor"),
         ("{}:FreeBits(floor=x)", UsageError, "floor='x': give a number"),
         ("{}:FreeBits(floor=<Halving>)", UsageError, "floor was an object of Python, <Halving>: give"),
-        ("{}.py:FreeBits", UsageError, "no model file"),
+        ("{}.py:FreeBits", UsageError, "no objective file"),
         ("freebits", UsageError, r"unknown objective 'freebits': write elbo\(beta=1.0"),
     ],
 )

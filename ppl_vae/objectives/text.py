@@ -64,7 +64,7 @@ def make(kind: type[Objective], options: Mapping[str, Any] = {}, name: str = "")
 
 def _loaded(path: str, name: str) -> type[Objective]:
     """Execute a file and return its class of a name."""
-    source = model_files.read(Path(path))
+    source = model_files.read(Path(path), kind="objective")
     kind = vars(model_files.execute(source)).get(name)
     if not (isinstance(kind, type) and issubclass(kind, Objective)):
         raise ProgramError(f"{path} has no class {name} that inherits from ppl_vae.Objective")
