@@ -51,14 +51,14 @@ def contenders(work: Workload) -> dict[str, Steps]:
     items = batches(work.rows, work.batch, work.steps)
     program = load("vqvae", x_shape=work.shape, **work.sizes)
 
-    def by_hand(compile: bool) -> Steps:
+    def by_hand(compile: str | None = None) -> Steps:
         return steps_of(HandWrittenVQVAE(work.shape, **work.sizes), x, items, compile)
 
     return {
         OURS: trained(program, x, items, compile=True),
         "declared": trained(program, x, items, compile=False),
-        "vector-quantize-pytorch": by_hand(False),
-        "vector-quantize-pytorch, compiled": by_hand(True),
+        "vector-quantize-pytorch": by_hand(),
+        "vector-quantize-pytorch, compiled": by_hand("default"),
         "SVI.step": stock(program, x, items),
     }
 

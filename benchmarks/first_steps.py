@@ -44,8 +44,8 @@ def first_steps(work: Workload, who: str) -> Steps:
     """Return what compiles and takes a step."""
     x, items = bits(work.rows, work.shape), batches(work.rows, work.batch, work.steps)
     if who == "declared":
-        return lambda: trained(load("topdown", x_shape=work.shape, **work.sizes), x, items, compile=True)
-    return steps_of(HandWrittenTopDown(work.shape, **work.sizes), x, items, compile=True)
+        return lambda: trained(load("topdown", x_shape=work.shape, **work.sizes), x, items, compile="default")
+    return steps_of(HandWrittenTopDown(work.shape, **work.sizes), x, items, compile="default")
 
 
 def process(who: str, small: bool, cache: str) -> float:

@@ -21,7 +21,7 @@ from timing import Aim
 
 from ppl_vae import load
 
-OURS = "declared, compiled"
+OURS, GRAPHS = "declared, compiled", "by hand, CUDA graphs"
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ SMALL = (
 )
 
 
-def by_hand(work: Workload, x: np.ndarray, compile: bool, precision: str) -> Steps:
+def by_hand(work: Workload, x: np.ndarray, compile: str | None, precision: str) -> Steps:
     """Return steps of the hand-written model."""
     autocast = torch.bfloat16 if precision == "bf16-mixed" else None
     model = HandWrittenVAE(math.prod(work.shape), work.hidden, work.z_dim, autocast)
@@ -72,12 +72,14 @@ def contenders(work: Workload) -> dict[str, Steps]:
     found = {
         OURS: trained(program, x, items, compile=True, **chosen),
         "declared": trained(program, x, items, compile=False, **chosen),
-        "by hand": by_hand(work, x, False, work.precision),
-        "by hand, compiled": by_hand(work, x, True, work.precision),
+        "by hand": by_hand(work, x, None, work.precision),
+        "by hand, compiled": by_hand(work, x, "default", work.precision),
         "SVI.step": stock(program, x, items, work.device),
     }
     if work.precision != "32":
-        found["by hand, fp32"] = by_hand(work, x, False, "32")
+        found["by hand, fp32"] = by_hand(work, x, None, "32")
+    if work.device == "cuda":
+        found[GRAPHS] = by_hand(work, x, "reduce-overhead", work.precision)
     return found
 
 

@@ -65,14 +65,14 @@ def test_a_benchmark_measures_every_contender(benchmark, tmp_path, monkeypatch, 
         pytest.importorskip(ALONE[name])
     # As they are captured, but not compiled: that takes minutes.
     monkeypatch.setattr(torch, "compile", lambda module, **_: module)
-    monkeypatch.setattr(Graph, "compiled", lambda graph, *_: graph.module())
+    monkeypatch.setattr(Graph, "compiled", lambda graph, *_, **__: graph.module())
     assert numbers(benchmark(name), tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_the_workloads_of_a_gpu_are_those_of_the_cpu_on_a_device(benchmark, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda module, **_: module)
-    monkeypatch.setattr(Graph, "compiled", lambda graph, *_: graph.module())
+    monkeypatch.setattr(Graph, "compiled", lambda graph, *_, **__: graph.module())
     gpu = benchmark("gpu")
     found = [gpu.measured(where, replace(work, device="cpu"), rounds=2) for where, work in gpu.SMALL]
     assert {work.device for _, work in (*gpu.SMALL, *gpu.WORKLOADS)} == {"cuda"}

@@ -21,6 +21,7 @@ from ppl_vae import ELBO, bind, evaluate, export, fit, load, open_run, posterior
 from ppl_vae.api import resume
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.backends.pyro import Engine
+from ppl_vae.backends.pyro.devices import OneDevice
 from ppl_vae.backends.pyro.step import by_step
 from ppl_vae.options import Training
 
@@ -82,6 +83,28 @@ def test_pyro_without_noise_takes_the_steps_of_the_cpu(case, compile):
     run = two_processes.trained(case, device="cuda", compile=compile)
     assert run.config["compile"] == compile
     assert_close(run.bound.weights(), expected)
+
+
+@pytest.mark.parametrize("name", ["vae", "vqvae"])
+def test_replayed_cuda_graphs_take_the_steps_of_single_launches(name, monkeypatch):
+    from torch._dynamo.utils import counters
+    from torch._inductor import cudagraph_trees
+
+    program, data = example(name, 72)  # the odd last batch runs outside of a graph
+    found, made = [], OneDevice.__init__
+    for one_pass in (True, False):
+
+        def make(devices, options, one_pass=one_pass):
+            made(devices, options)
+            devices.one_pass = one_pass
+
+        counters.clear()
+        monkeypatch.setattr(OneDevice, "__init__", make)
+        found.append(fit(program, data, max_steps=12, batch_size=32, device="cuda", compile="on"))
+        assert cudagraph_trees.get_manager(0, create_if_none_exists=False) is not None
+        assert not counters["inductor"]["cudagraph_skips"]
+    replayed, launched = (run.bound.weights() for run in found)
+    assert_close(replayed, launched, rtol=1e-6, atol=1e-7)  # the noise is the same
 
 
 @pytest.mark.parametrize("name", GALLERY)

@@ -205,7 +205,7 @@ def test_shares_of_batches_and_their_parts():
         ([0, 1, 4], [(2, 0.4, True), (1, 0.2, False)]),
         ([2, 3, 4], [(2, 0.4, True), (1, 0.0, False)]),
     ]
-    assert OneDevice("cpu").shares([3, 1], Training()) == ([3, 1], None)
+    assert OneDevice(Training(device="cpu")).shares([3, 1], Training()) == ([3, 1], None)
 
 
 def test_on_one_device_layers_add_up_nothing():

@@ -11,14 +11,17 @@ def steps_of(
     model: nn.Module,
     x: np.ndarray,
     items: Sequence[np.ndarray],
-    compile: bool = False,
+    compile: str | None = None,
     lr: float = 1e-3,
     device: str = "cpu",
 ) -> Callable[[], None]:
-    """Return optimizer steps on batches of rows `items`, for a module whose output is its loss."""
+    """Return optimizer steps on batches of rows `items`, for a module whose output is its loss; `compile`: a
+    mode of `torch.compile`.
+    """
     model = model.to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr, fused=True)
-    call, data = torch.compile(model, dynamic=False) if compile else model, torch.from_numpy(x).to(device)
+    call = torch.compile(model, dynamic=False, mode=compile) if compile else model
+    data = torch.from_numpy(x).to(device)
     rows = [torch.from_numpy(one).to(device) for one in items]
 
     def steps() -> None:

@@ -46,8 +46,9 @@ class Graph(NamedTuple):
         """Return the graph as a module that runs operation by operation."""
         return self.exported.module(check_guards=False)
 
-    def compiled(self, *example: Any) -> Callable[..., Any]:
-        """Return the graph compiled for arguments of the example's shapes.
+    def compiled(self, *example: Any, replayed: bool = False) -> Callable[..., Any]:
+        """Return the graph compiled for arguments of the example's shapes; `replayed`: as CUDA graphs, each
+        of which is one launch. Their outputs are overwritten by the next call.
 
         Straight through the compiler's back end: the graph is there already, and `torch.compile` would look
         for it again and check at every call that nothing has changed. What was compiled once on a machine
@@ -69,7 +70,7 @@ class Graph(NamedTuple):
         regions = {f"torch.ops.higher_order.{name}": torch.__version__ for name in REGIONS}
         with (
             tracing(TracingContext(fake)),
-            config.patch(unsafe_marked_cacheable_functions=regions),
+            config.patch({"unsafe_marked_cacheable_functions": regions, "triton.cudagraphs": replayed}),
             warnings.catch_warnings(),
         ):
             # To name a graph, pickle asks every module of the process, those that warn of any name too.

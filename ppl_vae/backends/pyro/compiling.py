@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from ppl_vae.backends.common.objective import rows_of
@@ -40,25 +41,36 @@ class Compiled(nn.Module):
     the batches before it, so that a resumed run has the same bits.
     """
 
-    def __init__(self, loss: Objective, graph: Graph, batch: Mapping[str, Tensor], scalars: Any):
+    def __init__(
+        self, loss: Objective, graph: Graph, batch: Mapping[str, Tensor], scalars: Any, replayed: bool
+    ):
         super().__init__()
-        self.loss, self.rows = loss, rows_of(batch)
+        self.loss, self.rows, self.replayed = loss, rows_of(batch), replayed
         # Not submodules: they hold the same parameters as the objective.
         self._graph = [graph.module()] if graph.any_size else None
-        self._fast = [graph.compiled(dict(batch), dict(scalars))]
+        self._fast = [graph.compiled(dict(batch), dict(scalars), replayed=replayed)]
 
     def forward(self, batch: dict[str, Tensor], scalars: dict[str, Tensor]) -> Loss:
         rows = rows_of(batch)
         if rows == self.rows:
+            if self.replayed:
+                torch.compiler.cudagraph_mark_step_begin()
             return self._fast[0](batch, scalars)
         return (self.loss if self._graph is None or rows < 2 else self._graph[0])(batch, scalars)
 
 
 def compiled(
-    loss: Objective, batch: Mapping[str, Any], scalars: Any, rows: int, choice: str = "on", steps: int = 0
+    loss: Objective,
+    batch: Mapping[str, Any],
+    scalars: Any,
+    rows: int,
+    choice: str = "on",
+    steps: int = 0,
+    replayed: bool = False,
 ) -> nn.Module:
     """Return an objective compiled for batches of `rows`; as it is, and a line of the log that says why,
     where that fails or is not worth while: for auto, as `earns` says of the graph and the `steps` of the run.
+    `replayed`: on a CUDA device, where a step has one pass, it becomes CUDA graphs.
     """
     if choice == "off" or (choice == "auto" and (steps < LEAST_STEPS or not loss.bound.declared)):
         return loss
@@ -69,7 +81,7 @@ def compiled(
     def make() -> Compiled:
         several = getattr(loss.objective, "groups", ())
         with kept_for_backward() if several else contextlib.nullcontext():
-            module = Compiled(loss, graph, example, scalars)
+            module = Compiled(loss, graph, example, scalars, replayed and not several)
             module(dict(example), scalars).value.backward()
         return module
 

@@ -19,7 +19,7 @@ def devices_of(options: Training) -> "OneDevice":
     """Return the devices that a run asks for."""
     if options.devices == 1:
         launching.check_alone()
-        return OneDevice(options.device)
+        return OneDevice(options)
     # Fabric takes as long to import as torch: for those who need it.
     from ppl_vae.backends.pyro.several_devices import SeveralDevices
 
@@ -27,12 +27,13 @@ def devices_of(options: Training) -> "OneDevice":
 
 
 class OneDevice:
-    """One device by its name, in this process: the one of `rank` among the `count` of the run."""
+    """The device of a run in this process: the one of `rank` among the `count` of the run."""
 
     count = 1
 
-    def __init__(self, name: str):
-        self.device, self.rank = find_device(name), launching.rank()
+    def __init__(self, options: Training):
+        self.device, self.rank = find_device(options.device), launching.rank()
+        self.one_pass = options.accumulate == 1
 
     def start(self) -> None:
         """Start the processes of the other devices and wait for them."""
@@ -57,7 +58,8 @@ class OneDevice:
         """Return an objective compiled for the shares of parts of so many rows, if all devices can; see
         `ppl_vae.backends.pyro.compiling.compiled`.
         """
-        return compiled(loss, batch, scalars, rows, choice, steps)
+        replayed = self.device.type == "cuda" and self.one_pass
+        return compiled(loss, batch, scalars, rows, choice, steps, replayed)
 
     def step(self, loss: Any, module: Any, parts: Sequence[Part], options: Training, *example: Any) -> Step:
         """Return the optimizer step of an objective that runs as `module`, and takes inputs like these."""
