@@ -65,6 +65,8 @@ class Graph(NamedTuple):
         # The compiler's cache finds a graph by its pickle, and what export hangs on to a module has none; nor
         # does it look without a context that says which sizes are fixed.
         bare = torch.fx.GraphModule(module, module.graph)
+        if replayed:  # parameters and buffers stay where they are: with this name torch does not copy them
+            bare.meta["dynamo_compile_id"] = None
         fake = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True, allow_non_fake_inputs=True)
         fixed = pytree.tree_map_only(Tensor, lambda v: fake.from_tensor(v, static_shapes=True), list(example))
         regions = {f"torch.ops.higher_order.{name}": torch.__version__ for name in REGIONS}

@@ -5,6 +5,7 @@ import gc
 import logging
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -80,7 +81,8 @@ def compiled(
 
     def make() -> Compiled:
         several = getattr(loss.objective, "groups", ())
-        with kept_for_backward() if several else contextlib.nullcontext():
+        with kept_for_backward() if several else contextlib.nullcontext(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The CUDA Graph is empty")  # torch's own first one
             module = Compiled(loss, graph, example, scalars, replayed and not several)
             module(dict(example), scalars).value.backward()
         return module
