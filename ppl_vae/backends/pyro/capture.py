@@ -47,8 +47,8 @@ class Graph(NamedTuple):
         return self.exported.module(check_guards=False)
 
     def compiled(self, *example: Any, replayed: bool = False) -> Callable[..., Any]:
-        """Return the graph compiled for arguments of the example's shapes; `replayed`: as CUDA graphs, each
-        of which is one launch. Their outputs are overwritten by the next call.
+        """Return the graph compiled for arguments of the example's shapes; `replayed`: as a CUDA graph, which
+        is one launch. Its outputs are overwritten by the next call.
 
         Straight through the compiler's back end: the graph is there already, and `torch.compile` would look
         for it again and check at every call that nothing has changed. What was compiled once on a machine

@@ -71,7 +71,7 @@ def compiled(
 ) -> nn.Module:
     """Return an objective compiled for batches of `rows`; as it is, and a line of the log that says why,
     where that fails or is not worth while: for auto, as `earns` says of the graph and the `steps` of the run.
-    `replayed`: on a CUDA device, where a step has one pass, it becomes CUDA graphs.
+    `replayed`: its forward pass becomes a CUDA graph, which a step of several passes would overwrite.
     """
     if choice == "off" or (choice == "auto" and (steps < LEAST_STEPS or not loss.bound.declared)):
         return loss
