@@ -25,7 +25,7 @@ def observe(bound, rows, latents, seed, particles):
             pair = tracer.pair(batch, particles)
         else:
             guide = tracer.guide(batch, values=latents)
-            model = tracer.model(batch, values={name: site.value for name, site in guide.latent.items()})
+            model = tracer.model(batch, values=guide.drawn)
             pair = Pair(guide, model, None, tracer.state)
         sizes.update({n: s.dims for n, s in pair.model.items()})
         return _seen(pair), pair.state
@@ -41,7 +41,7 @@ def observe(bound, rows, latents, seed, particles):
 def _seen(pair):
     terms = Terms(F, pair, 1)
     return {
-        "latents": {n: s.value for n, s in pair.guide.latent.items()},
+        "latents": pair.guide.drawn,
         "log_p": {n: s.log_prob for n, s in pair.model.items()},
         "log_q": {n: s.log_prob for n, s in pair.guide.items()},
         "terms": {

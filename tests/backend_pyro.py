@@ -26,14 +26,14 @@ def observe(bound, rows, latents, seed, particles):
     if latents is None:
         return _seen(bound, tracer.pair(batch, particles))
     guide = tracer.guide(batch, values=_tensors(latents))
-    model = tracer.model(batch, values={name: site.value for name, site in guide.latent.items()})
+    model = tracer.model(batch, values=guide.drawn)
     return _seen(bound, Pair(guide, model, again=None))
 
 
 def _seen(bound, pair):
     terms = Terms(F, pair, 1)
     return Seen(
-        _arrays({n: s.value for n, s in pair.guide.latent.items()}),
+        _arrays(pair.guide.drawn),
         _arrays({n: s.log_prob for n, s in pair.model.items()}),
         _arrays({n: s.log_prob for n, s in pair.guide.items()}),
         {k: _arrays(getattr(terms, k)) for k in ("kl", "kl_global", "auxiliary", "metrics")}

@@ -9,7 +9,9 @@ from scipy.stats import multivariate_normal, norm
 from small_programs import BACKENDS
 
 from ppl_vae import Program, bind, fit
+from ppl_vae.backends import backend as backend_named
 from ppl_vae.backends.common.density import Density
+from ppl_vae.backends.common.terms import Densities
 from ppl_vae.errors import DataError, ProgramError
 from ppl_vae.program import PlainProgram
 
@@ -241,3 +243,24 @@ def test_what_has_no_density_is_refused(backend):
     run.bound.declared, run.bound.program = False, PlainProgram(len, len, "mine", backend)
     with pytest.raises(ProgramError, match="mine is two plain functions"):
         Density(run.bound, {"x": X})
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_importance_weights_are_log_joint_minus_log_guide(backend):
+    x = np.array([[0.7], [2.0], [0.1]], np.float32)
+    made = bind(Positive((1,)), backend=backend)
+    density = Density(made, {"x": x})
+    drawn = backend_named(backend).draws(made, {"x": x}, 5, predictive=False)
+    u = density.unconstrain(drawn.posterior)
+    expected = host(density.log_joint(u)) - host(density.log_guide(u))
+    np.testing.assert_allclose(drawn.log_weight, expected, rtol=1e-4, atol=1e-4)
+    # Those that the IW bound averages: one run of guide and model at the same draws.
+    pair = made.tracer(0).pair(made.put({"x": x}), 5, values=made.put(drawn.posterior))
+    weights = Densities(pair.guide, pair.model).log_weights
+    np.testing.assert_allclose(host(weights), expected, rtol=1e-4, atol=1e-4)
+    # Those of which a check compares the parts.
+    probe = backend_named(backend).probe(Positive((1,)), ("x",), len(x), 0)
+    seen = probe.trace({"x": x}, values={name: value[0] for name, value in drawn.posterior.items()})
+    log_p, log_q = (sum(site.log_prob for site in sites.values()) for sites in seen[:2][::-1])
+    probe.close()
+    np.testing.assert_allclose(log_p - log_q, expected[0], rtol=1e-4, atol=1e-4)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ppl_vae.backends.common.checks import check_plates
-from ppl_vae.backends.common.terms import added
+from ppl_vae.backends.common.terms import added, log_rows
 from ppl_vae.backends.common.tracing import Arrays, Tracer
 from ppl_vae.data.batches import count_rows
 from ppl_vae.errors import DataError, ProgramError
@@ -89,7 +89,7 @@ class Density:
 
     def _read(self, tracer: Tracer) -> None:
         guide = tracer.guide(self.batch, centres=True)
-        model = tracer.model(self.batch, values={name: site.value for name, site in guide.latent.items()})
+        model = tracer.model(self.batch, values=guide.drawn)
         check_plates(guide, model)
         for name, site in model.latent.items():
             if not site.local:
@@ -160,8 +160,8 @@ class Density:
         def run(tracer: Tracer, u: Any) -> Any:
             values = self.constrain(u)
             trace = getattr(tracer, role)(self.batch, values=values | self._shared, particles=u.shape[0])
-            sites = [site for kind in kinds for site in getattr(trace, kind).values() if site.local]
-            found = added([self.F.zeros(u.shape[:2], u), *(site.log_density for site in sites)])
+            sums = [log_rows(getattr(trace.local, kind), scaled=False) for kind in kinds]
+            found = added([self.F.zeros(u.shape[:2], u), *sums])
             return found + self._log_det(u, values) if "latent" in kinds else found
 
         return self._run(run, self._latents(u))

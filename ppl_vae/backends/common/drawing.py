@@ -9,6 +9,7 @@ import numpy as np
 from ppl_vae.backends.common.bound import Bound
 from ppl_vae.backends.common.layout import Layout
 from ppl_vae.backends.common.site import Trace
+from ppl_vae.backends.common.terms import added
 from ppl_vae.backends.common.tracing import Arrays, Passes, Tracer
 from ppl_vae.data.batches import count_rows
 from ppl_vae.diagnostics.drawn import GUIDE, Found, Store
@@ -154,15 +155,23 @@ def _cut(value: np.ndarray, samples: slice | None, rows: slice | None) -> np.nda
 
 
 def _put_weights(out: Store, layout: Layout, found: Mapping[str, Arrays], chunk: Chunk) -> None:
-    """Write log p - log q over the local sites, and over the global ones."""
-    total: dict[bool, np.ndarray] = {True: np.zeros((1, len(chunk.index)))}
-    for sign, role in ((1, "model"), (-1, "guide")):
-        for name, value in found[role].items():
-            local = name in layout.local
-            total[local] = total.get(local, 0.0) + sign * value.astype(np.float64)
-    out.put("weight", "local", _cut(total[True], chunk.samples, chunk.rows), chunk.samples, chunk.rows)
-    if chunk.first and False in total:
-        out.put("weight", "global", _cut(total[False], chunk.samples, None), chunk.samples, None)
+    """Write log p - log q over the local sites, and over the global ones, summed in double precision."""
+
+    def weights(local: bool) -> Any:
+        log_p, log_q = (
+            added(
+                value.astype(np.float64)
+                for name, value in found[role].items()
+                if (name in layout.local) == local
+            )
+            for role in ("model", "guide")
+        )
+        return log_p - log_q
+
+    local = np.zeros((1, len(chunk.index))) + weights(local=True)
+    out.put("weight", "local", _cut(local, chunk.samples, chunk.rows), chunk.samples, chunk.rows)
+    if chunk.first and not layout.local.issuperset([*found["model"], *found["guide"]]):
+        out.put("weight", "global", _cut(weights(local=False), chunk.samples, None), chunk.samples, None)
 
 
 def simulate(job: Job, count: int, given: Arrays, stream: int) -> dict[str, np.ndarray]:

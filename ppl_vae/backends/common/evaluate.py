@@ -110,7 +110,7 @@ def _described(passes: Passes, rows: Rows) -> dict[str, Any]:
 
 def _facts(pair: Pair) -> dict[str, Any]:
     """Return the numbers in an observation, whether its likelihood is a mass, and if the guide is certain."""
-    seen = [site for site in pair.model.observed.values() if site.local and not site.factor]
+    seen = [site for site in pair.model.observed.local.values() if not site.factor]
     latent = pair.guide.latent.values()
     return {
         "dims": max(1, sum(site.dims for site in seen)),

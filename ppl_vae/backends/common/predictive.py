@@ -50,11 +50,10 @@ def encode(bound: Bound, rows: Arrays, *, draw: bool = False, seed: int = 0) -> 
 def latents_of(guide: Trace) -> dict[str, Any]:
     """Return the local latents of a guide's trace by site, and `<site>_codes` of a site of codes."""
     values = {}
-    for name, site in guide.latent.items():
-        if site.local:
-            values[name] = site.value
-            if hasattr(site.inner, "codes"):
-                values[f"{name}_codes"] = site.inner.codes
+    for name, site in guide.latent.local.items():
+        values[name] = site.value
+        if hasattr(site.inner, "codes"):
+            values[f"{name}_codes"] = site.inner.codes
     return values
 
 
@@ -63,8 +62,7 @@ def reconstruct(bound: Bound, rows: Arrays, *, draw: bool = False, seed: int = 0
 
     def run(tracer: Tracer, batch: Any) -> dict[str, Any]:
         guide = tracer.guide(batch, centres=not draw)
-        latents = {name: site.value for name, site in guide.latent.items()}
-        seen = tracer.model(batch, values=latents).observed
+        seen = tracer.model(batch, values=guide.drawn).observed
         return {name: centre(site.fn, site.inner) for name, site in seen.items() if name in bound.fields}
 
     return _over_rows(bound, ("reconstruct", draw), run, rows, seed)
@@ -158,7 +156,7 @@ def one_row(
 
     def run(tracer: Tracer, batch: Any) -> None:
         trace = tracer.model(batch, n=1)
-        local.update({n: tuple(site.value.shape[1:]) for n, site in trace.items() if site.local})
+        local.update({name: tuple(site.value.shape[1:]) for name, site in trace.local.items()})
         shared.update({n: tuple(s.value.shape) for n, s in trace.latent.items() if not s.local})
 
     passes.described(run, covariates)
@@ -191,12 +189,11 @@ def shared_latents(
 def _generator(bound: Bound, n: int) -> Callable[..., dict[str, Any]]:
     def run(tracer: Tracer, batch: Any, given: Mapping[str, Any]) -> dict[str, Any]:
         values = {}
-        for name, site in tracer.model(batch, n=n, values=given).items():
-            if site.local:
-                classes = site.distribution.startswith("Categorical")
-                values[name] = site.value if classes else tracer.F.to_float(site.value)
-                if name in bound.fields:
-                    values[f"{name}_mean"] = centre(site.fn, site.inner)
+        for name, site in tracer.model(batch, n=n, values=given).local.items():
+            classes = site.distribution.startswith("Categorical")
+            values[name] = site.value if classes else tracer.F.to_float(site.value)
+            if name in bound.fields:
+                values[f"{name}_mean"] = centre(site.fn, site.inner)
         return values
 
     return run

@@ -9,7 +9,7 @@ import numpy as np
 from ppl_vae.backends.common.evaluate import score
 from ppl_vae.backends.common.predictive import reconstruct
 from ppl_vae.backends.common.site import Site, Trace
-from ppl_vae.backends.common.terms import Terms, drawn_in_order
+from ppl_vae.backends.common.terms import Terms, added, drawn_in_order, log_rows
 from ppl_vae.backends.common.tracing import Tracer
 from ppl_vae.contract.probe import Arrays, BrokenRule, Call, ProgramFailure, Seen, Traces, other_event
 from ppl_vae.diagnostics.evidence import Scores
@@ -82,8 +82,7 @@ class Probe:
 
         def run(tracer: Tracer, batch: Any, values: Any) -> dict[str, Trace]:
             guide = self._traced("guide", tracer, batch, values, particles)
-            drawn = {name: site.value for name, site in guide.latent.items()}
-            model = self._traced("model", tracer, batch, drawn, particles, guide)
+            model = self._traced("model", tracer, batch, guide.drawn, particles, guide)
             return {"guide": guide, "model": model}
 
         return self._seen(("trace", particles), run, seed, self._batch(rows), _copied(values or {}))
@@ -140,8 +139,8 @@ class Probe:
         def run(tracer: Tracer, floats: Any, others: Any) -> dict[str, Any]:
             def total(floats: Any) -> Any:
                 pair = tracer.pair({**others, **floats})
-                local = [s for trace in (pair.guide, pair.model) for s in trace.values() if s.local]
-                return sum(site.log_density[row] for site in local)
+                local = [sites for sites in (pair.guide.local, pair.model.local) if sites]
+                return added(log_rows(sites, scaled=False)[row] for sites in local)
 
             return tracer.gradient(total, floats)
 
@@ -166,8 +165,8 @@ class Probe:
     def drawn_late(self, rows: Arrays, seed: int = 0) -> list[str]:
         """Return the latent sites whose prior depends on latents that the guide draws later."""
         found = self.trace(rows, seed)
-        guide, model = (Trace({n: s for n, s in t.items() if not s.observed}) for t in found[:2])
-        return [name for name in model if name not in drawn_in_order(guide, model)]
+        guide, model = map(Trace, found[:2])
+        return [name for name in model.latent if name not in drawn_in_order(guide, model)]
 
     def score(self, rows: Arrays, importance_samples: int, seed: int = 0) -> Scores:
         """Return the bounds as an evaluation reports them."""

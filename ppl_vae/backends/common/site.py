@@ -190,14 +190,24 @@ class Trace(dict[str, Site]):
     """Sites by name, in the order in which they were drawn."""
 
     @property
-    def latent(self) -> dict[str, Site]:
+    def latent(self) -> "Trace":
         """The sites that were drawn."""
-        return {name: site for name, site in self.items() if not site.observed}
+        return Trace({name: site for name, site in self.items() if not site.observed})
 
     @property
-    def observed(self) -> dict[str, Site]:
+    def observed(self) -> "Trace":
         """The sites whose value was given, factors included."""
-        return {name: site for name, site in self.items() if site.observed}
+        return Trace({name: site for name, site in self.items() if site.observed})
+
+    @property
+    def local(self) -> "Trace":
+        """The sites in a plate over the rows."""
+        return Trace({name: site for name, site in self.items() if site.local})
+
+    @property
+    def drawn(self) -> dict[str, Any]:
+        """The values of the latent sites."""
+        return {name: site.value for name, site in self.latent.items()}
 
 
 @dataclass(frozen=True, eq=False)

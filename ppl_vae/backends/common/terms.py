@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
-from ppl_vae.backends.common.site import Pair, Site, Trace
+from ppl_vae.backends.common.site import Pair, Trace
 from ppl_vae.errors import ProgramError
 from ppl_vae.functions import Functions
 
@@ -20,37 +20,19 @@ class Densities:
         self.guide, self.model = guide, model
 
     @cached_property
-    def log_p(self) -> dict[str, Any]:
-        """Of every site of the model."""
-        return {name: site.log_prob for name, site in self.model.items()}
-
-    @cached_property
-    def log_q(self) -> dict[str, Any]:
-        """Of every latent site of the guide."""
-        return {name: site.log_prob for name, site in self.guide.latent.items()}
-
-    @cached_property
     def log_joint(self) -> Any:
-        """Log p(x, z) over all sites, [B] or [P, B]; refuses global sites as `log_weights` does."""
-        _refuse_global(self.model)
-        return added(self.log_p.values())
+        """Log p(x, z) over all sites, [B] or [P, B]; see `log_rows`."""
+        return log_rows(self.model, scaled=True)
 
     @cached_property
     def log_guide(self) -> Any:
-        """Log q(z | x) over all latent sites, [B] or [P, B]; refuses global sites as `log_weights` does."""
-        _refuse_global(self.guide.latent)
-        return added(self.log_q.values())
+        """Log q(z | x) over all latent sites, [B] or [P, B]; see `log_rows`."""
+        return log_rows(self.guide.latent, scaled=True)
 
     @cached_property
     def log_weights(self) -> Any:
-        """Log p(x, z) - log q(z | x), guide factors left out, [B] or [P, B].
-
-        Raises
-        ------
-        ProgramError
-            Where a latent is global: one weight per row would count it once per row.
-        """
-        return self.log_joint - self.log_guide if self.guide.latent else self.log_joint
+        """Log p(x, z) - log q(z | x), guide factors left out, [B] or [P, B]."""
+        return self.log_joint - self.log_guide
 
 
 class Terms(Densities):
@@ -73,17 +55,16 @@ class Terms(Densities):
     @cached_property
     def log_likelihood(self) -> Any:
         """Sum over the observed sites, per row."""
-        seen = [site.log_prob for site in self.model.observed.values() if site.local]
+        seen = self.model.observed.local
         if not seen:
             first = next(iter((*self.model.values(), *self.guide.values())))
             return self.F.zeros((), self.F.to_float(first.value))
-        return added(seen)
+        return log_rows(seen, scaled=True)
 
     @cached_property
     def kl(self) -> dict[str, Any]:
         """By local latent site."""
-        latent = self.model.latent.items()
-        return {name: self._divergence(name) for name, site in latent if site.local}
+        return {name: self._divergence(name) for name in self.model.latent.local}
 
     @cached_property
     def kl_global(self) -> dict[str, Any]:
@@ -176,9 +157,32 @@ def drawn_in_order(guide: Trace, model: Trace) -> frozenset[str]:
     return frozenset(found)
 
 
+def log_rows(sites: Trace, *, scaled: bool) -> Any:
+    """Return the summed log densities of sites per row, in nats, [B] or [P, B]; 0.0 of no sites.
+
+    Parameters
+    ----------
+    sites : Trace
+    scaled : bool
+        Under the scale that handlers ask for, as losses weigh them; else with scale 1.
+
+    Raises
+    ------
+    ProgramError
+        For a global site, by name: a number per row would count it once per row.
+    """
+    for name, site in sites.items():
+        if not site.local:
+            raise ProgramError(
+                f"site {name!r} is global: importance weights per row are wrong for it; use the ELBO"
+            )
+    return added(site.log_prob if scaled else site.log_density for site in sites.values())
+
+
 def added(terms: Iterable[Any]) -> Any:
-    """Return the sum of arrays, of which there is at least one."""
-    first, *rest = terms
+    """Return the sum of arrays; 0.0 of none."""
+    # Not from 0.0 on: a captured graph would hold one more node.
+    first, *rest = [*terms] or [0.0]
     return sum(rest, start=first)
 
 
@@ -188,11 +192,3 @@ def _mean(terms: Mapping[str, Any]) -> Any:
 
 def _over_plates(term: Any) -> Any:
     return term.sum(-1) if term.ndim else term
-
-
-def _refuse_global(sites: Mapping[str, Site]) -> None:
-    for name, site in sites.items():
-        if not site.local:
-            raise ProgramError(
-                f"site {name!r} is global: importance weights per row are wrong for it; use the ELBO"
-            )

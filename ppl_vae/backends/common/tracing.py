@@ -37,7 +37,7 @@ class Tracer:
             guide, model, state = self._both(batch, values or {})
 
         def again(role: str, stop: str) -> Trace:
-            drawn = {name: site.value for name, site in guide.latent.items()}
+            drawn = guide.drawn
             if stop == "draws":
                 drawn = {name: self.F.stop_gradient(value) for name, value in drawn.items()}
             calls = Calls(frozen=True, stopped=stop == "parameters")

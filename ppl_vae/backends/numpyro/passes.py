@@ -11,7 +11,7 @@ import numpy as np
 import numpyro
 from jax import Array, lax, random
 
-from ppl_vae.backends.common.terms import Terms
+from ppl_vae.backends.common.terms import Densities
 from ppl_vae.backends.numpyro.functions import F
 from ppl_vae.backends.numpyro.tracing import Tracer
 from ppl_vae.data.batches import chunk_rows, count_rows
@@ -78,7 +78,7 @@ class Passes:
             def one(index: Array) -> Array:
                 key = random.fold_in(tracer.key, index)
                 pair = Tracer(self.bound, key, tracer.params, tracer.state).pair(batch, at_once)
-                weights = Terms(F, pair, 1).log_weights.reshape(at_once, -1)
+                weights = Densities(pair.guide, pair.model).log_weights.reshape(at_once, -1)
                 # The last pass draws a few samples too many, which are left out.
                 spare = index * at_once + jnp.arange(at_once) >= samples
                 return F.logsumexp(jnp.where(spare[:, None], -jnp.inf, weights), 0)

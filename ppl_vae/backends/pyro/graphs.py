@@ -78,7 +78,7 @@ class Decode(Verb):
         drawn: list[str] = []
 
         def run(tracer: Tracer, batch: Mapping[str, Tensor]) -> None:
-            latents = {name: site.value for name, site in tracer.guide(batch, centres=True).latent.items()}
+            latents = tracer.guide(batch, centres=True).drawn
             drawn.extend(tracer.model(batch, values=latents))
 
         taken = {name: rows[name] for name in self.bound.fields if name in rows}

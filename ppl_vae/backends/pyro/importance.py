@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.backends.common.objective import rows_of
-from ppl_vae.backends.common.terms import Terms
+from ppl_vae.backends.common.terms import Densities
 from ppl_vae.backends.pyro.capture import NotCaptured, capture, compiler_at_hand
 from ppl_vae.backends.pyro.compiling import tried
-from ppl_vae.backends.pyro.functions import F
 from ppl_vae.backends.pyro.tracing import Tracer
 
 LOG = logging.getLogger(__name__)
@@ -29,7 +28,7 @@ class Weights(nn.Module):
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         pair = Tracer(self.bound).pair(batch, self.particles)
-        weights = Terms(F, pair, 1).log_weights.double()
+        weights = Densities(pair.guide, pair.model).log_weights.double()
         return weights.logsumexp(0) if self.particles > 1 else weights
 
 
