@@ -3,7 +3,7 @@
     python benchmarks/evaluation.py --out benchmarks/results/evaluation.json
 
 Both run the encoder once per row and add up the weights of chunks of samples. The library's seconds are those
-of the whole `ppl_vae.evaluate`, which also gives the plain bound and its errors.
+of the whole `ppl_vae.evaluate`, which also gives the unweighted bound and its errors.
 """
 
 import math

@@ -22,10 +22,10 @@ PLAIN = steps.Workload("784-400-20, batch 128", (400,), 20, 128, steps=10)
 def sweeps(small: bool) -> dict[str, tuple[Any, list[tuple[int, Any]]]]:
     """Return the module and the workloads of each sweep, by what grows."""
     if small:
-        plain = steps.SMALL[0]
+        small = steps.SMALL[0]
         return {
             "latents": (deep, [(n, replace(deep.SMALL, latents=n)) for n in (1, 2)]),
-            "batch": (steps, [(n, replace(plain, batch=n)) for n in (4, 8)]),
+            "batch": (steps, [(n, replace(small, batch=n)) for n in (4, 8)]),
         }
     return {
         "latents": (deep, [(n, replace(deep.Workload(), latents=n)) for n in LATENTS]),

@@ -1,4 +1,4 @@
-"""Time chunks of training steps on NumPyro beside the same in plain JAX and with NumPyro's own SVI.
+"""Time chunks of training steps on NumPyro beside the same in JAX alone and with NumPyro's own SVI.
 
     python benchmarks/jax_steps.py --out benchmarks/results/jax_steps.json
 

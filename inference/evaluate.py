@@ -1,4 +1,4 @@
-"""Report the plain bound of a run in nats: ELBO, rate, distortion, importance weighted bound.
+"""Report the unweighted bound of a run in nats: ELBO, rate, distortion, importance weighted bound.
 
 $ ppl-vae evaluate runs/first --importance-samples 1000
 

@@ -28,7 +28,7 @@ class Training:
     epochs, max_steps : int or None
         Length of the run; the shorter one counts. Neither: 10 epochs.
     batch_size : int
-        Rows per step; the odd last batch of an epoch is kept.
+        Rows per step; the odd last batch of an epoch counts.
     accumulate : int
         Parts that a batch is computed in, one after the other, to need less memory. Gradients add up to that
         of the batch; statistics (codebooks, batch normalization) move with every part.
@@ -43,7 +43,7 @@ class Training:
     clip_norm : float or None
         Greatest norm of the gradient of the loss, which is in nats per row.
     ema : float or None
-        Decay of an average of the weights, which is then evaluated and kept.
+        Decay of an average of the weights, which is then evaluated and saved.
     valid_every : int
         Epochs between two bounds on the validation rows.
     patience : int or None

@@ -1,6 +1,6 @@
 """The training loop, the same for every backend: epochs, history, validation, early stopping, checkpoints.
 
-A backend gives an Engine, which runs optimizer steps; this loop decides which ones and what is kept.
+A backend gives an Engine, which runs optimizer steps; this loop decides which ones and what is saved.
 """
 
 import json
@@ -67,14 +67,14 @@ class Engine(Protocol):
         """
 
     def scores(self) -> Scores | None:
-        """Return the plain bound's terms of every validation row, under the averaged weights where there are
-        any; None without validation rows.
+        """Return the terms of the unweighted bound of every validation row, under the averaged weights where
+        there are any; None without validation rows.
         """
 
     def select(self) -> None:
         """Remember the present weights as the ones to keep."""
 
-    def kept(self) -> dict[str, np.ndarray]:
+    def chosen(self) -> dict[str, np.ndarray]:
         """Return the selected weights, else the present (averaged) ones, by name."""
 
     def finish(self, selected: bool) -> None:
@@ -136,7 +136,7 @@ class Position:
         """Return the position as a file of a checkpoint."""
         return json.dumps(asdict(self)).encode()
 
-    def kept(self, keep: str) -> int:
+    def chosen(self, keep: str) -> int:
         """Return the number of steps after which the weights were taken that a run ends with."""
         return self.best_step if keep == "best" and self.best_step is not None else self.step
 
@@ -186,7 +186,7 @@ class Loop:
         self.total = self.options.total_steps(len(self.source))
 
     def run(self) -> Position:
-        """Train to the end, or to where it is stopped; leave the kept weights in the bound program."""
+        """Train to the end, or to where it is stopped; leave the chosen weights in the bound program."""
         started, before = time.perf_counter(), self.position.seconds
         self._saved, first, self.position.total = started, self.position.step, self.total
         while self.position.step < self.total and not self.stop() and not self.position.done:
@@ -244,7 +244,7 @@ class Loop:
             if not math.isfinite(metrics.get("loss", 0.0)):
                 raise RunError(
                     f"the loss became {metrics['loss']} by step {self.position.step}: "
-                    "lower --lr, or set --clip-norm; the last checkpoint is kept"
+                    "lower --lr, or set --clip-norm; the last checkpoint stays"
                 )
         return done
 

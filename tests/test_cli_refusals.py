@@ -142,7 +142,7 @@ CONTENT = {
         "x has 1 values that are NaN, infinite or beyond float32, the first (nan) in row 3 at (2, 1)",
     ),
     "text": ("vae --data words.npy", "is not numeric"),
-    "damaged archive": ("vae --data broken.npz", "broken.npz cannot be read as plain arrays"),
+    "damaged archive": ("vae --data broken.npz", "broken.npz cannot be read as arrays"),
     "unknown kind of file": ("vae --data unknown.yaml", "unknown.yaml is of no known type"),
     "another shape than declared": (
         "vae --model.x_shape 1,28,28",

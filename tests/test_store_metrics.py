@@ -1,4 +1,4 @@
-"""Metrics are strict JSON lines that survive a crash; configurations come back as plain values."""
+"""Metrics are strict JSON lines that survive a crash; configurations come back as values for JSON."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""The VAE of fully connected networks in plain JAX: chunks of steps in one `lax.scan`, optax's Adam."""
+"""The VAE of fully connected networks in JAX alone: chunks of steps in one `lax.scan`, optax's Adam."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""A hand-written training loop in plain torch: fused Adam, rows on the device, nothing else."""
+"""A hand-written training loop in torch alone: fused Adam, rows on the device, nothing else."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,4 +1,4 @@
-"""The VAE of fully connected networks as a careful person writes it in plain torch: one pass."""
+"""The VAE of fully connected networks as a careful person writes it in torch alone: one pass."""
 
 from itertools import pairwise
 

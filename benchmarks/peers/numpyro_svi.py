@@ -1,4 +1,4 @@
-"""The VAE of fully connected networks in plain NumPyro: its own `svi.update` in one `lax.scan`."""
+"""The VAE of fully connected networks in NumPyro alone: its own `svi.update` in one `lax.scan`."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What `ppl-vae train` does, by hand in plain torch: train, validate, keep the best, write it all.
+"""What `ppl-vae train` does, by hand in torch alone: train, validate, keep the best, write it all.
 
     python benchmarks/peers/train_by_hand.py DATA.npz --epochs 20 --out DIR
 

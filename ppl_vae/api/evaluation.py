@@ -1,4 +1,4 @@
-"""`evaluate`: the plain bound of a run on a split, or on other data, and what is reported beside it."""
+"""`evaluate`: the unweighted bound of a run on a split, or on other data, and what is reported beside it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,7 +25,7 @@ def evaluate(
     seed: int = 0,
     compile: str = "auto",
 ) -> dict[str, Any]:
-    """Report the plain bound on a split: ELBO, rate, distortion, importance weighted bound, bits per
+    """Report the unweighted bound on a split: ELBO, rate, distortion, importance weighted bound, bits per
     dimension, standard errors.
 
     Parameters

@@ -29,7 +29,7 @@ Callback = Callable[[str, Mapping[str, Any]], None]
 
 @dataclass(frozen=True)
 class Shown:
-    """Who is told how a training stands."""
+    """Who hears how a training stands."""
 
     callbacks: Iterable[Callback] = ()
     progress: bool | None = None
@@ -234,10 +234,10 @@ class _Session:
             ).run()
             folder = self.folder or job.earlier
             if position.step == first and folder is not None and WEIGHTS in folder.names():
-                # Nothing was left to do: the kept weights are those of the folder.
+                # Nothing was left to do: the chosen weights are those of the folder.
                 self.bound.load_weights(load_tensors(folder.read(WEIGHTS)))
                 self.bound.eval()
-            self.bound.start_scalars(run.program, max(0, position.kept(options.keep) - 1))
+            self.bound.start_scalars(run.program, max(0, position.chosen(options.keep) - 1))
             engine.agree(0)  # what a script does next finds everything written
         run.record = self._record()
         run.stopped_by = stop.signal.name if stop.signal is not None and not position.done else None
@@ -248,7 +248,7 @@ class _Session:
         return replace(self.job.record, compile=self.engine.compile)
 
     def _save(self, files: Mapping[str, Any]) -> None:
-        own = {CONFIG: self._record().content(), WEIGHTS: save_tensors(self.engine.kept())}
+        own = {CONFIG: self._record().content(), WEIGHTS: save_tensors(self.engine.chosen())}
         self.folder.write(dict(files) | own)
 
 

@@ -131,6 +131,6 @@ def _compiled_as(before: str, asked: str, path: Path) -> str:
     """Return how to compile: as an earlier part of the run did, so that it goes on bit by bit."""
     if (before, asked) == ("on", "off"):
         raise UsageError(f"{path} was trained with compile=on: it cannot go on with off (leave compile away)")
-    if (before, asked) == ("off", "on"):  # what asked for it before was told why not
+    if (before, asked) == ("off", "on"):  # the log said why to what asked for it before
         LOG.warning("%s goes on uncompiled, as it began", path)
     return asked if before == "auto" else before

@@ -15,7 +15,7 @@ from ppl_vae.data.loader import Loader
 from ppl_vae.errors import RunError, UsageError
 from ppl_vae.options import Training
 from ppl_vae.program import PlainProgram, Program
-from ppl_vae.store import RunFolder, plain, write_config
+from ppl_vae.store import RunFolder, as_yaml, write_config
 
 CONFIG = "config.yaml"
 FORMAT = 1
@@ -159,16 +159,16 @@ class RunRecord:
         for (part, before), after in zip(_computed(self).items(), _computed(now).values(), strict=True):
             if before != after:
                 raise UsageError(f"{place} was trained with another {part}: {remedy}")
-        before, after = (plain(one.to_config()["training"]) for one in (self, now))
+        before, after = (as_yaml(one.to_config()["training"]) for one in (self, now))
         for name, value in after.items():
             if name not in CHANGES and before[name] != value:
                 raise UsageError(f"{place} was trained with {name}={before[name]}, not {value}: {remedy}")
 
 
 def _computed(record: RunRecord) -> dict[str, Any]:
-    """Return what two parts of one run share, by the name in which it is told."""
+    """Return what two parts of one run share, by the name that messages give it."""
     return {
-        "model": plain(record.model),
+        "model": as_yaml(record.model),
         "objective": _bare(record.objective),
         "backend": record.backend,
         "program": record.program["sha256"],

@@ -36,7 +36,7 @@ class Run:
     given : Data, callable or None
         What `data` is, or what loads it; None after training on a loader.
     record : RunRecord
-        What is kept of how it was made.
+        The record of how it was made.
     history : list of dict
         Rows of metrics.jsonl.
     folder : RunFolder or None
@@ -153,8 +153,8 @@ class Run:
     def score(
         self, x: Any, importance_samples: int | None = None, *, seed: int = 0, compile: str = "auto"
     ) -> Scores:
-        """Return the terms of the plain bound of every row, in nats. After training two plain functions on a
-        loader, `x` is a loader too.
+        """Return the terms of the unweighted bound of every row, in nats. After training two plain functions
+        on a loader, `x` is a loader too.
         """
         if importance_samples is not None:
             checks.whole_number("importance_samples", importance_samples)
@@ -227,10 +227,10 @@ def open_run(
 
 
 def _kept_step(folder: RunFolder, record: RunRecord) -> int:
-    """Return the step that made the kept weights, from 0 on."""
+    """Return the step that made the chosen weights, from 0 on."""
     if POSITION not in folder.names():
         return 0
-    return max(0, Position.read(folder.read(POSITION)).kept(record.training.keep) - 1)
+    return max(0, Position.read(folder.read(POSITION)).chosen(record.training.keep) - 1)
 
 
 def _data(record: RunRecord, given: Any) -> Data | Callable[[], Data] | None:

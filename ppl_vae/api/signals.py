@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request: the present step is finished and everything is kept."""
+"""Ctrl-C and SIGTERM as a request: the present step is finished and everything is saved."""
 
 import signal
 import threading

@@ -85,15 +85,15 @@ def offline(parser: Any) -> None:
 
 def training(parser: ArgumentParser) -> None:
     """Add every field of `ppl_vae.options.Training`."""
-    group, kinds, told = (
+    group, kinds, texts = (
         parser.add_argument_group("training"),
         get_type_hints(Training),
-        _told(Training.__doc__ or ""),
+        _attributes(Training.__doc__ or ""),
     )
     for field in fields(Training):
         kind = float | str if field.name == "lr" else kinds[field.name]
         option = "--" + field.name.replace("_", "-")
-        group.add_argument(option, type=kind, default=field.default, help=told.get(field.name, ""))
+        group.add_argument(option, type=kind, default=field.default, help=texts.get(field.name, ""))
 
 
 def objective(parser: ArgumentParser) -> None:
@@ -131,7 +131,7 @@ def run_folder(parser: ArgumentParser) -> None:
     )
 
 
-def _told(doc: str) -> dict[str, str]:
+def _attributes(doc: str) -> dict[str, str]:
     """Return a numpydoc list of attributes by name."""
     found = {}
     for names, text in re.findall(r"^    (\w[\w, ]*) : [^\n]*((?:\n        [^\n]+)+)", doc, re.M):

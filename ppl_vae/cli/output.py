@@ -11,7 +11,7 @@ import numpy as np
 
 from ppl_vae.api import Run
 from ppl_vae.cli import page
-from ppl_vae.cli.running import plain
+from ppl_vae.cli.running import as_json
 from ppl_vae.errors import UsageError
 from ppl_vae.report import image_grid
 from ppl_vae.store import disk
@@ -111,6 +111,6 @@ def write_evaluation(
     if result["data_sha256"] != run.record.data.sha256:
         name = f"{Path(result['data']).stem}-{name}"
     name = f"evaluation-{name}"
-    written = {f"{name}.json": json.dumps(plain(result), indent=1).encode(), f"{name}.npz": npz(per_row)}
+    written = {f"{name}.json": json.dumps(as_json(result), indent=1).encode(), f"{name}.npz": npz(per_row)}
     report = page.write(run, written)
     return result | {"out": str(run.folder.path / f"{name}.json"), "report": report}

@@ -61,7 +61,7 @@ def run(
         result = dict(result or {})
         code = result.pop("exit_code", 0)
         if result:
-            print(json.dumps(plain(result), allow_nan=False), flush=True)
+            print(json.dumps(as_json(result), allow_nan=False), flush=True)
         stopped = result.get("stopped_by")
         return 128 + signal.Signals[stopped] if stopped else code
 
@@ -122,7 +122,7 @@ def _sigterm() -> Iterator[None]:
 
 
 class _Log(logging.Handler):
-    """What the library logs, told as everything else."""
+    """What the library logs, as lines like all others."""
 
     def emit(self, record: logging.LogRecord) -> None:
         say(record.getMessage())
@@ -149,14 +149,14 @@ def hint(name: str, known: Iterable[str], otherwise: str = "") -> str:
     return f": did you mean {kind}{close[0]}?" if close else otherwise
 
 
-def plain(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     """Return a value as JSON holds it: numbers that are not finite become null."""
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): as_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [as_json(item) for item in value]
     if hasattr(value, "tolist"):
-        return plain(value.tolist())
+        return as_json(value.tolist())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, (bool, int, str)) else str(value)

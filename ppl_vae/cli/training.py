@@ -14,7 +14,7 @@ from ppl_vae.api import Run, resume
 from ppl_vae.api.fitting import Shown, start
 from ppl_vae.api.record import CHANGES, RunRecord
 from ppl_vae.api.settings import TRAINING, Settings
-from ppl_vae.cli.running import plain, say
+from ppl_vae.cli.running import as_json, say
 from ppl_vae.data import Data
 from ppl_vae.errors import UsageError
 from ppl_vae.store import RunFolder
@@ -48,8 +48,8 @@ def settings(options: Any, program: Any) -> Settings:
 
 
 def shown(options: Any, out: str | Path) -> Shown:
-    """Return who is told of the training."""
-    return Shown([told(out)], options.progress, options.tensorboard)
+    """Return who hears of the training."""
+    return Shown([announced(out)], options.progress, options.tensorboard)
 
 
 def objective(options: Any) -> Any:
@@ -81,7 +81,7 @@ def folder(options: Any) -> Path:
     return found
 
 
-def told(out: str | Path, seconds: float = 10.0) -> Callable[[str, Mapping[str, Any]], None]:
+def announced(out: str | Path, seconds: float = 10.0) -> Callable[[str, Mapping[str, Any]], None]:
     """Return a callback that says where the run is written, and now and then how it stands if no bar does."""
     last = None
 
@@ -110,10 +110,10 @@ def go_on(options: Any) -> Run:
     if "epochs" in changes or "max_steps" in changes:
         changes = {"epochs": None, "max_steps": None} | changes
     data = record.data.again(options.data if "data" in options.given else None, options.offline)
-    told = vars(shown(options, options.out))
+    hearers = vars(shown(options, options.out))
     objective = options.objective if "objective" in options.given else None
     return resume(
-        options.out, model_file=options.model_file, data=data, objective=objective, **told, **changes
+        options.out, model_file=options.model_file, data=data, objective=objective, **hearers, **changes
     )
 
 
@@ -121,7 +121,7 @@ def _is_recorded(record: RunRecord, name: str, value: Any) -> bool:
     if name == "compile":
         return value in ("auto", record.compile)
     before = record.to_config()["training"] | {"backend": record.backend}
-    return name in before and before[name] == plain(value)
+    return name in before and before[name] == as_json(value)
 
 
 def tell_stop(run: Run) -> None:
@@ -148,7 +148,7 @@ def summary(run: Run) -> dict[str, Any]:
 
 
 def validation(run: Run) -> Mapping[str, Any]:
-    """Return the row of the history that tells of the weights that were kept."""
+    """Return the row of the history that tells of the weights that were chosen."""
     rows = [row for row in run.history if row["split"] == "valid" and row.get("elbo_nats") is not None]
     if not rows or run.record.training.keep == "last":
         return rows[-1] if rows else {}

@@ -80,7 +80,7 @@ class CheckReport:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON."""
+        """Return values for JSON."""
         head = {"ok": self.ok, "program": self.program, "data": self.data, "backend": self.backend}
         return head | {"findings": [asdict(finding) for finding in self.findings]}
 

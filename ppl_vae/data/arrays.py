@@ -34,7 +34,7 @@ def of(
     binarize : str, optional
         "none", "dynamic" or "static"; for Data that is passed on, None keeps its own.
     valid, test : int or float, optional
-        Rows to hold out where no such split is given, as a number or as a fraction (0.1 unless told).
+        Rows to hold out where no such split is given, as a number or as a fraction (by default 0.1).
     kind : str, optional
         "image", "vector", "counts" or "sound"; else found from type and shape of x.
     levels : int, optional
@@ -127,16 +127,16 @@ def _split_name(split, name):
 
 def _by_suffix(fields, name):
     """`{"x_train": a, "x_test": b}` as splits; None where no name has such an ending."""
-    given, plain = {}, []
+    given, unsplit = {}, []
     for key, values in fields.items():
         stem, _, ending = str(key).rpartition("_")
         if stem and ending in (*SPLITS, "val"):
             given.setdefault(_split_name(ending, name), {})[stem] = values
         else:
-            plain.append(str(key))
-    if given and plain:
+            unsplit.append(str(key))
+    if given and unsplit:
         raise DataError(
-            f"{name}: {', '.join(plain)} name no split, others do: end all names in _train, _valid, _test"
+            f"{name}: {', '.join(unsplit)} name no split, others do: end all names in _train, _valid, _test"
         )
     return given or None
 

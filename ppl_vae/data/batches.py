@@ -43,7 +43,7 @@ def num_batches(n: int, batch_size: int) -> int:
 
 
 def batches(order: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """Cut an order into index arrays of `batch_size`; the odd last one is kept.
+    """Cut an order into index arrays of `batch_size`; the odd last one too.
 
     Raises
     ------

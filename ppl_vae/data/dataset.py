@@ -148,11 +148,11 @@ class Data:
         return digest.hexdigest()
 
     def describe(self) -> dict:
-        """What this data is, as plain values for JSON: written into every result."""
-        kept = {name: getattr(self, name) for name in ("name", "kind", "levels", "binarize")}
-        kept["rows"] = {split: self.num_rows(split) for split in self.splits}
-        kept["shapes"] = {name: list(self.shape(name)) for name in self.fields}
-        return kept | {name: getattr(self, name) for name in ("split_rule", "source", "licence", "sha256")}
+        """What this data is, as values for JSON: written into every result."""
+        about = {name: getattr(self, name) for name in ("name", "kind", "levels", "binarize")}
+        about["rows"] = {split: self.num_rows(split) for split in self.splits}
+        about["shapes"] = {name: list(self.shape(name)) for name in self.fields}
+        return about | {name: getattr(self, name) for name in ("split_rule", "source", "licence", "sha256")}
 
     def _split(self, split):
         if not isinstance(split, str) or split not in self.splits:

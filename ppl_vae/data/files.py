@@ -61,7 +61,7 @@ def _loaded(path):
             return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
     except Exception as error:
         raise DataError(
-            f"{path} cannot be read as plain arrays: it is damaged, holds objects or is not NumPy's; write "
+            f"{path} cannot be read as arrays: it is damaged, holds objects or is not NumPy's; write "
             "it with numpy.save (.npy) or numpy.savez (.npz)"
         ) from error
 

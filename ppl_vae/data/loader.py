@@ -110,15 +110,15 @@ class Loader:
     @cached_property
     def rows(self) -> int:
         """The number of rows of an epoch, as a DataLoader tells it; else all batches are counted once."""
-        told = _told_rows(self.batches)
-        return sum(map(_count, islice(self.batches, len(self)))) if told is None else told
+        counted = _sampled_rows(self.batches)
+        return sum(map(_count, islice(self.batches, len(self)))) if counted is None else counted
 
     def num_rows(self, split: str) -> int:
         """Return the number of rows of a split: all are for training."""
         return self.rows if split == "train" else 0
 
     def describe(self) -> dict[str, Any]:
-        """Return what is known of the data as plain values: its number of rows."""
+        """Return what is known of the data as values for JSON: its number of rows."""
         rows = {"train": {"row": np.arange(self.rows)}}
         return Data(NAME, rows, self.kind, None, "none", "the loader's own", SOURCE).describe()
 
@@ -170,7 +170,7 @@ def _listed(shapes: Mapping[str, tuple[int, ...]]) -> str:
     return ", ".join(f"{name} {shape}" for name, shape in shapes.items()) or "no field"
 
 
-def _told_rows(batches: Any) -> int | None:
+def _sampled_rows(batches: Any) -> int | None:
     """Return how many rows a DataLoader says that it goes through; None where it does not say."""
     if not hasattr(batches, "batch_sampler"):  # no DataLoader of torch
         return _length(getattr(batches, "dataset", None))
@@ -178,8 +178,8 @@ def _told_rows(batches: Any) -> int | None:
         return None
     if not hasattr(batches.batch_sampler, "sampler"):
         return sum(map(len, batches.batch_sampler))
-    told = _length(batches.batch_sampler.sampler)
-    return _length(batches.dataset) if told is None else told  # an IterableDataset has no sampler
+    counted = _length(batches.batch_sampler.sampler)
+    return _length(batches.dataset) if counted is None else counted  # an IterableDataset has no sampler
 
 
 def _length(thing: Any) -> int | None:
@@ -192,5 +192,5 @@ def _length(thing: Any) -> int | None:
 def _count(item: Any) -> int:
     """Return the number of rows of a batch: of its first array, or 1."""
     parts = list(item.values()) if isinstance(item, Mapping) else item
-    told = _length(parts[0] if isinstance(parts, (tuple, list)) and parts else parts)
-    return 1 if told is None else told
+    counted = _length(parts[0] if isinstance(parts, (tuple, list)) and parts else parts)
+    return 1 if counted is None else counted

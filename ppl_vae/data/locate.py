@@ -133,7 +133,7 @@ def _missing(source: Source) -> Path:
 
 
 def download(source: Source) -> Folder:
-    """Download a source into the cache; nothing is kept unless all of it is verified."""
+    """Download a source into the cache; nothing stays there unless all of it is verified."""
     target = cache_folder() / source.folder
     try:
         target.mkdir(parents=True, exist_ok=True)

@@ -73,4 +73,4 @@ def npz(payload: bytes, name: str = "npz file") -> dict[str, np.ndarray]:
         with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
             return {key: arrays[key] for key in arrays.files}
     except Exception as error:
-        raise DataError(f"{name} cannot be read as .npz of plain arrays ({error})") from error
+        raise DataError(f"{name} cannot be read as .npz of arrays ({error})") from error

@@ -107,8 +107,8 @@ def unpack_cifar(folder, source):
     try:
         with tarfile.open(folder / archive) as tar:
             for name in source.files:
-                plain = name.removesuffix(".gz")
-                (folder / plain).write_bytes(tar.extractfile(f"cifar-10-batches-bin/{plain}").read())
+                unpacked = name.removesuffix(".gz")
+                (folder / unpacked).write_bytes(tar.extractfile(f"cifar-10-batches-bin/{unpacked}").read())
     except (tarfile.TarError, OSError, EOFError, KeyError) as error:
         raise DataError(f"{archive} is damaged ({error})") from error
     (folder / archive).unlink()
@@ -151,7 +151,7 @@ def split_cifar(found, valid, test, seed):
 
 
 def split_random(found, valid, test, seed):
-    """Seeded random splits, 80/10/10 unless told."""
+    """Seeded random splits, 80/10/10 by default."""
     return splits.at_random(found["all"], valid, test, seed)
 
 

@@ -160,9 +160,9 @@ def resampled(
         picked = index, np.arange(index.shape[1])
         latent = {name: values[picked] for name, values in found.latent.items()}
         density = {name: values[picked] for name, values in found.log_likelihood.items()}
-        kept = Found(latent, density, found.observed, found.log_weight[picked])
-        kept.statistics = statistics(found.log_weight)
-        parts.append(kept)
+        returned = Found(latent, density, found.observed, found.log_weight[picked])
+        returned.statistics = statistics(found.log_weight)
+        parts.append(returned)
     return _joined(parts)
 
 

@@ -1,4 +1,6 @@
-"""The plain bound of every row, and what is reported of it: nats, bits per dimension, standard errors."""
+"""The unweighted bound of every row, and what is reported of it: nats, bits per dimension, standard
+errors.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +14,7 @@ DETERMINISTIC = "the guide is deterministic: the importance weighted bound is th
 
 @dataclass
 class Scores:
-    """Terms of the plain bound (no weights, no penalties), one number per row, in nats.
+    """Terms of the unweighted bound (no weights, no penalties), one number per row, in nats.
 
     Attributes
     ----------
@@ -51,7 +53,7 @@ class Scores:
 
     @property
     def elbo(self) -> np.ndarray:
-        """The plain evidence lower bound of every row, [N]."""
+        """The evidence lower bound of every row, [N]."""
         return self.log_likelihood - self.rate
 
 

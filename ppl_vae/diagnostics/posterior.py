@@ -25,7 +25,7 @@ _STATES = {
 }
 _USES = {
     "guide": "weight a draw by exp(log_weight), or ask for method='importance', to speak of the posterior",
-    "importance": "equally weighted: log_weight is kept as a record only; values repeat; "
+    "importance": "equally weighted: log_weight is a record only; values repeat; "
     "trust a row with pareto_k < 0.7",
 }
 INDEPENDENT = (

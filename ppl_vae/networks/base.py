@@ -9,7 +9,7 @@ class Network(Declaration):
     """A network written once for all backends: its layers, and what it computes with them.
 
     Subclasses are frozen dataclasses that hold sizes and names, never arrays. Every axis left of those that a
-    network works on (rows, particles) is kept as it is.
+    network works on (rows, particles) stays as it is.
 
     Attributes
     ----------

@@ -29,7 +29,7 @@ class MLP(Network):
     Parameters
     ----------
     in_shape, out_shape : int or tuple of int
-        Event shapes; every axis before them is kept.
+        Event shapes; every axis before them stays.
     hidden : int or tuple of int
         Widths of the hidden layers (an empty tuple: one linear map).
     """

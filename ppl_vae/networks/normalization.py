@@ -31,13 +31,13 @@ class BatchNorm(Network):
         }
 
     def apply(self, F, net, x):
-        mean, var = kept = net.mean, net.var
+        mean, var = running = net.mean, net.var
         if net.training:
             mean, var = F.moments(
                 x, tuple(axis for axis in range(x.ndim) if axis != x.ndim - 1 - self.spatial)
             )
         if net.learns:
-            mean_now, var_now = (self._moved(F, *pair) for pair in zip(kept, (mean, var), strict=True))
+            mean_now, var_now = (self._moved(F, *pair) for pair in zip(running, (mean, var), strict=True))
             net.keep(mean=mean_now, var=var_now)
         gain, tail = net.weight * F.rsqrt(var + self.epsilon), (1,) * self.spatial
         return x * gain.reshape(-1, *tail) + (net.bias - mean * gain).reshape(-1, *tail)

@@ -1,6 +1,6 @@
 """What an objective is: a frozen dataclass that says what training asks for and computes it, on any backend.
 
-Evaluation never uses objectives: it always reports the plain bound.
+Evaluation never uses objectives: it always reports the unweighted bound.
 """
 
 import inspect

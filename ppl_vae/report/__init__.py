@@ -1,4 +1,4 @@
-"""Pictures of arrays and the page of a run; it sees NumPy arrays and plain values only."""
+"""Pictures of arrays and the page of a run; it sees NumPy arrays, numbers and text only."""
 
 from ppl_vae.report.grid import image_grid
 from ppl_vae.report.page import html

@@ -35,7 +35,7 @@ def _histogram(sets: dict[str, np.ndarray]) -> str:
     plots.label(ax, "how often each count occurs", "log(1 + count)", "density")
     plots.legend(ax)
     shares = {name: float((values == 0).mean()) for name, values in sets.items()}
-    zeros = "; ".join(f"zeros in {name} {tags.plain(share)}" for name, share in shares.items())
+    zeros = "; ".join(f"zeros in {name} {tags.words(share)}" for name, share in shares.items())
     alt = f"Histogram of counts; {summarise(sets)}; {zeros}"
     return tags.picture(plots.png(figure), alt, f"counts; {zeros}")
 
@@ -52,7 +52,7 @@ def _mean_variance(sets: dict[str, np.ndarray]) -> str:
     ax.plot(ends, ends, color=plots.GREY, linewidth=1, label="Poisson")
     plots.label(ax, "mean and variance of each column", "mean", "variance")
     plots.legend(ax)
-    ratios = "; ".join(f"{name} {tags.plain(_ratio(values))}" for name, values in sets.items())
+    ratios = "; ".join(f"{name} {tags.words(_ratio(values))}" for name, values in sets.items())
     return tags.picture(
         plots.png(figure),
         f"Variance against mean, a point a column. Mean ratio: {ratios}",

@@ -74,7 +74,7 @@ def _figure(name: str, title: str, curve: Curve, axis: str) -> str:
 
 
 def _last(values: np.ndarray) -> str:
-    return tags.plain(values[-1]) if np.isfinite(values[-1]) else "not finite"
+    return tags.words(values[-1]) if np.isfinite(values[-1]) else "not finite"
 
 
 def _wide(curve: Curve) -> bool:

@@ -40,7 +40,7 @@ def player(row: np.ndarray, name: str, rate: int) -> str:
     )
     below.grid(False)
     plots.label(below, x="seconds", y="kHz")
-    alt = f"Waveform and spectrogram of {name}, {tags.plain(seconds)} seconds"
+    alt = f"Waveform and spectrogram of {name}, {tags.words(seconds)} seconds"
     return f"<div>{tags.picture(plots.png(figure), alt, name)}{tags.audio(wav(row, rate), name)}</div>"
 
 

@@ -15,18 +15,18 @@ def text(value) -> str:
     if isinstance(value, float):
         value = f"{value:.6g}" if math.isfinite(value) else f"{value} (not finite)"
     if isinstance(value, list | tuple):
-        value = ", ".join(plain(item) for item in value) if value else "none"
-    return escape("none" if value is None else plain(value))
+        value = ", ".join(words(item) for item in value) if value else "none"
+    return escape("none" if value is None else words(value))
 
 
-def plain(value) -> str:
+def words(value) -> str:
     """As `text`, before escaping; for captions that are escaped later."""
     if isinstance(value, float | np.floating):
         return f"{float(value):.6g}"
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {plain(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {words(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(plain, value)) + "]"
+        return "[" + ", ".join(map(words, value)) + "]"
     return str(value)
 
 

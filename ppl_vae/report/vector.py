@@ -46,7 +46,7 @@ def parity(x: np.ndarray, data: np.ndarray, scale=lambda values: values, unit: s
         ends = [pairs.min(), pairs.max()]
         ax.plot(ends, ends, color=plots.GREY, linewidth=1)
     plots.label(ax, "reconstructed against original", f"original {unit}", f"reconstructed {unit}")
-    words = f"explained variance {tags.plain(explained)}"
+    words = f"explained variance {tags.words(explained)}"
     return tags.picture(plots.png(figure), f"Reconstructed against original values; {words}", words)
 
 
@@ -63,7 +63,7 @@ def rows(x) -> np.ndarray | None:
 def summarise(sets: dict[str, np.ndarray]) -> str:
     """Means in words, for those who do not see the picture."""
     found = {name: plots.finite(values) for name, values in sets.items()}
-    means = [f"mean of {name} {tags.plain(values.mean())}" for name, values in found.items() if values.size]
+    means = [f"mean of {name} {tags.words(values.mean())}" for name, values in found.items() if values.size]
     return "; ".join(means) or "no finite values"
 
 

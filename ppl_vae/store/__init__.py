@@ -3,7 +3,7 @@
 The store writes bytes and does not know what is in them: each backend serialises its own state.
 """
 
-from ppl_vae.store.config import plain, read_config, write_config
+from ppl_vae.store.config import as_yaml, read_config, write_config
 from ppl_vae.store.folder import RunFolder
 
-__all__ = ["RunFolder", "plain", "read_config", "write_config"]
+__all__ = ["RunFolder", "as_yaml", "read_config", "write_config"]

@@ -1,4 +1,4 @@
-"""A resolved configuration as YAML: plain values only, read back as they were written."""
+"""A resolved configuration as YAML: values of YAML only, read back as they were written."""
 
 import re
 from os import PathLike, fspath
@@ -23,9 +23,9 @@ def write_config(config: dict) -> bytes:
     Raises
     ------
     UsageError
-        A value that YAML cannot hold as plain data; the message names its place.
+        A value that YAML cannot hold; the message names its place.
     """
-    return yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True).encode()
+    return yaml.safe_dump(as_yaml(config), sort_keys=False, allow_unicode=True).encode()
 
 
 def read_config(raw: bytes | str) -> dict:
@@ -46,20 +46,20 @@ def read_config(raw: bytes | str) -> dict:
     return config
 
 
-def plain(value, place: str = "config"):
+def as_yaml(value, place: str = "config"):
     """Return a value as a configuration holds it; see `write_config`."""
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, dict):
-        return {_key(key, place): plain(item, f"{place}.{key}") for key, item in value.items()}
+        return {_key(key, place): as_yaml(item, f"{place}.{key}") for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item, f"{place}[{i}]") for i, item in enumerate(value)]
+        return [as_yaml(item, f"{place}[{i}]") for i, item in enumerate(value)]
     if isinstance(value, set | frozenset):
-        return [plain(item, place) for item in sorted(value)]
+        return [as_yaml(item, place) for item in sorted(value)]
     if isinstance(value, PathLike):
         return fspath(value)
     if hasattr(value, "tolist"):
-        return plain(value.tolist(), place)
+        return as_yaml(value.tolist(), place)
     for kind in (bool, int, float, str):
         if isinstance(value, kind):
             return kind(value)

@@ -174,11 +174,11 @@ class RunFolder:
             self.read(name)
 
     def config(self) -> dict:
-        """`config.yaml` as plain values."""
+        """`config.yaml` as values for JSON."""
         return config.read_config(self.read("config.yaml"))
 
     def append_metrics(self, row: dict) -> None:
-        """Append one row to metrics.jsonl; numbers that are not finite are kept as well."""
+        """Append one row to metrics.jsonl; numbers that are not finite are written as well."""
         metrics.append(self.path / metrics.NAME, row, mend=not self._mended)
         self._mended = True
 
@@ -265,7 +265,7 @@ def _check_name(name: str, folder: Path) -> None:
     if bad or name in _RESERVED or name.endswith(disk.STAGED) or (folder / name).is_dir():
         raise UsageError(
             f"a run folder cannot hold a file called {name!r}: "
-            "give a plain file name that the folder does not use itself"
+            "give a file name without folders that the folder does not use itself"
         )
 
 

@@ -66,9 +66,9 @@ def _mend(path: Path) -> None:
 def truncate(path: Path, step: int) -> None:
     """Drop the rows after a step, atomically; rows without a step stay."""
     rows = read(path)
-    kept = [row for row in rows if row.get("step") is None or row["step"] <= step]
+    left = [row for row in rows if row.get("step") is None or row["step"] <= step]
     if path.exists():
-        disk.replace(path, b"".join(map(encode, kept)))
+        disk.replace(path, b"".join(map(encode, left)))
 
 
 def _lines(path: Path) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""The plain bound and the importance weighted bound of every row, in chunks."""
+"""The unweighted bound and the importance weighted bound of every row, in chunks."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -32,7 +32,7 @@ def score(
     budget: int = BUDGET,
     compile: str = "auto",
 ) -> Scores:
-    """Return the terms of the plain bound, and the importance weighted bound where samples are asked for.
+    """Return the terms of the unweighted bound, and the importance weighted bound if samples are asked for.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def _plain(bound: Bound, passes: Passes, rows: Rows, most: int) -> Scores:
     note = DETERMINISTIC if facts.pop("exact") else None
     likelihood, kls, shared = [], [], None
     for batch, count in passes.chunks(rows, most):
-        found, common = passes("plain", _bound_terms, batch)
+        found, common = passes("bound", _bound_terms, batch)
         found = {name: _per_row(value)[:count] for name, value in found.items()}
         likelihood.append(found.pop(""))
         kls.append(found)

@@ -76,13 +76,13 @@ def loss_of(
         raise ProgramError(f"{_name(objective)} returns {shape}, not one number: take the mean over rows")
     others = dict(others or {})
     metrics = {name: F.asarray(one, value) for name, one in dict(metrics or {}).items()}
-    plain = bound_metrics(F, terms)
-    _refuse_names(objective, metrics, others, {*_COLUMNS, *plain, *scalars})
+    bounds = bound_metrics(F, terms)
+    _refuse_names(objective, metrics, others, {*_COLUMNS, *bounds, *scalars})
     for name, one in (others | metrics).items():
         if getattr(one, "shape", None) != ():
             shape = getattr(one, "shape", type(one).__name__)
             raise ProgramError(f"{_name(objective)} gives {name!r} as {shape}: take the mean over rows")
-    metrics = plain | metrics | {f"loss/{name}": one for name, one in others.items()}
+    metrics = bounds | metrics | {f"loss/{name}": one for name, one in others.items()}
     return Loss(value, {name: F.stop_gradient(one) for name, one in metrics.items()}, others)
 
 
@@ -109,7 +109,7 @@ def _refuse_names(
 
 
 def bound_metrics(F: Functions, terms: Terms) -> dict[str, Any]:
-    """Return the plain bound and its parts in nats per row, [] each, with gradients."""
+    """Return the unweighted bound and its parts in nats per row, [] each, with gradients."""
     rate = F.asarray(terms.rate, terms.distortion)
     metrics = {
         "elbo_nats": -(terms.distortion + rate),

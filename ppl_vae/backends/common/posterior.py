@@ -48,7 +48,7 @@ def draws(
         Also draw observations given the latents, and latents and observations of the prior given the rows'
         covariates.
     oversampling : int
-        Proposals for each draw that is kept.
+        Proposals for each draw that is returned.
     budget : int
         Numbers to work on at once; bounds the memory on the device, and of the proposals on the host.
 
@@ -78,10 +78,10 @@ def draws(
 def _proposed(job: Job, count: int, method: str, oversampling: int, seed: int) -> Found:
     layout, size = job.layout, count_rows(job.rows)
     if method == "importance":
-        count, kept = count * oversampling, count
+        count, returned = count * oversampling, count
         block = min(size, max(1, job.budget // (layout.latents * count)))
         blocks = chunk_rows(job.rows, block)
-        return resampled(lambda part: propose(job, part, block, count), layout, blocks, kept, seed)
+        return resampled(lambda part: propose(job, part, block, count), layout, blocks, returned, seed)
     found = propose(job, slice(0, size), size, count)
     if not layout.note:
         found.statistics = statistics(found.log_weight)

@@ -29,7 +29,7 @@ class Probe:
     frozen : str
         How a network says that a parameter is not to be trained.
     broken_plate : callable
-        Returns in plain words what site does not fit its plate, from the library's error; None for any other.
+        Returns in one line what site does not fit its plate, from the library's error; None for any other.
     """
 
     frozen: str

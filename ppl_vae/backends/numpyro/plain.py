@@ -68,7 +68,7 @@ class PlainBound(plain.PlainBound, OnNumPyro):
         return {_name(path): np.array(value) for path, value in leaves}
 
     def load_weights(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Set parameters and state; kept until they exist."""
+        """Set parameters and state; held until they exist."""
         if self.free is None:
             self._loaded = dict(arrays)
             return

@@ -1,4 +1,4 @@
-"""Sites of NumPyro's traces, and what NumPyro says about shapes in plain words."""
+"""Sites of NumPyro's traces, and what NumPyro says about shapes in one line."""
 
 import math
 from collections.abc import Mapping
@@ -73,7 +73,7 @@ def _site(node: Mapping[str, Any], factors: Mapping[str, float]) -> Site:
 
 
 def broken_plate(error: BaseException) -> str | None:
-    """Return in plain words what site does not fit its plate; None for any other error."""
+    """Return in one line what site does not fit its plate; None for any other error."""
     frame, message = error.__traceback__, None
     while frame is not None:
         # NumPyro does not say which site it was: the plate's message does.

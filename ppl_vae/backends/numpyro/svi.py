@@ -176,7 +176,7 @@ class Engine(common.Engine):
             self._show(copied(self._present()))
         self.bound.eval()
 
-    def kept(self) -> dict[str, np.ndarray]:
+    def chosen(self) -> dict[str, np.ndarray]:
         """Return the weights that the run would end with now."""
         if self.carry is None:
             return self.bound.weights()

@@ -37,7 +37,7 @@ class Tracer(tracing.Tracer):
     key : Array
         Decides every draw; those of a pair are the draws of NumPyro's own ELBOs.
     params, state : dict or None
-        Values by site name; None: those kept in `bound`.
+        Values by site name; None: those that `bound` holds.
     """
 
     F = F

@@ -139,7 +139,7 @@ def _not_captured(verb: Verb, reason: NotCaptured) -> ProgramError:
 
 def _pruned(graph: ExportedProgram) -> ExportedProgram:
     """Take out what the outputs do not depend on, weights above all, and the paths of source files."""
-    nodes, kept = graph.graph, []
+    nodes, read = graph.graph, []
     nodes.eliminate_dead_code()
     for node in nodes.nodes:
         node.meta.pop("stack_trace", None)
@@ -147,12 +147,12 @@ def _pruned(graph: ExportedProgram) -> ExportedProgram:
     for spec in graph.graph_signature.input_specs:
         node = inputs[spec.arg.name]
         if spec.kind is InputKind.USER_INPUT or node.users:
-            kept.append(spec)
+            read.append(spec)
             continue
         nodes.erase_node(node)
         graph.state_dict.pop(spec.target, None)
         graph.constants.pop(spec.target, None)
-    graph.graph_signature.input_specs[:] = kept
+    graph.graph_signature.input_specs[:] = read
     graph.graph_module.recompile()
     return graph
 

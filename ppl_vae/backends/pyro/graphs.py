@@ -113,7 +113,7 @@ class Decode(Verb):
 
 
 class Score(Verb):
-    """Rows to the terms of the plain bound, one number per row each, as `score` returns them."""
+    """Rows to the terms of the unweighted bound, one number per row each, as `score` returns them."""
 
     def inputs(self, rows: Arrays) -> dict[str, np.ndarray]:
         return {name: rows[name] for name in self.bound.fields if name in rows}

@@ -104,7 +104,7 @@ def ended_by_a_signal() -> Iterator[None]:
 
 
 def lost() -> None:
-    """Note that the loss of a process has been told, so that this one may end in its own way."""
+    """Note that the loss of a process was reported, so that this one may end in its own way."""
     _handled.set()
 
 
@@ -130,7 +130,7 @@ def _watch(gone: Callable[[], bool], others: Sequence[subprocess.Popen]) -> None
         if _handled.is_set():
             return
         if others:
-            print(told(others), file=sys.stderr, flush=True)
+            print(loss_of_processes(others), file=sys.stderr, flush=True)
         _kill(others)
         os._exit(1)
 
@@ -138,7 +138,7 @@ def _watch(gone: Callable[[], bool], others: Sequence[subprocess.Popen]) -> None
         threading.Thread(target=look, name="ppl_vae devices", daemon=True).start()
 
 
-def told(others: Sequence[subprocess.Popen] = ()) -> str:
+def loss_of_processes(others: Sequence[subprocess.Popen] = ()) -> str:
     """Return what is said when a process is lost."""
     ended = [str(process.returncode) for process in others if process.poll()]
     code = f" (exit code {ended[0]})" if ended else ""

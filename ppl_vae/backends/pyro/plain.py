@@ -107,7 +107,7 @@ class PlainBound(plain.PlainBound, OnPyro):
         return found
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Set parameters and buffers in place; kept until they exist."""
+        """Set parameters and buffers in place; held until they exist."""
         if not self._store["params"]:
             self._loaded = dict(tensors)
             return

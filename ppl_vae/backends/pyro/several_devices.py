@@ -95,7 +95,7 @@ class SeveralDevices:
             launching.lost()
             if self.rank:  # the first process tells it
                 raise SystemExit(1) from None
-            raise RunError(launching.told()) from error
+            raise RunError(launching.loss_of_processes()) from error
 
     def agree(self, number: int) -> int:
         if self.place is None:

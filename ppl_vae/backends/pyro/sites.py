@@ -1,4 +1,4 @@
-"""Sites of Pyro's traces, and what Pyro says about shapes in plain words."""
+"""Sites of Pyro's traces, and what Pyro says about shapes in one line."""
 
 import math
 import re
@@ -87,7 +87,7 @@ def fixed(values: Mapping[str, Tensor]) -> poutine.Trace:
 
 
 def broken_plate(error: BaseException) -> str | None:
-    """Return in plain words what site does not fit its plate; None for any other error."""
+    """Return in one line what site does not fit its plate; None for any other error."""
     found = MISMATCH.search(str(error)) if isinstance(error, ValueError) else None
     if found is None:
         return None

@@ -179,7 +179,7 @@ class Step:
 
 
 def cut(rows: Any, size: int) -> list[Any]:
-    """Cut a sequence into parts of `size`; the odd last one is kept."""
+    """Cut a sequence into parts of `size`; the odd last one too."""
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 

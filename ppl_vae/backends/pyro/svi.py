@@ -154,7 +154,7 @@ class Engine(common.Engine):
             torch.cuda.set_rng_state(self.cuda_rng, self.device)
 
     def _seed_step(self, step: int) -> None:
-        """Each of several devices has noise of its own at each step: none of it needs to be kept."""
+        """Each of several devices has noise of its own at each step: none of it needs to be saved."""
         torch.manual_seed(stream(self.options.seed, f"training/{self.rank}/{step}"))
 
     def _get_rng(self) -> None:
@@ -194,7 +194,7 @@ class Engine(common.Engine):
             self.step.use(self.step.averaged)
         self.bound.eval()
 
-    def kept(self) -> dict[str, np.ndarray]:
+    def chosen(self) -> dict[str, np.ndarray]:
         chosen = self.best if self.best is not None and self.options.keep == "best" else self._tensors()
         return {name: value.cpu().numpy() for name, value in chosen.items()}
 
