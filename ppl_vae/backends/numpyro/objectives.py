@@ -89,6 +89,6 @@ class Objective(BoundObjective):
         return Loss(loss, {"elbo_nats": -lax.stop_gradient(loss)}, {}, state)
 
     def _rows_counted(self, params: Any, state: Any, key: Array, batch: Mapping[str, Array]) -> int:
-        """Return the rows that a stock loss sums over: those of the batch where a plain program does not scale."""
+        """Return the rows that a stock loss sums over: the batch's where a plain program does not scale."""
         scaled = self.bound.declared or scaled_up(Tracer(self.bound, key, params, state).pair(batch).model)
         return self.num_data if scaled else rows_of(batch)

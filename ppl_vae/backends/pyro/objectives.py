@@ -39,7 +39,7 @@ class Objective(BoundObjective, nn.Module):
             return Loss(loss, {"elbo_nats": -loss.detach()})
 
     def _rows_counted(self, batch: dict[str, Tensor]) -> int:
-        """Return the rows that a stock loss sums over: those of the batch where a plain program does not scale."""
+        """Return the rows that a stock loss sums over: the batch's where a plain program does not scale."""
         if self._scaled is None:
             with torch.no_grad(), noise_kept(self.bound.device):
                 self._scaled = scaled_up(Tracer(self.bound).pair(batch).model)
