@@ -136,7 +136,7 @@ def test_first_weights_have_torchs_distribution(case):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_arrays_start_where_they_are_told(backend):
+def test_arrays_start_where_their_init_says(backend):
     on = {"pyro": OnTorch, "numpyro": OnFlax}[backend]
     (found,) = on(lambda nn: nn.Parameter((2, 3), np.arange(3)))()
     np.testing.assert_array_equal(found, [[0, 1, 2], [0, 1, 2]])

@@ -162,7 +162,7 @@ class Undecided(Shifted):
             ppl.sample("z", ppl.dist.Normal(loc, 1.0).expand((2,)).to_event(1))
 
 
-def test_control_flow_that_depends_on_data_is_told_with_its_line():
+def test_control_flow_that_depends_on_data_is_reported_with_its_line():
     loss = Objective(bind(Undecided(), num_data=4).train(), ELBO(), 4)
     place = r"\(test_capture.py, line \d+: loc = net.loc\(\) if float"
     with pytest.raises(NotCaptured, match=f"^its control flow depends on the values of data {place}"):

@@ -219,7 +219,7 @@ def test_networks_within_a_scan_are_allowed():
     assert report.ok, str(report)
 
 
-def test_a_normalization_layer_in_train_mode_is_told_not_refused():
+def test_a_normalization_layer_in_train_mode_is_reported_not_refused():
     assert "in train mode rows meet" in check(Normalized())["rows"].message
     assert "train" not in check(Linear())["rows"].message
 

@@ -37,7 +37,7 @@ def test_channels_move_to_the_front():
     assert np.array_equal(made.splits["train"]["x"], x.transpose(0, 3, 1, 2))
 
 
-def test_kind_and_levels_can_be_told():
+def test_kind_and_levels_can_be_given():
     x = np.arange(17.0).repeat(4).reshape(17, 4)
     made = data.of(x, levels=17, valid=0, test=0)
     assert made.splits["train"]["x"].dtype == np.uint8

@@ -68,7 +68,7 @@ def test_files_inside_a_run_are_never_executed_unasked(folder):
     assert gallery.load_recorded(record, inside, run=folder / "run").z_dim == 2
 
 
-def test_programs_defined_in_python_are_told_apart():
+def test_programs_defined_in_python_have_names_of_their_own():
     source = gallery.source_of(Local())
     assert (source.name, source.origin, source.path) == ("Local", "python", Path(__file__))
     assert source.text.startswith("class Local(Program)")

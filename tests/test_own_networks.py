@@ -145,7 +145,7 @@ class Shared(Program):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_an_array_of_a_network_moves_once_a_step_and_rests_in_evaluation(backend):
+def test_an_array_of_a_network_moves_once_per_step_and_rests_in_evaluation(backend):
     rows = data.of({"train": {"x": np.ones((20, 2), "f")}}, valid=0)
     run = fit(Shared(), rows, backend=backend, max_steps=12, batch_size=5, keep="last")
     evaluate(run, split="train")

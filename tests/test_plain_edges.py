@@ -51,7 +51,7 @@ def unscaled(x):
 
 @pytest.mark.parametrize("objective", [ELBO(), "Trace_ELBO"])
 @pytest.mark.parametrize("plate", [scaled, unscaled])
-def test_a_plain_bound_is_a_number_a_datum_however_the_plate_is_scaled(objective, plate):
+def test_a_bound_of_a_plain_program_is_per_row_however_its_plate_is_scaled(objective, plate):
     def guide(x):
         with plate(x):
             pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
@@ -73,7 +73,7 @@ NUMPY = np.random.default_rng(2).normal(size=(52, 2)).astype("f")
 
 @pytest.mark.parametrize("objective", [ELBO(), "TraceMeanField_ELBO"])
 @pytest.mark.parametrize("part", [None, True])
-def test_a_plain_numpyro_bound_is_a_number_a_datum_however_the_plate_is_scaled(objective, part):
+def test_a_bound_of_a_plain_numpyro_program_is_per_row_however_its_plate_is_scaled(objective, part):
     import numpyro
     import numpyro.distributions as ndist
 
@@ -98,7 +98,7 @@ def test_a_plain_numpyro_bound_is_a_number_a_datum_however_the_plate_is_scaled(o
 
 
 @pytest.mark.parametrize("backend", ["pyro", "numpyro"])
-def test_a_stock_loss_is_a_number_a_datum_where_the_guide_has_no_plate(backend):
+def test_a_stock_loss_is_per_row_where_the_guide_has_no_plate(backend):
     library = {"pyro": pyro, "numpyro": pytest.importorskip("numpyro")}[backend]
     subsample = (
         (lambda x: {"subsample": torch.arange(len(x))})

@@ -89,7 +89,7 @@ def test_a_network_with_a_state_is_asked_again_without_arguments():
     assert len(counted) == 3
 
 
-def test_arguments_are_told_apart_by_identity_and_plain_values():
+def test_arguments_differ_by_identity_and_by_values_of_python():
     calls, one, other = Calls(remembered={}), np.zeros(2), np.zeros(2)
     asked = [
         ((one,), {}),

@@ -36,7 +36,7 @@ def test_the_tables_of_the_readme_are_made_from_the_committed_results(file, name
     assert table in README.read_text()
 
 
-def test_the_gap_between_precisions_is_told_as_it_was_measured():
+def test_the_gap_between_precisions_is_reported_as_it_was_measured():
     found = json.loads((MEASURED / "precision.json").read_text())
     gaps = {
         name: f"{gap['mean']:+.2f} ± {gap['stderr']:.2f}" for name, gap in found["mixed_minus_single"].items()
@@ -45,14 +45,14 @@ def test_the_gap_between_precisions_is_told_as_it_was_measured():
     assert f"{gaps['iw']} nats (IW-500) and {gaps['elbo']} nats (ELBO)" in README.read_text()
 
 
-def test_seconds_to_a_first_step_are_told_as_they_were_measured():
+def test_seconds_to_a_first_step_are_reported_as_they_were_measured():
     (found,) = json.loads((MEASURED / "first_steps.json").read_text())["results"]
     told = {name: f"{one['median']:.0f} s" for name, one in found["contenders"].items()}
     for when in ("anew", "again"):
         assert f"{told[f'declared, {when}']} (by hand {told[f'by hand, {when}']})" in README.read_text()
 
 
-def test_what_a_gpu_reached_is_told_as_it_was_measured():
+def test_what_a_gpu_reached_is_reported_as_it_was_measured():
     found, text = json.loads((RECIPES / "vae-mnist-cuda.json").read_text()), README.read_text()
     test = found["test"]
     told = f"**{-test['iw_nats']:.2f}** ± {test['iw_stderr']:.2f} nats (IW-{test['k']}), evaluated on the GPU"

@@ -142,7 +142,7 @@ def test_the_average_of_the_weights_is_what_is_kept(backend):
     np.testing.assert_allclose(kept[name], average, atol=1e-6)
 
 
-def test_beta_zero_leaves_the_rate_unpaid_and_the_report_is_the_plain_bound():
+def test_beta_zero_leaves_the_rate_unpaid_and_the_report_is_the_unweighted_bound():
     run = fit(vae(), small_data(), ELBO(beta=0.0), max_steps=60, batch_size=70, lr=1e-2, log_every=60)
     row = run.history[0]
     assert row["beta"] == 0

@@ -150,7 +150,7 @@ def test_a_field_that_the_guide_needs_is_asked_for_where_the_data_is_given():
             fit(program, {"z": np.zeros((9, 2), np.float32)}, max_steps=1)
 
 
-def test_rows_of_another_shape_are_told_by_their_shape_not_by_their_values():
+def test_rows_of_another_shape_are_refused_by_their_shape_not_by_their_values():
     bytes_ = np.random.default_rng(0).integers(0, 256, (20, 4, 4), np.uint8)
     run = fit(load("vae", **SMALL), bytes_, max_steps=1)
     assert run.record.data.binarize == "dynamic"
