@@ -1,6 +1,6 @@
 """Write a lower bound on log p(x) of every row, in nats.
 
-Importance weighted, or the ELBO where weights a row do not apply.
+Importance weighted, or the ELBO where weights per row do not apply.
 
 $ ppl-vae log_prob runs/first --importance-samples 1000 --data my_rows.npy
 """
@@ -19,7 +19,7 @@ def parser():
 
 
 def main(options):
-    """Write a bound a row, and tell their mean."""
+    """Write a bound per row, and tell their mean."""
     from ppl_vae.cli import opened, output
     from ppl_vae.diagnostics.evidence import summary
 

@@ -84,7 +84,7 @@ class Program(Declaration):
                 changes[field.name] = found
             elif tuple(declared) != found:
                 raise DataError(
-                    f"the data's {name} has shape {found} a row, the program was made for {tuple(declared)}"
+                    f"the data's {name} has shape {found} per row, the program was made for {tuple(declared)}"
                 )
         return replace(self, **changes)
 

@@ -91,7 +91,7 @@ class Source(Protocol):
     """Where an engine's items come from."""
 
     def __len__(self) -> int:
-        """Return the number of batches an epoch."""
+        """Return the number of batches per epoch."""
 
     def epoch(self, number: int, start: int) -> Iterator[Any]:
         """Yield the items of an epoch, from batch `start` on."""

@@ -15,7 +15,7 @@ class NeedsLabels(Toy):
         super().guide(ppl, net, x)
 
 
-@breaks("fields", ["the data's x has shape (6,) a row, the program was made for (5,)"], x_shape=(5,))
+@breaks("fields", ["the data's x has shape (6,) per row, the program was made for (5,)"], x_shape=(5,))
 class OtherShape(Toy):
     pass
 
@@ -218,13 +218,13 @@ class OtherSize(Toy):
             ppl.sample("x", ppl.likelihood(self.likelihood, net.decoder(z)), obs=x)
 
 
-@breaks("shapes", ["site 'x': its Bernoulli has shape (5,) a row, the data (6,)"])
+@breaks("shapes", ["site 'x': its Bernoulli has shape (5,) per row, the data (6,)"])
 class WrongLikelihoodShape(Linear):
     def decoder(self):
         return nn.Linear(self.z_dim, 5)
 
 
-@breaks("shapes", ["site 'x': its Bernoulli has shape (1,) a row, the data (6,)"])
+@breaks("shapes", ["site 'x': its Bernoulli has shape (1,) per row, the data (6,)"])
 class BroadcastLikelihood(Linear):
     def decoder(self):
         return nn.Linear(self.z_dim, 1)

@@ -146,7 +146,7 @@ CONTENT = {
     "unknown kind of file": ("vae --data unknown.yaml", "unknown.yaml is of no known type"),
     "another shape than declared": (
         "vae --model.x_shape 1,28,28",
-        "the data's x has shape (1, 8, 8) a row, the program was made for (1, 28, 28)",
+        "the data's x has shape (1, 8, 8) per row, the program was made for (1, 28, 28)",
     ),
     "no guide": ("guideless.py", "guideless.py has a model but no guide: add a function guide"),
     "model file that fails": (
@@ -278,7 +278,7 @@ def test_impossible_verbs_are_refused(here, case):
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("flat", "x has shape (16,) a row, the program was trained on (1, 8, 8)"),
+        ("flat", "x has shape (16,) per row, the program was trained on (1, 8, 8)"),
         ("nan", "x has 1 values that are NaN"),
     ],
 )

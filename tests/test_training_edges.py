@@ -154,7 +154,7 @@ def test_rows_of_another_shape_are_refused_by_their_shape_not_by_their_values():
     bytes_ = np.random.default_rng(0).integers(0, 256, (20, 4, 4), np.uint8)
     run = fit(load("vae", **SMALL), bytes_, max_steps=1)
     assert run.record.data.binarize == "dynamic"
-    with pytest.raises(DataError, match=r"x has shape \(16,\) a row, the run was trained on \(1, 4, 4\)"):
+    with pytest.raises(DataError, match=r"x has shape \(16,\) per row, the run was trained on \(1, 4, 4\)"):
         evaluate(run, data=data.of(bytes_.reshape(20, 16)))
     digits = fit(load("vae", **SMALL), data.of(bytes_ % 17, levels=17), max_steps=1)
     with pytest.raises(DataError, match=r"x has shape \(28, 28\)"):

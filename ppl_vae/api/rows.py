@@ -22,7 +22,7 @@ def check_rows(bound: Any, rows: Mapping[str, np.ndarray]) -> Mapping[str, np.nd
         expected = getattr(bound.program, f"{name}_shape", None)
         if expected is not None and array.shape[1:] != tuple(expected):
             raise DataError(
-                f"{name} has shape {array.shape[1:]} a row, the program was trained on {tuple(expected)}"
+                f"{name} has shape {array.shape[1:]} per row, the program was trained on {tuple(expected)}"
             )
     _check_fields(bound, rows)
     lengths = {name: len(array) for name, array in rows.items()}

@@ -141,7 +141,7 @@ def shapes(case: Case) -> str:
         found = site.value.shape[1:]
         if site.event_shape != found:
             raise BrokenRule(
-                f"site {name!r}: its {site.distribution} has shape {site.event_shape} a row, the data "
+                f"site {name!r}: its {site.distribution} has shape {site.event_shape} per row, the data "
                 f"{found}: make the network end in the data's shape"
             )
     for label, site in case.traces.both().items():

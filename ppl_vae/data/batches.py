@@ -31,7 +31,7 @@ def order(seed: int, epoch: int, n: int) -> np.ndarray:
 
 
 def num_batches(n: int, batch_size: int) -> int:
-    """Batches an epoch, the odd last one counted; `UsageError` where `batch_size` does not fit `n` rows."""
+    """Batches per epoch, the odd last one counted; `UsageError` where `batch_size` does not fit `n` rows."""
     if batch_size < 1:
         raise UsageError(f"batch_size={batch_size} is not positive: choose at least 1")
     if batch_size > n:

@@ -88,7 +88,7 @@ class Description:
         except UsageError:
             shape = self.shapes.get("x")
             if shape is not None and "x" in data.fields and data.shape("x") != tuple(shape):
-                found = f"x has shape {data.shape('x')} a row, the run was trained on {tuple(shape)}"
+                found = f"x has shape {data.shape('x')} per row, the run was trained on {tuple(shape)}"
                 raise DataError(f"{found}: give rows of that shape") from None
             raise
 
