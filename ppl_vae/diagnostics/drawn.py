@@ -70,18 +70,6 @@ class Sites:
         return ""
 
 
-def check_shared(model: set[str], guide: set[str]) -> None:
-    """Refuse latent sites that guide and model do not share, by name."""
-    for name in sorted(model - guide):
-        raise ProgramError(
-            f"site {name!r} of the model has no site in the guide: its posterior cannot be drawn"
-        )
-    for name in sorted(guide - model):
-        raise ProgramError(
-            f"site {name!r} of the guide is not in the model: remove it, or sample it in the model too"
-        )
-
-
 def check_options(method: str, seed: int, **sizes: int) -> None:
     """Refuse an unknown method, a negative seed, and sizes that are no whole numbers of at least 1."""
     checks.one_of("method", method, METHODS)

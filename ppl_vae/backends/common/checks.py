@@ -1,7 +1,7 @@
 """What the project's own objectives and evaluation refuse, by the name of the site."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from ppl_vae import likelihoods
 from ppl_vae.backends.common.site import ROWS_DIM, Pair, Trace
 from ppl_vae.errors import ProgramError
 from ppl_vae.functions import Functions
+from ppl_vae.likelihoods import Values
 
 # What else a program with further plates can do.
 NO_PLATES = ", or train with a stock ELBO and without validation rows"
@@ -42,14 +43,8 @@ def check_plates(guide: Trace, model: Trace, otherwise: str = "") -> None:
                 )
 
 
-def check_latents(pair: Pair) -> None:
-    """Refuse latent sites that guide and model do not share.
-
-    Raises
-    ------
-    ProgramError
-    """
-    model, guide = set(pair.model.latent), set(pair.guide.latent)
+def check_latents(guide: set[str], model: set[str]) -> None:
+    """Refuse latent sites that guide and model do not share, by name, with a ProgramError."""
     for name in sorted(model - guide):
         raise ProgramError(
             f"site {name!r} of the model has no site in the guide: sample it there, or observe it"
@@ -75,7 +70,7 @@ def check_sites(pair: Pair, library: str) -> None:
         For an enumerated site, a guide site without a reparametrised draw, or latent sites that guide and
         model do not share.
     """
-    check_latents(pair)
+    check_latents(set(pair.guide.latent), set(pair.model.latent))
     for name, site in sorted(pair.guide.latent.items()):
         if site.enumerated:
             raise ProgramError(
@@ -88,42 +83,34 @@ def check_sites(pair: Pair, library: str) -> None:
             )
 
 
-class Support(NamedTuple):
-    """Which entries of an observed site lie in its support, its least and greatest value, and whether all are
-    whole numbers.
+def inside_support(F: Functions, model: Trace) -> dict[str, tuple[Any, Values]]:
+    """Compare the observed sites with their supports, where they check their values: which entries lie
+    inside, and what the values are.
     """
-
-    inside: Any
-    low: Any
-    high: Any
-    whole: Any
-
-
-def inside_support(F: Functions, model: Trace) -> dict[str, Support]:
-    """Compare the observed sites with their supports, where they check their values."""
     found = {}
     for name, site in model.observed.items():
         inside = site.inside() if site.validated and 0 not in site.value.shape else None
         if inside is not None:
             value = F.to_float(site.value)
-            found[name] = Support(inside, F.min(value), F.max(value), (F.round(value) == value).all())
+            found[name] = inside, Values(F.min(value), F.max(value), (F.round(value) == value).all())
     return found
 
 
-def refuse_outside(model: Trace, checked: Mapping[str, Support]) -> None:
+def refuse_outside(model: Trace, checked: Mapping[str, tuple[Any, Values]]) -> None:
     """Refuse data outside the support of its likelihood, as `inside_support` found it, on the host.
 
     Raises
     ------
     ProgramError
     """
-    for name, (inside, *values) in checked.items():
+    for name, (inside, values) in checked.items():
         if inside.all():
             continue
         site = model[name]
         axis = len(site.batch_shape) - 1 + inside.ndim - len(site.batch_shape + site.event_shape)
         row = int(np.argwhere(~inside)[0][axis]) if site.local and axis >= 0 else 0
-        remedy = likelihoods.remedy(site.distribution, likelihoods.Values(*(one.item() for one in values)))
+        values = Values(*(one.item() for one in values[:3]))
+        remedy = likelihoods.remedy(site.distribution, values)
         raise ProgramError(
             f"row {row} of {name!r} is outside the support of its likelihood {site.distribution}: {remedy}"
         )

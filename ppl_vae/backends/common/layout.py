@@ -4,8 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from ppl_vae.backends.common.checks import check_latents
 from ppl_vae.backends.common.site import Pair, Site
-from ppl_vae.diagnostics.drawn import Sites, check_shared
+from ppl_vae.diagnostics.drawn import Sites
 from ppl_vae.errors import ProgramError
 from ppl_vae.functions import Functions
 
@@ -76,7 +77,7 @@ def read(pair: Pair) -> Layout:
     """
     drawn, latent = pair.guide.latent, tuple(pair.model.latent)
     auxiliary = {name for name, site in drawn.items() if site.auxiliary}
-    check_shared(set(latent), set(drawn) - auxiliary)
+    check_latents(set(drawn) - auxiliary, set(latent))
     factors = tuple(name for name, site in pair.model.observed.items() if site.factor)
     observed = tuple(name for name in pair.model.observed if name not in factors)
     both = [*pair.model.items(), *pair.guide.items()]

@@ -1,7 +1,8 @@
 """A bound program as the rules of the contract look at it: NumPy arrays in, NumPy arrays out."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,10 @@ from ppl_vae.backends.common.terms import Terms, added, drawn_in_order, log_rows
 from ppl_vae.backends.common.tracing import Tracer
 from ppl_vae.contract.probe import Arrays, BrokenRule, Call, ProgramFailure, Seen, Traces, other_event
 from ppl_vae.diagnostics.evidence import Scores
+
+ARRAYS = ("value", "log_prob", "supported")
+# What `Seen` has of a site under the same name.
+FACTS = [part.name for part in fields(Seen) if part.name not in (*ARRAYS, "plates", "error")]
 
 
 class Probe:
@@ -37,25 +42,15 @@ class Probe:
 
     def __init__(self, bound: Any, recorder: Any):
         self.bound, self.fields, self.num_data = bound, bound.fields, bound.num_data or 1
-        self._recorder = recorder
-
-    @property
-    def backend(self) -> str:
-        """The backend's name."""
-        return self.bound.backend
-
-    @property
-    def stock(self) -> dict[str, str]:
-        """What the library offers where the project's own objectives do not apply."""
+        self.backend, self._recorder = bound.backend, recorder
         elbo = f"{self.backend}.infer.Trace"
-        return {
+        self.stock = {
             "enumerated": f"{elbo}Enum_ELBO",
             "unreparametrised": f"{elbo}Graph_ELBO",
             "frozen": self.frozen,
         }
 
     def prepare(self, rows: Arrays) -> None:
-        """Make every parameter exist."""
         with self._asked(0):
             self._called("guide", lambda: self.bound.ensure_parameters(self.bound.put(self._batch(rows))))
 
@@ -70,42 +65,33 @@ class Probe:
         raise NotImplementedError
 
     def weights(self) -> dict[str, np.ndarray]:
-        """Return parameters and buffers by name."""
         return self.bound.weights()
 
     def load_weights(self, weights: Arrays) -> None:
-        """Set parameters and buffers."""
         self.bound.load_weights(weights)
 
     def trace(self, rows: Arrays, seed: int = 0, values: Arrays | None = None, particles: int = 1) -> Traces:
-        """Run the guide, and the model on what it drew; `values` replace draws by site."""
-
         def run(tracer: Tracer, batch: Any, values: Any) -> dict[str, Trace]:
-            guide = self._traced("guide", tracer, batch, values, particles)
-            model = self._traced("model", tracer, batch, guide.drawn, particles, guide)
+            guide = Trace()
+            try:
+                guide = self._called("guide", lambda: tracer.guide(batch, values=values, particles=particles))
+                model = self._called(
+                    "model", lambda: tracer.model(batch, values=guide.drawn, particles=particles)
+                )
+            except ProgramFailure:
+                # A draw of a wrong shape, more often than not, is what a network stumbles over.
+                _refuse_other_events(guide.latent, tracer.unfinished())
+                raise
             return {"guide": guide, "model": model}
 
         return self._seen(("trace", particles), run, seed, self._batch(rows), _copied(values or {}))
 
     def draw(self, n: int, seed: int = 0, rows: Arrays | None = None, values: Arrays | None = None) -> Traces:
-        """Run the model alone, without the fields that it observes."""
-
         def run(tracer: Tracer, batch: Any, values: Any) -> dict[str, Trace]:
             model = self._called("model", lambda: tracer.model(batch, values=values, n=n))
             return {"guide": Trace(), "model": model}
 
         return self._seen(("draw", n), run, seed, self._batch(rows or {}), _copied(values or {}))
-
-    def _traced(
-        self, role: str, tracer: Tracer, batch: Any, values: Any, particles: int, guide: Trace | None = None
-    ) -> Trace:
-        try:
-            run = getattr(tracer, role)
-            return self._called(role, lambda: run(batch, values=values, particles=particles))
-        except ProgramFailure:
-            # A draw of a wrong shape, more often than not, is what a network stumbles over.
-            _refuse_other_events(guide or Trace(), tracer.unfinished())
-            raise
 
     def _seen(self, name: Any, run: Callable[..., dict[str, Trace]], seed: int, *arrays: Any) -> Traces:
         known: dict[str, Any] = {}
@@ -130,7 +116,6 @@ class Probe:
         return Traces(guide, model, [Call(who, *c) for who, c in zip(known["calls"], calls, strict=True)])
 
     def row_gradients(self, rows: Arrays, row: int, seed: int = 0) -> dict[str, np.ndarray]:
-        """Return, by field of floats, the largest gradient of one row's densities by each input row, [B]."""
         batch = self._batch(rows)
         floats = {name: value for name, value in batch.items() if value.dtype.kind == "f"}
         if not floats:
@@ -152,8 +137,6 @@ class Probe:
         return lambda *arguments: self._called(role, lambda: run(*arguments))
 
     def kl(self, rows: Arrays, seed: int = 0) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Return the KL by latent site at one draw: closed form where there is one, and sampled."""
-
         def run(tracer: Tracer, batch: Any) -> Any:
             pair = tracer.pair(batch)
             both = [Terms(tracer.F, pair, 1, analytic_kl=analytic) for analytic in (True, False)]
@@ -163,18 +146,15 @@ class Probe:
         return closed, sampled
 
     def drawn_late(self, rows: Arrays, seed: int = 0) -> list[str]:
-        """Return the latent sites whose prior depends on latents that the guide draws later."""
         found = self.trace(rows, seed)
         guide, model = map(Trace, found[:2])
         return [name for name in model.latent if name not in drawn_in_order(guide, model)]
 
     def score(self, rows: Arrays, importance_samples: int, seed: int = 0) -> Scores:
-        """Return the bounds as an evaluation reports them."""
         with self._asked(seed):
             return self._called("guide", lambda: score(self.bound, rows, importance_samples, seed))
 
     def reconstruct(self, rows: Arrays, seed: int = 0) -> dict[str, np.ndarray]:
-        """Return the centre of the likelihood of every row, by observed field."""
         with self._asked(seed):
             return self._called("model", lambda: reconstruct(self.bound, rows, seed=seed))
 
@@ -199,20 +179,8 @@ def _copied(arrays: Arrays) -> dict[str, np.ndarray]:
 
 def _taken_apart(site: Site) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what is known of a site, and its arrays: together the fields of `Seen`."""
-    facts = {
-        "name": site.name,
-        "distribution": site.distribution,
-        "observed": site.observed,
-        "factor": site.factor,
-        "plates": {plate.name: plate.dim for plate in site.plates},
-        "batch_shape": site.batch_shape,
-        "event_shape": site.event_shape,
-        "levels": site.levels,
-        "reparametrised": site.reparametrised,
-        "enumerated": site.enumerated,
-        "deterministic": site.deterministic,
-        "error": "",
-    }
+    facts = {name: getattr(site, name) for name in FACTS}
+    facts |= {"plates": {plate.name: plate.dim for plate in site.plates}, "error": ""}
     arrays = {"value": site.value, "supported": site.inside(), "log_prob": None}
     try:
         arrays["log_prob"] = site.log_density
@@ -222,9 +190,7 @@ def _taken_apart(site: Site) -> tuple[dict[str, Any], dict[str, Any]]:
     return facts, arrays
 
 
-def _refuse_other_events(guide: Mapping[str, Site], model: Trace) -> None:
+def _refuse_other_events(guide: Trace, model: Trace) -> None:
     for name, site in guide.items():
-        if not site.observed and name in model:
-            drawn, wanted = site.event_shape, model[name].event_shape
-            if drawn != wanted:
-                raise BrokenRule(other_event(name, drawn, wanted), "shapes")
+        if name in model and site.event_shape != model[name].event_shape:
+            raise BrokenRule(other_event(name, site.event_shape, model[name].event_shape), "shapes")

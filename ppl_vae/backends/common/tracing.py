@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partialmethod
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,6 +26,10 @@ class Tracer:
     """
 
     F: Functions
+    _plate: Callable[[str, int, int], AbstractContextManager]  # the library's, by name, size and dim
+    _centred: Callable[[], AbstractContextManager]  # latents take the centres of their distributions
+    _redrawn: Callable[[], AbstractContextManager]  # observed sites are drawn
+    _sites: Callable[[Any], Trace]  # of the library's trace
 
     def __init__(self, bound: Any):
         self.bound = bound
@@ -41,26 +46,16 @@ class Tracer:
             if stop == "draws":
                 drawn = {name: self.F.stop_gradient(value) for name, value in drawn.items()}
             calls = Calls(frozen=True, stopped=stop == "parameters")
-            return self._run(role, batch, drawn, calls, particles, depth, state)
+            return self.run(
+                role, batch, values=drawn, particles=particles, depth=depth, calls=calls, state=state
+            )
 
         return Pair(guide, model, again, state)
 
-    def guide(
+    def run(
         self,
-        batch: Any,
-        *,
-        values: Mapping[str, Any] | None = None,
-        centres: bool = False,
-        particles: int = 1,
-        depth: int = 1,
-    ) -> Trace:
-        """Run the guide alone; with `centres` a latent takes the centre of its distribution."""
-        with self._centred() if centres else nullcontext():
-            return self._run("guide", batch, values or {}, Calls(), particles, depth)
-
-    def model(
-        self,
-        batch: Any,
+        role: str,
+        batch: Mapping[str, Any],
         *,
         values: Mapping[str, Any] | None = None,
         n: int | None = None,
@@ -68,27 +63,35 @@ class Tracer:
         redraw: bool = False,
         particles: int = 1,
         depth: int = 1,
-    ) -> Trace:
-        """Run the model alone: on a batch, or without the fields that it observes for `n` rows; `redraw`
-        draws what it observes anew, at the same covariates.
-        """
-        batch = dict(batch) if n is None else {**batch, "n": n}
-        with self._centred() if centres else nullcontext(), self._redrawn() if redraw else nullcontext():
-            return self._run("model", batch, values or {}, Calls(), particles, depth)
-
-    def _run(
-        self,
-        role: str,
-        batch: Mapping[str, Any],
-        values: Mapping[str, Any],
-        calls: Calls,
-        particles: int,
-        depth: int,
+        calls: Calls | None = None,
         state: Any = None,
     ) -> Trace:
-        self._running = self._recorded(role, values, calls, state)
-        with self.bound.calling(calls), self._particles(particles, depth):
-            return self._finished(self._running.get_trace(**batch), calls)
+        """Run the guide or the model alone.
+
+        Parameters
+        ----------
+        role : {"guide", "model"}
+        n : int, optional
+            Rows that the model draws, without the fields that it observes.
+        centres : bool
+            A latent takes the centre of its distribution, where it has one.
+        redraw : bool
+            What the model observes is drawn anew, at the same covariates.
+        calls, state : optional
+            How networks are called, and their mutable state.
+        """
+        calls = calls or Calls()
+        self._running = self._recorded(role, values or {}, calls, state)
+        with (
+            self._centred() if centres else nullcontext(),
+            self._redrawn() if redraw else nullcontext(),
+            self.bound.calling(calls),
+            self._particles(particles, depth),
+        ):
+            trace = self._running.get_trace(**batch, **({} if n is None else {"n": n}))
+        return self._finished(trace, calls)
+
+    guide, model = partialmethod(run, "guide"), partialmethod(run, "model")
 
     def unfinished(self) -> Trace:
         """Return the sites of the last run of guide or model alone, as far as it got."""
@@ -103,18 +106,6 @@ class Tracer:
     def _particles(self, particles: int, depth: int) -> AbstractContextManager:
         return self._plate(PARTICLES, particles, -1 - depth) if particles > 1 else nullcontext()
 
-    def _plate(self, name: str, size: int, dim: int) -> AbstractContextManager:
-        """Return a plate of the library."""
-        raise NotImplementedError
-
-    def _centred(self) -> AbstractContextManager:
-        """Return a context in which latents take the centres of their distributions, where they have one."""
-        raise NotImplementedError
-
-    def _redrawn(self) -> AbstractContextManager:
-        """Return a context in which observed sites are drawn."""
-        raise NotImplementedError
-
     def _both(self, batch: Any, values: Mapping[str, Any]) -> tuple[Trace, Trace, Any]:
         """Return the sites of guide and model, and the networks' state after both where it is handed on."""
         raise NotImplementedError
@@ -126,10 +117,6 @@ class Tracer:
     def _finished(self, trace: Any, calls: Calls) -> Trace:
         """Return the sites of a whole run."""
         return self._sites(trace)
-
-    def _sites(self, trace: Any) -> Trace:
-        """Return the sites of the library's trace."""
-        raise NotImplementedError
 
 
 class Passes(Protocol):
