@@ -1,12 +1,19 @@
-"""What the bound programs of all backends have in common."""
+"""A program bound to a backend: a declared one, whose `model` and `guide` are ordinary functions of the
+backend's library, or two such functions.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from ppl_vae.backends.common.calls import Calls, NetworkCall, Networks
+from ppl_vae.backends.common.primitives import Primitives
 from ppl_vae.backends.common.tracing import Arrays, Passes, Tracer
+from ppl_vae.errors import ProgramError
+from ppl_vae.program import Arguments, PlainProgram, Program, arguments, data_fields, taken
 from ppl_vae.scalars import own_schedules
 
 
@@ -47,7 +54,7 @@ class Bound:
         self.scalars = {name: float(schedule(step)) for name, schedule in own_schedules(program).items()}
 
     def hold(self, scalars: Mapping[str, Any]) -> None:
-        """Keep the values of the program's own scalars among those of a step."""
+        """Set the program's own scalars to their values among those of a step."""
         self.scalars = {name: float(scalars[name]) for name in self.scalars}
 
     @contextmanager
@@ -59,6 +66,14 @@ class Bound:
             yield
         finally:
             self.scalars = before
+
+    def unscaled(self) -> AbstractContextManager:
+        """Run guide and model with scale 1, where the program does not scale its sites itself."""
+        return nullcontext()
+
+    def calling(self, calls: Calls) -> AbstractContextManager:
+        """Run guide and model with declared networks called as asked."""
+        return nullcontext()
 
     def passes(self, seed: int, name: str | None = None) -> AbstractContextManager[Passes]:
         """Return passes over rows in evaluation mode, on noise of a seed, or of a stream of that name of the
@@ -88,7 +103,6 @@ class Bound:
 
     def ensure_parameters(self, batch: Mapping[str, Any]) -> None:
         """Make every parameter exist, where the first run of guide and model does."""
-        raise NotImplementedError
 
     def weights(self) -> dict[str, np.ndarray]:
         """Return parameters and buffers by name, as copies on the host."""
@@ -113,8 +127,138 @@ class Bound:
         raise NotImplementedError
 
 
-def listed(item: Any) -> list[Any]:
-    """Return the arrays of a loader's item in order, whatever holds them."""
-    if isinstance(item, Mapping):
-        return list(item.values())
-    return list(item) if isinstance(item, (tuple, list)) else [item]
+class DeclaredBound(Bound):
+    """A Program bound to a backend.
+
+    `model(x, ..., n=None)` and `guide(x, ...)` take the data fields that the program declares, by position or
+    by name, and may be given to any tool of the library.
+
+    Attributes
+    ----------
+    num_data : int or None
+        Rows of the whole data set: `model` and `guide` scale a batch up to them, as stock ELBOs want it.
+        Within `unscaled()` each row counts once, as NUTS and other samplers want it.
+    parts : dict of str to network, or nested lists of them
+        The networks, as the backend holds them.
+    calls : Calls
+        How guide and model run now.
+    written : set of str
+        Networks that the guide has called.
+    """
+
+    declared = True
+    parts: Mapping[str, Any]
+
+    def __init__(self, program: Program, num_data: int | None = None):
+        super().__init__(program, data_fields(program), num_data)
+        self.calls, self.written = Calls(scaled=True), set()
+        self._taken = {role: taken(program, role) for role in ("model", "guide")}
+
+    def network_call(self, part: Any, frozen: bool) -> NetworkCall:
+        """Return one of the networks of `parts` as a function, for one run of guide or model; `frozen`:
+        statistics and codebooks stay as they are.
+        """
+        raise NotImplementedError
+
+    def primitives(self, draws: int | None, num_data: int | None) -> Primitives:
+        """Return what guide or model gets as `ppl`."""
+        raise NotImplementedError
+
+    def model(self, *args: Any, n: int | None = None, **data: Any) -> Any:
+        """Run the model: with data it scores, without it draws `n` rows."""
+        return self._run("model", args, data, n)
+
+    def guide(self, *args: Any, n: int | None = None, **data: Any) -> Any:
+        """Run the guide on data."""
+        return self._run("guide", args, data, n)
+
+    def _run(self, role: str, args: tuple, data: dict[str, Any], n: int | None) -> Any:
+        batch = self._named(role, args, data)
+        ppl = self.primitives(n, self.num_data if self.calls.scaled else None)
+        net = Networks(self, writes=role == "guide")
+        return getattr(self.program, role)(ppl, net, **self.taken(role, batch))
+
+    def taken(self, role: str, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the part of a batch that `model` or `guide` declares."""
+        return {name: batch[name] for name in self._taken[role] if name in batch}
+
+    def _named(self, role: str, args: tuple, data: dict[str, Any]) -> dict[str, Any]:
+        known = ", ".join(self.fields) or "no fields"
+        if len(args) > len(self.fields):
+            raise ProgramError(f"{role} got {len(args)} arrays, the program declares {known}")
+        batch = dict(zip(self.fields, args, strict=False)) | data
+        unknown = set(batch) - set(self.fields)
+        if unknown:
+            raise ProgramError(f"{role} got {', '.join(sorted(unknown))}: the program declares {known}")
+        return batch
+
+    def unscaled(self) -> AbstractContextManager:
+        """Run guide and model with scale 1, as the project's own objectives do."""
+        return self.calling(replace(self.calls, scaled=False))
+
+    @contextmanager
+    def calling(self, calls: Calls) -> Iterator[None]:
+        before, self.calls = self.calls, calls
+        try:
+            yield
+        finally:
+            self.calls = before
+
+    def as_batch(self, item: Any) -> dict[str, Any]:
+        """Return a batch of a `data.loader.Loader` of the program's fields on the device."""
+        return {name: self._array(item[name]) for name in self.fields if name in item}
+
+
+class PlainBound(Bound):
+    """`model` and `guide` as the user wrote them; their parameters come to exist when they first run on data.
+
+    Parameters
+    ----------
+    program : PlainProgram
+    fields : tuple of str, or None
+        The data's fields; None where a loader's batches are passed on whole.
+    num_data : int or None
+    seed : int
+        Of the first parameters.
+    device : str
+    """
+
+    declared = False
+
+    def __init__(
+        self,
+        program: PlainProgram,
+        fields: tuple[str, ...] | None = None,
+        num_data: int | None = None,
+        seed: int = 0,
+        device: str = "cpu",
+    ):
+        self.arguments = arguments(program, fields) if fields else Arguments()
+        super().__init__(program, self.arguments.positional + self.arguments.named, num_data)
+        self._seed = seed
+        self._loaded: Mapping[str, Any] | None = None  # until there are parameters
+        self._set_up(device)
+
+    def _set_up(self, device: str) -> None:
+        """Make what holds the parameters, on a device."""
+        raise NotImplementedError
+
+    def model(self, *args: Any, **batch: Any) -> Any:
+        """Run the user's model."""
+        return self._run(self.program.model, args, batch)
+
+    def guide(self, *args: Any, **batch: Any) -> Any:
+        """Run the user's guide."""
+        return self._run(self.program.guide, args, batch)
+
+    def _run(self, function: Any, args: tuple, batch: Mapping[str, Any]) -> Any:
+        # JAX sorts a dict by its keys, so the order of the arguments is not that of the dict.
+        positional = [name for name in self.arguments.positional if name in batch] or sorted(batch)
+        named = {name: batch[name] for name in self.arguments.named if name in batch}
+        return function(*args, *(batch[name] for name in positional if name not in named), **named)
+
+    def as_batch(self, item: Any) -> dict[str, Any]:
+        """Return what a loader yields as the positional arguments of model and guide."""
+        parts = list(item.values()) if isinstance(item, Mapping) else item
+        parts = parts if isinstance(parts, (tuple, list)) else [parts]
+        return {f"argument {number:03}": self._array(part) for number, part in enumerate(parts)}

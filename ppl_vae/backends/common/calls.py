@@ -1,20 +1,23 @@
-"""How a program's networks are called while guide and model run."""
+"""How a program's networks are called while guide and model run, and a record of who was asked what."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ppl_vae.contract.probe import Call
 from ppl_vae.errors import ProgramError
 
-PLAIN = (str, int, float, bool, type(None))
+VALUES = (str, int, float, bool, type(None))
 
 
 @dataclass
 class Calls:
-    """What holds for all calls of one run.
+    """What holds for all of one run.
 
     Attributes
     ----------
+    scaled : bool
+        Rows are scaled up to those of the data set.
     frozen : bool
         Statistics and codebooks stay as they are.
     stopped : bool
@@ -24,6 +27,7 @@ class Calls:
         guide and model walk the same way down.
     """
 
+    scaled: bool = False
     frozen: bool = False
     stopped: bool = False
     remembered: dict[Any, Any] | None = None
@@ -38,7 +42,7 @@ class Calls:
             return made.function(*args, **kwargs)
         key = id(network), _key(args), _key(tuple(sorted(kwargs.items())))
         if key not in self.remembered:
-            # The arguments are kept alive, so that no other array gets their identity.
+            # The arguments stay alive, so that no other array gets their identity.
             self.remembered[key] = made.function(*args, **kwargs), args, kwargs
         return self.remembered[key][0]
 
@@ -46,7 +50,7 @@ class Calls:
 def _key(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return tuple(map(_key, value))
-    return value if isinstance(value, PLAIN) else id(value)
+    return value if isinstance(value, VALUES) else id(value)
 
 
 class NetworkCall(NamedTuple):
@@ -74,10 +78,10 @@ class Networks:
 
     def __getattr__(self, name: str) -> Any:
         if name not in self._made:
-            self._made[name] = self._found(name)
+            self._made[name] = self._named(name)
         return self._made[name]
 
-    def _found(self, name: str) -> Any:
+    def _named(self, name: str) -> Any:
         bound = self._bound
         if name not in bound.parts:
             raise ProgramError(
@@ -102,3 +106,37 @@ def flat(name: str, part: Any) -> Iterator[tuple[str, Any]]:
             yield from flat(f"{name}.{index}", one)
     else:
         yield name, part
+
+
+class Recorder:
+    """Watches the networks of a declared program; two plain functions have none that could be named.
+
+    Parameters
+    ----------
+    bound : Bound
+
+    Attributes
+    ----------
+    calls : list of Call
+        Since the last `start`.
+    """
+
+    def __init__(self, bound: Any):
+        self.start()
+        for name, parts in getattr(bound, "parts", {}).items():
+            for number, part in flat(name, parts):
+                self._watch(number, part)
+
+    def _watch(self, name: str, part: Any) -> None:
+        """Note the calls of a network by `_running` and `calls`."""
+        raise NotImplementedError
+
+    @property
+    def running(self) -> str | None:
+        """The network that was entered and not left."""
+        return self._running[-1] if self._running else None
+
+    def start(self) -> None:
+        """Forget what was seen."""
+        self.calls: list[Call] = []
+        self._running: list[str] = []

@@ -11,8 +11,8 @@ from flax import nnx
 from jax import Array
 
 from ppl_vae.backends.common import primitives as common
+from ppl_vae.backends.common.bound import DeclaredBound
 from ppl_vae.backends.common.calls import NetworkCall, flat
-from ppl_vae.backends.common.declared import DeclaredBound
 from ppl_vae.backends.common.primitives import DATA
 from ppl_vae.backends.numpyro import weights
 from ppl_vae.backends.numpyro.devices import find_devices
@@ -48,7 +48,7 @@ class Primitives(common.Primitives):
 
 
 class Bound(DeclaredBound, OnNumPyro):
-    """A program bound to NumPyro; see `ppl_vae.backends.common.declared.DeclaredBound`. Set `params` to use
+    """A program bound to NumPyro; see `ppl_vae.backends.common.bound.DeclaredBound`. Set `params` to use
     others than those that it keeps.
     """
 

@@ -8,13 +8,13 @@ import numpy as np
 from flax.nnx.tracers import current_jax_trace
 from jax import Array
 
-from ppl_vae.backends.common import recorder
+from ppl_vae.backends.common import calls as common
 from ppl_vae.backends.numpyro.modules import Part
 from ppl_vae.contract.probe import Call
 
 
-class Recorder(recorder.Recorder):
-    """See `ppl_vae.backends.common.recorder.Recorder`.
+class Recorder(common.Recorder):
+    """See `ppl_vae.backends.common.calls.Recorder`.
 
     Calls within a scan, a map or a gradient, which no array can leave, are not seen. Within a function that
     is being compiled the arrays are tracers.

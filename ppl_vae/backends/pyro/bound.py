@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.backends.common import primitives as common
+from ppl_vae.backends.common.bound import DeclaredBound
 from ppl_vae.backends.common.calls import NetworkCall
-from ppl_vae.backends.common.declared import DeclaredBound
 from ppl_vae.backends.common.primitives import DATA
 from ppl_vae.backends.pyro.arrays import find_device
 from ppl_vae.backends.pyro.distributions import dist
@@ -52,7 +52,7 @@ class Primitives(common.Primitives):
 
 
 class Bound(DeclaredBound, OnPyro):
-    """A program bound to Pyro; see `ppl_vae.backends.common.declared.DeclaredBound`.
+    """A program bound to Pyro; see `ppl_vae.backends.common.bound.DeclaredBound`.
 
     Parameters are registered under a name of this object's own, so that two bound programs never share any.
     """
@@ -81,7 +81,7 @@ class Bound(DeclaredBound, OnPyro):
         return self.anchor.device
 
     def _run(self, role: str, args: tuple, data: dict[str, Any], n: int | None) -> Any:
-        if self._scaled and next(self.parameters(), None) is not None:
+        if self.calls.scaled and next(self.parameters(), None) is not None:
             pyro.module(self._id, self)
         return super()._run(role, args, data, n)
 

@@ -9,7 +9,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.backends.common import plain
+from ppl_vae.backends.common import bound as common
 from ppl_vae.backends.common.calls import Calls
 from ppl_vae.backends.pyro.arrays import find_device, noise_kept
 from ppl_vae.backends.pyro.library import OnPyro
@@ -38,8 +38,8 @@ def modules_of(program: PlainProgram) -> list[nn.Module]:
     return [module for key, module in found.items() if key not in inner]
 
 
-class PlainBound(plain.PlainBound, OnPyro):
-    """See `ppl_vae.backends.common.plain.PlainBound`: runs within a parameter store that no other program
+class PlainBound(common.PlainBound, OnPyro):
+    """See `ppl_vae.backends.common.bound.PlainBound`: runs within a parameter store that no other program
     sees.
     """
 

@@ -4,12 +4,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ppl_vae.backends.common import recorder
+from ppl_vae.backends.common import calls as common
 from ppl_vae.contract.probe import Call
 
 
-class Recorder(recorder.Recorder):
-    """See `ppl_vae.backends.common.recorder.Recorder`."""
+class Recorder(common.Recorder):
+    """See `ppl_vae.backends.common.calls.Recorder`."""
 
     def __init__(self, bound: nn.Module):
         self._hooks: list[Any] = []
