@@ -1,7 +1,7 @@
 """Draws of guide, prior and predictions in chunks of rows and draws, gathered on the host."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,9 +12,55 @@ from ppl_vae.backends.common.site import Trace
 from ppl_vae.backends.common.terms import added
 from ppl_vae.backends.common.tracing import Arrays, Passes, Tracer
 from ppl_vae.data.batches import count_rows
-from ppl_vae.diagnostics.drawn import GUIDE, Found, Store
 
 Values = dict[str, Any]
+GUIDE, PREDICTIVE, PRIOR, RESAMPLE = range(4)  # streams of random numbers
+
+
+class Store:
+    """Arrays on the host by group and name, filled chunk by chunk.
+
+    Parameters
+    ----------
+    count : int
+        All draws.
+    among : slice
+        All rows.
+    """
+
+    def __init__(self, count: int, among: slice):
+        self.count, self.among = count, among
+        self.groups: dict[str, dict[str, np.ndarray]] = {}
+
+    def put(
+        self, group: str, name: str, array: np.ndarray, samples: slice | None, rows: slice | None
+    ) -> None:
+        """Write [draws (or 1 for all), rows, ...] without what fills a chunk up; without `samples` or `rows`
+        the axis is missing.
+        """
+        where, sizes = [], []
+        if samples is not None:
+            where.append(samples)
+            sizes.append(self.count)
+        if rows is not None:
+            where.append(slice(rows.start - self.among.start, rows.stop - self.among.start))
+            sizes.append(self.among.stop - self.among.start)
+        whole = self.groups.setdefault(group, {})
+        if name not in whole:
+            whole[name] = np.empty((*sizes, *array.shape[len(sizes) :]), array.dtype)
+        whole[name][tuple(where)] = array[tuple(slice(part.stop - part.start) for part in where)]
+
+
+@dataclass
+class Drawn:
+    """Draws of the guide: latents and codes [S, N, ...], densities [S, N], observations [N, ...]."""
+
+    latent: dict[str, np.ndarray]
+    log_likelihood: dict[str, np.ndarray]
+    observed: dict[str, np.ndarray]
+    log_weight: np.ndarray
+    log_weight_global: np.ndarray | None = None
+    statistics: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 class Chunk(NamedTuple):
@@ -44,18 +90,15 @@ class Chunk(NamedTuple):
 
 @dataclass
 class Job:
-    """What every step of one call needs."""
+    """What every step of one call needs. Only a declared program promises to keep leading axes: two functions
+    draw one by one.
+    """
 
     bound: Bound
     passes: Passes
     rows: Arrays
     layout: Layout
     budget: int
-
-    @property
-    def one_by_one(self) -> bool:
-        """Only a declared program promises to keep leading axes: a plain one draws one by one."""
-        return not self.bound.declared
 
     def chunks(self, among: slice, block: int, count: int, stream: int) -> Iterator[Chunk]:
         """Yield chunks, rows fastest.
@@ -72,9 +115,9 @@ class Job:
             Names the noise.
         """
         dims = [int(np.prod(array.shape[1:], dtype=np.int64)) for array in self.rows.values()]
-        most = max(1, self.budget // max(self.layout.largest, *dims))
-        width = _even(block, max(1, most // (1 if self.one_by_one else min(count, 64))))
-        depth = 1 if self.one_by_one else _even(count, max(1, most // width))
+        most, many = max(1, self.budget // max(self.layout.largest, *dims)), self.bound.declared
+        width = _even(block, max(1, most // (min(count, 64) if many else 1)))
+        depth = _even(count, max(1, most // width)) if many else 1
         for start in range(0, count, depth):
             samples = slice(start, min(start + depth, count))
             draws = np.minimum(np.arange(start, start + depth), count - 1)
@@ -91,7 +134,7 @@ def _even(count: int, most: int) -> int:
     return -(-count // -(-count // most))
 
 
-def propose(job: Job, among: slice, block: int, count: int) -> Found:
+def propose(job: Job, among: slice, block: int, count: int) -> Drawn:
     """Draw from the guide, `count` times for each of some rows, and score the model there."""
     layout, out, shared = job.layout, Store(count, among), {}
     for chunk in job.chunks(among, block, count, GUIDE):
@@ -108,7 +151,8 @@ def propose(job: Job, among: slice, block: int, count: int) -> Found:
             observed = {name: value[0] for name, value in found["observed"].items()}
             _put(out, layout, "observed", observed, chunk._replace(samples=None))
         _put_weights(out, layout, found, chunk)
-    return Found.of(out)
+    latent, density, observed = (out.groups.get(name, {}) for name in ("latent", "density", "observed"))
+    return Drawn(latent, density, observed, out.groups["weight"]["local"], out.groups["weight"].get("global"))
 
 
 def _proposal(layout: Layout, depth: int) -> Callable[..., dict[str, Values]]:
@@ -140,18 +184,9 @@ def _values(F: Any, layout: Layout, names: tuple[str, ...], trace: Trace) -> Val
 def _put(out: Store, layout: Layout, group: str, found: Arrays, chunk: Chunk) -> None:
     """Write [D, B, ...] by site; a global one, which has no rows, with the first of them."""
     for name, value in found.items():
-        local = (name if name in layout.kept else name.removesuffix("_codes")) in layout.local
+        local = (name if name in layout.axes else name.removesuffix("_codes")) in layout.local
         if local or chunk.first:
-            rows = chunk.rows if local else None
-            out.put(group, name, _cut(value, chunk.samples, rows), chunk.samples, rows)
-
-
-def _cut(value: np.ndarray, samples: slice | None, rows: slice | None) -> np.ndarray:
-    """Leave out what fills a chunk up; one draw stands for all where they are the same."""
-    sizes = [part.stop - part.start for part in (samples, rows) if part is not None]
-    if samples is not None and len(value) == 1:
-        value = np.broadcast_to(value, (sizes[0], *value.shape[1:]))
-    return value[tuple(slice(size) for size in sizes)]
+            out.put(group, name, value, chunk.samples, chunk.rows if local else None)
 
 
 def _put_weights(out: Store, layout: Layout, found: Mapping[str, Arrays], chunk: Chunk) -> None:
@@ -169,9 +204,9 @@ def _put_weights(out: Store, layout: Layout, found: Mapping[str, Arrays], chunk:
         return log_p - log_q
 
     local = np.zeros((1, len(chunk.index))) + weights(local=True)
-    out.put("weight", "local", _cut(local, chunk.samples, chunk.rows), chunk.samples, chunk.rows)
+    out.put("weight", "local", local, chunk.samples, chunk.rows)
     if chunk.first and not layout.local.issuperset([*found["model"], *found["guide"]]):
-        out.put("weight", "global", _cut(weights(local=False), chunk.samples, None), chunk.samples, None)
+        out.put("weight", "global", weights(local=False), chunk.samples, None)
 
 
 def simulate(job: Job, count: int, given: Arrays, stream: int) -> dict[str, np.ndarray]:
@@ -181,20 +216,15 @@ def simulate(job: Job, count: int, given: Arrays, stream: int) -> dict[str, np.n
     out = Store(count, slice(0, size))
     for chunk in job.chunks(out.among, size, count, stream):
         shared = {} if chunk.first else shared
-        latents = {name: _given(layout, name, given[name], chunk) for name in layout.latent if given}
+        latents = {name: given[name][chunk.draws] for name in layout.latent if given}
+        latents = {n: v[:, chunk.index] if n in layout.local else v for n, v in latents.items()}
         depth = len(chunk.draws)
-        function = _simulation(layout, names, depth, job.one_by_one)
+        function = _simulation(layout, names, depth, one_by_one=not job.bound.declared)
         name = ("simulate", layout, names, depth)
         found = job.passes(name, function, chunk.batch, latents, shared, stream=chunk.stream)
         shared = found["shared"] if chunk.first else shared
         _put(out, layout, "drawn", found["drawn"], chunk)
     return out.groups["drawn"]
-
-
-def _given(layout: Layout, name: str, values: np.ndarray, chunk: Chunk) -> np.ndarray:
-    """Return given latents of a chunk."""
-    values = values[chunk.draws]
-    return values[:, chunk.index] if name in layout.local else values
 
 
 def _simulation(

@@ -6,22 +6,64 @@ from typing import Any
 
 from ppl_vae.backends.common.checks import check_latents
 from ppl_vae.backends.common.site import Pair, Site
-from ppl_vae.diagnostics.drawn import Sites
 from ppl_vae.errors import ProgramError
 from ppl_vae.functions import Functions
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Layout(Sites):
+class Layout:
     """A program's sites.
 
     Attributes
     ----------
     depth : int
         Batch axes of the deepest site: draws are a plate left of them.
+    latent, observed, factors : tuple of str
+        Sites of the model.
+    local : frozenset of str
+        Sites in a plate over the rows, factors included.
+    deterministic : tuple of str
+        Latent sites for which the guide knows one value only.
+    axes : dict of str to tuple of int
+        By site: its batch axes that are more than a placeholder, counted from the right, the rows first.
+    plates : dict of str to tuple of str
+        By site: the names of the plates among them.
+    largest, latents : int
+        Numbers in one row of the largest site, and of all latent sites together.
     """
 
     depth: int
+    latent: tuple[str, ...]
+    observed: tuple[str, ...]
+    factors: tuple[str, ...]
+    local: frozenset[str]
+    deterministic: tuple[str, ...]
+    axes: dict[str, tuple[int, ...]]
+    plates: dict[str, tuple[str, ...]]
+    largest: int
+    latents: int
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """All sites of the model outside the rows, which every row has in common."""
+        return tuple(n for n in (*self.latent, *self.observed, *self.factors) if n not in self.local)
+
+    @property
+    def rows(self) -> str:
+        """The name of the plate over the rows."""
+        local = (name for name in (*self.latent, *self.observed) if name in self.local)
+        return next((self.plates[name][0] for name in local), "data")
+
+    @property
+    def note(self) -> str:
+        """Why one weight per row means nothing, or nothing."""
+        for name in self.shared:
+            return f"site {name!r} is global: log_weight is given the global draw, no weight by itself"
+        for name in self.deterministic:
+            return (
+                f"site {name!r} has one value only in the guide: log_weight is a log joint density, no weight"
+            )
+        return ""
 
     def values(self, F: Functions, name: str, site: Site) -> Any:
         """Return a site's value as [draws (or 1), rows, plates, event]; a global one has no rows."""
@@ -32,10 +74,10 @@ class Layout(Sites):
             raise ProgramError(f"site {name!r} has batch shape {batch}: is a .to_event missing?")
         full = (*(1,) * (self.depth + 1 - len(batch)), *batch)
         value = F.broadcast_to(site.value, (*batch, *event)).reshape(*full, *event)
-        kept = [self.depth + 1 + dim for dim in self.kept[name]]
-        dropped = [axis for axis in range(1, self.depth + 1) if axis not in kept]
-        order = (0, *kept, *dropped, *range(self.depth + 1, value.ndim))
-        return F.permute(value, order).reshape(full[0], *(full[axis] for axis in kept), *event)
+        own = [self.depth + 1 + dim for dim in self.axes[name]]
+        dropped = [axis for axis in range(1, self.depth + 1) if axis not in own]
+        order = (0, *own, *dropped, *range(self.depth + 1, value.ndim))
+        return F.permute(value, order).reshape(full[0], *(full[axis] for axis in own), *event)
 
     def codes(self, F: Functions, name: str, site: Site) -> Any | None:
         """Return the numbers of a codebook's vectors, [draws, rows, plates, grid]; None for other sites."""
@@ -45,17 +87,17 @@ class Layout(Sites):
 
     def restored(self, F: Functions, name: str, value: Any) -> Any:
         """Return what `values` gave in the shape that the program draws: [draws, batch axes, event]."""
-        kept = self.kept[name]
+        own = self.axes[name]
         # Names by distance from the right: the axes in ascending order, placeholders where the site has none.
-        order = sorted(range(len(kept)), key=lambda i: kept[i])
-        value = F.permute(value, (0, *(1 + i for i in order), *range(1 + len(kept), value.ndim)))
-        sizes = iter(value.shape[1 : 1 + len(kept)])
-        batch = [next(sizes) if dim in kept else 1 for dim in range(-self.depth, 0)]
-        return value.reshape(value.shape[0], *batch, *value.shape[1 + len(kept) :])
+        order = sorted(range(len(own)), key=lambda i: own[i])
+        value = F.permute(value, (0, *(1 + i for i in order), *range(1 + len(own), value.ndim)))
+        sizes = iter(value.shape[1 : 1 + len(own)])
+        batch = [next(sizes) if dim in own else 1 for dim in range(-self.depth, 0)]
+        return value.reshape(value.shape[0], *batch, *value.shape[1 + len(own) :])
 
     def alone(self, name: str, value: Any) -> Any:
         """Return the only draw of what `restored` gave, without axes that the site does not have."""
-        absent = self.depth + min(self.kept[name], default=0)
+        absent = self.depth + min(self.axes[name], default=0)
         return value.reshape(value.shape[1 + absent :])
 
     def log_density(self, name: str, site: Site) -> Any:
@@ -91,7 +133,7 @@ def read(pair: Pair) -> Layout:
         factors=factors,
         local=frozenset(name for name, site in both if site.local),
         deterministic=certain,
-        kept={name: _kept(site) for name, site in named.items()},
+        axes={name: _axes(site) for name, site in named.items()},
         plates={name: tuple(_distances(site).values()) for name, site in named.items()},
         largest=max(sizes.values(), default=1),
         latents=max(1, sum(sizes[name] for name in latent)),
@@ -103,7 +145,7 @@ def _distances(site: Site) -> dict[int, str]:
     return dict(sorted((-plate.dim, plate.name) for plate in site.plates))
 
 
-def _kept(site: Site) -> tuple[int, ...]:
+def _axes(site: Site) -> tuple[int, ...]:
     plates, batch = _distances(site), site.batch_shape
     free = [d for d in range(len(batch), 0, -1) if d not in plates and batch[-d] > 1]
     return tuple(-d for d in (*plates, *free))

@@ -1,17 +1,22 @@
 """Draws of a program's posterior and prior on the host, in chunks of rows and draws."""
 
-from functools import partial
 from typing import Any
 
+import numpy as np
+
+from ppl_vae import checks
 from ppl_vae.backends.common.bound import Bound
-from ppl_vae.backends.common.drawing import Job, propose, simulate
+from ppl_vae.backends.common.drawing import PREDICTIVE, PRIOR, RESAMPLE, Drawn, Job, propose, simulate
 from ppl_vae.backends.common.layout import Layout, read
 from ppl_vae.backends.common.predictive import BUDGET
 from ppl_vae.backends.common.tracing import Arrays, Passes, Tracer
 from ppl_vae.data.batches import chunk_rows, count_rows
-from ppl_vae.diagnostics.drawn import OVERSAMPLING, Found, check_options, predictions, resampled, result
-from ppl_vae.diagnostics.importance import statistics
-from ppl_vae.diagnostics.posterior import PosteriorDraws
+from ppl_vae.diagnostics.importance import resample, statistics
+from ppl_vae.diagnostics.posterior import METHODS, PosteriorDraws
+from ppl_vae.errors import ProgramError
+
+# Proposals of the guide for each draw that is returned: the rule of Rubin (1988) is 10 to 20.
+OVERSAMPLING = 10
 
 
 def draws(
@@ -62,30 +67,76 @@ def draws(
         Where guide and model have different latents, and under `importance` for a global latent or a guide
         without spread, by the name of the site.
     """
-    check_options(method, seed, num_samples=num_samples, oversampling=oversampling, budget=budget)
+    checks.one_of("method", method, METHODS)
+    checks.seed(seed)
+    for name, value in {"num_samples": num_samples, "oversampling": oversampling, "budget": budget}.items():
+        checks.whole_number(name, value)
     count_rows(rows)
     kind = bound.precision()
     rows = {n: a.astype(kind, copy=False) if a.dtype.kind == "f" else a for n, a in rows.items()}
     with bound.passes(seed) as passes:
         job = Job(bound, passes, rows, _layout(bound, passes, rows), budget)
-        found = _proposed(job, num_samples, method, oversampling, seed)
-        drawn = result(job.layout, found, method, bound.backend, bound.program, oversampling)
+        if method == "importance":
+            proposals = num_samples * oversampling
+            drawn = _resampled(job, proposals, num_samples, seed)
+        else:
+            proposals, size = num_samples, count_rows(rows)
+            drawn = propose(job, slice(0, size), size, num_samples)
+            if not job.layout.note:
+                drawn.statistics = statistics(drawn.log_weight)
+        result = _result(job, drawn, method, proposals)
         if predictive:
-            predictions(partial(simulate, job, num_samples), job.layout, drawn)
-    return drawn
+            result.posterior_predictive = simulate(job, num_samples, result.posterior, PREDICTIVE)
+            result.prior = simulate(job, num_samples, {}, PRIOR)
+            result.prior_predictive = {name: result.prior.pop(name) for name in job.layout.observed}
+    return result
 
 
-def _proposed(job: Job, count: int, method: str, oversampling: int, seed: int) -> Found:
-    layout, size = job.layout, count_rows(job.rows)
-    if method == "importance":
-        count, returned = count * oversampling, count
-        block = min(size, max(1, job.budget // (layout.latents * count)))
-        blocks = chunk_rows(job.rows, block)
-        return resampled(lambda part: propose(job, part, block, count), layout, blocks, returned, seed)
-    found = propose(job, slice(0, size), size, count)
-    if not layout.note:
-        found.statistics = statistics(found.log_weight)
-    return found
+def _resampled(job: Job, proposals: int, count: int, seed: int) -> Drawn:
+    """Pick `count` of the proposals of every row by their weights."""
+    for name in job.layout.shared:
+        raise ProgramError(f"site {name!r} is global: no weight belongs to one row alone; use method='guide'")
+    for name in job.layout.deterministic:
+        raise ProgramError(f"site {name!r} has one value only in the guide: use method='guide'")
+    block = min(count_rows(job.rows), max(1, job.budget // (job.layout.latents * proposals)))
+    parts = []
+    for rows in chunk_rows(job.rows, block):
+        drawn = propose(job, rows, block, proposals)
+        index = resample(drawn.log_weight, count, np.random.default_rng([seed, RESAMPLE, rows.start]))
+        picked = index, np.arange(index.shape[1])
+        latent = {name: values[picked] for name, values in drawn.latent.items()}
+        density = {name: values[picked] for name, values in drawn.log_likelihood.items()}
+        of_rows = statistics(drawn.log_weight)
+        parts.append(Drawn(latent, density, drawn.observed, drawn.log_weight[picked], statistics=of_rows))
+
+    def along(axis: int, part: str) -> dict[str, np.ndarray]:
+        arrays = [getattr(one, part) for one in parts]
+        return {name: np.concatenate([values[name] for values in arrays], axis) for name in arrays[0]}
+
+    weight = np.concatenate([part.log_weight for part in parts], 1)
+    latent, density, observed = along(1, "latent"), along(1, "log_likelihood"), along(0, "observed")
+    return Drawn(latent, density, observed, weight, statistics=along(0, "statistics"))
+
+
+def _result(job: Job, drawn: Drawn, method: str, proposals: int) -> PosteriorDraws:
+    layout, program = job.layout, job.bound.program
+    plates = dict(layout.plates)
+    plates |= {f"{name}_codes": plates[name] for name in layout.latent if f"{name}_codes" in drawn.latent}
+    return PosteriorDraws(
+        method=method,
+        backend=job.bound.backend,
+        program=getattr(program, "name", None) or type(program).__name__,
+        rows=layout.rows,
+        posterior=drawn.latent,
+        log_likelihood=drawn.log_likelihood,
+        observed_data=drawn.observed,
+        plates=plates,
+        log_weight=drawn.log_weight,
+        log_weight_global=drawn.log_weight_global,
+        row_statistics=drawn.statistics,
+        proposals=0 if layout.note else proposals,
+        note=layout.note,
+    )
 
 
 def _layout(bound: Any, passes: Passes, rows: Arrays) -> Layout:
