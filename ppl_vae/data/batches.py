@@ -64,7 +64,11 @@ def count_rows(rows: Mapping[str, np.ndarray]) -> int:
 
 def chunk_rows(rows: Mapping[str, np.ndarray], most: int) -> Iterator[slice]:
     """Return slices over the rows, at most `most` at a time."""
-    count = count_rows(rows)
+    return slices(count_rows(rows), most)
+
+
+def slices(count: int, most: int) -> Iterator[slice]:
+    """Return slices over `count` entries, at most `most` at a time."""
     return (slice(start, min(start + most, count)) for start in range(0, count, most))
 
 

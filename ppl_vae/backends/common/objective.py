@@ -1,6 +1,6 @@
 """The loss of an objective, and the numbers that every objective logs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ppl_vae.backends.common.checks import NO_PLATES, check_plates, check_sites
@@ -50,7 +50,23 @@ class BoundObjective:
         raise NotImplementedError
 
     def _loss(self, pair: Pair, scalars: Mapping[str, Any]) -> Loss:
-        return loss_of(self.F, self.objective, pair, scalars, self.num_data)
+        """Return the loss of one run of guide and model; its metrics hold no gradient."""
+        F, objective = self.F, self.objective
+        terms = Terms(F, pair, self.num_data, objective.analytic_kl)
+        found = objective.loss(F, terms, Scalars(scalars))
+        value, metrics, others = found if isinstance(found, Loss) else Loss(found)
+        who = f"{type(objective).__name__}.loss"
+        if _shape(value) != ():
+            raise ProgramError(f"{who} returns {_shape(value)}, not one number: take the mean over rows")
+        others = dict(others or {})
+        metrics = {name: F.asarray(one, value) for name, one in dict(metrics or {}).items()}
+        bounds = bound_metrics(F, terms)
+        _refuse_names(who, objective, metrics, others, {*_COLUMNS, *bounds, *scalars})
+        for name, one in (others | metrics).items():
+            if _shape(one) != ():
+                raise ProgramError(f"{who} gives {name!r} as {_shape(one)}: take the mean over rows")
+        metrics = bounds | metrics | {f"loss/{name}": one for name, one in others.items()}
+        return Loss(value, {name: F.stop_gradient(one) for name, one in metrics.items()}, others)
 
     def _refuse(self, pair: Pair) -> None:
         """Refuse, by name, sites that the objective cannot estimate."""
@@ -64,48 +80,20 @@ def scaled_up(model: Trace) -> bool:
     return any(site.subsampling > 1 for site in model.observed.values())
 
 
-def loss_of(
-    F: Functions, objective: Objective, pair: Pair, scalars: Mapping[str, Any], num_data: int
-) -> Loss:
-    """Return the loss of one run of guide and model; its metrics hold no gradient."""
-    terms = Terms(F, pair, num_data, objective.analytic_kl)
-    found = objective.loss(F, terms, Scalars(scalars))
-    value, metrics, others = found if isinstance(found, Loss) else Loss(found)
-    if getattr(value, "shape", None) != ():
-        shape = getattr(value, "shape", type(value).__name__)
-        raise ProgramError(f"{_name(objective)} returns {shape}, not one number: take the mean over rows")
-    others = dict(others or {})
-    metrics = {name: F.asarray(one, value) for name, one in dict(metrics or {}).items()}
-    bounds = bound_metrics(F, terms)
-    _refuse_names(objective, metrics, others, {*_COLUMNS, *bounds, *scalars})
-    for name, one in (others | metrics).items():
-        if getattr(one, "shape", None) != ():
-            shape = getattr(one, "shape", type(one).__name__)
-            raise ProgramError(f"{_name(objective)} gives {name!r} as {shape}: take the mean over rows")
-    metrics = bounds | metrics | {f"loss/{name}": one for name, one in others.items()}
-    return Loss(value, {name: F.stop_gradient(one) for name, one in metrics.items()}, others)
-
-
-def _name(objective: Objective) -> str:
-    return f"{type(objective).__name__}.loss"
+def _shape(value: Any) -> Any:
+    return getattr(value, "shape", type(value).__name__)
 
 
 def _refuse_names(
-    objective: Objective, metrics: Mapping[str, Any], others: Mapping[str, Any], reserved: set[str]
+    who: str, objective: Objective, metrics: Iterable[str], others: Iterable[str], reserved: set[str]
 ) -> None:
     """Refuse metrics that would overwrite a column of the history, and losses that nothing minimises."""
-    clashes = sorted(reserved & set(metrics))
-    if clashes:
-        raise ProgramError(
-            f"{_name(objective)} gives a metric {clashes[0]!r}, which the history holds already: rename it"
-        )
+    for name in sorted(reserved & set(metrics)):
+        raise ProgramError(f"{who} gives a metric {name!r}, which the history holds already: rename it")
     groups = [group.name for group in objective.groups if not group.frozen]
-    unknown = sorted(set(others) - set(groups))
-    if unknown:
+    for name in sorted(set(others) - set(groups)):
         listed = ", ".join(groups) or "none"
-        raise ProgramError(
-            f"{_name(objective)} gives a loss of the group {unknown[0]!r}: its groups are {listed}"
-        )
+        raise ProgramError(f"{who} gives a loss of the group {name!r}: its groups are {listed}")
 
 
 def bound_metrics(F: Functions, terms: Terms) -> dict[str, Any]:

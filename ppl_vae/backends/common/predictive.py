@@ -1,6 +1,7 @@
 """Encode, decode, sample and reconstruct: a bound program as a function of arrays, in chunks."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import math
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -8,12 +9,13 @@ import numpy as np
 from ppl_vae.backends.common.bound import Bound
 from ppl_vae.backends.common.site import Trace
 from ppl_vae.backends.common.tracing import Arrays, Passes, Tracer
-from ppl_vae.data.batches import dims_of
+from ppl_vae.data.batches import dims_of, slices
 from ppl_vae.errors import DataError, ProgramError
 from ppl_vae.program import refuse_missing
 
 # Numbers of one observation that are worked on at once, over rows and draws: tens of megabytes per layer.
 BUDGET = 2**22
+Shapes = dict[str, tuple[int, ...]]
 
 
 def centre(fn: Any, inner: Any) -> Any:
@@ -72,12 +74,10 @@ def _over_rows(
     bound: Bound, name: Any, run: Callable[..., Any], rows: Arrays, seed: int
 ) -> dict[str, np.ndarray]:
     with bound.passes(seed) as passes:
-        chunks = passes.chunks(rows, max(1, BUDGET // dims_of(rows) // 4))
-        return _joined([_cut(passes(name, run, batch), count) for batch, count in chunks])
-
-
-def _cut(found: Arrays, count: int | None) -> dict[str, np.ndarray]:
-    return {name: value[:count] for name, value in found.items()}
+        parts = []
+        for batch, count in passes.chunks(rows, max(1, BUDGET // dims_of(rows) // 4)):
+            parts.append({key: value[:count] for key, value in passes(name, run, batch).items()})
+        return _joined(parts)
 
 
 def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -128,43 +128,33 @@ def _generate(
         first = {name: values[:1] for name, values in covariates.items()}
         shapes, shared = one_row(passes, first)
         _check_latents({n: s for n, s in shapes.items() if n not in bound.fields}, latents)
-        fixed = shared_latents(bound, passes, first, shared, draw) if shared else {}
+        fixed = shared_latents(bound, passes, first, shared, draw)
         passes.stage(1)
-        found, size = [], max([*map(_size, (shapes | shared).values()), 1])
-        for part in _parts(n, max(1, BUDGET // size)):
+        parts, size = [], max([*map(math.prod, (shapes | shared).values()), 1])
+        for part in slices(n, max(1, BUDGET // size)):
             rows = part.stop - part.start
             given = {name: value[part] for name, value in latents.items()} | fixed
             batch = {name: values[part] for name, values in covariates.items()}
-            found.append(passes(("generate", rows), _generator(bound, rows), batch, given))
-    return _joined(found)
+            parts.append(passes(("generate", rows), _generator(bound, rows), batch, given))
+    return _joined(parts)
 
 
-def _size(shape: tuple[int, ...]) -> int:
-    return int(np.prod(shape, dtype=np.int64))
-
-
-def _parts(n: int, most: int) -> Iterator[slice]:
-    return (slice(start, min(start + most, n)) for start in range(0, n, most))
-
-
-def one_row(
-    passes: Passes, covariates: Arrays
-) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+def one_row(passes: Passes, covariates: Arrays) -> tuple[Shapes, Shapes]:
     """Return the shapes of a row of each local site of the model, and of each global latent."""
-    local: dict[str, tuple[int, ...]] = {}
-    shared: dict[str, tuple[int, ...]] = {}
+    local: Shapes = {}
+    shared: Shapes = {}
 
     def run(tracer: Tracer, batch: Any) -> None:
         trace = tracer.model(batch, n=1)
         local.update({name: tuple(site.value.shape[1:]) for name, site in trace.local.items()})
-        shared.update({n: tuple(s.value.shape) for n, s in trace.latent.items() if not s.local})
+        shared.update({n: tuple(value.shape) for n, value in trace.drawn.items() if n not in local})
 
     passes.described(run, covariates)
     return local, shared
 
 
 def shared_latents(
-    bound: Bound, passes: Passes, covariates: Arrays, names: Iterable[str], draw: bool
+    bound: Bound, passes: Passes, covariates: Arrays, names: Collection[str], draw: bool
 ) -> dict[str, np.ndarray]:
     """Return the global latents as the guide has learned them: once, since every row of one call lives in the
     same world.
@@ -178,6 +168,8 @@ def shared_latents(
         guide = tracer.guide(row, centres=not draw)
         return {name: guide[name].value for name in names}
 
+    if not names:
+        return {}
     # A guide needs a row, but its global sites do not depend on which: the prior's own will do. Its noise is
     # not that of the latents.
     row = passes("prior row", prior_row, covariates) | dict(covariates)
@@ -199,7 +191,7 @@ def _generator(bound: Bound, n: int) -> Callable[..., dict[str, Any]]:
     return run
 
 
-def _check_latents(shapes: Mapping[str, tuple[int, ...]], latents: Arrays) -> None:
+def _check_latents(shapes: Shapes, latents: Arrays) -> None:
     for name, value in latents.items():
         if name not in shapes:
             raise DataError(f"the model has no local latent {name!r}: it has {', '.join(shapes) or 'none'}")

@@ -30,8 +30,13 @@ class Primitives:
 
     Attributes
     ----------
-    sample, plate : callable
-        The library's own.
+    sample, plate, deterministic : callable
+        The library's own; `deterministic` takes the axes right of the plates as the value's event.
+    factor : callable
+        Takes a name and a number to add to the log density, in nats. In a guide it counts as log q: the
+        objective subtracts it, reported bounds leave it out.
+    mask : callable
+        Returns a context in which sites count only where a mask is true.
     dist : module
         The library's distributions and the project's.
     F : Functions
@@ -39,6 +44,9 @@ class Primitives:
 
     sample: Callable[..., Any]
     plate: Callable[..., Any]
+    deterministic: Callable[[str, Any], Any]
+    factor: Callable[[str, Any], None]
+    mask: Callable[[Any], AbstractContextManager]
     dist: ModuleType
     F: Functions
 
@@ -97,23 +105,6 @@ class Primitives:
         """Return numbers as an array on the program's device: whole numbers and truth values as they are,
         others in the program's precision.
         """
-        raise NotImplementedError
-
-    @staticmethod
-    def deterministic(name: str, value: Any) -> Any:
-        """Record a value under a name, with the axes right of the plates as its event."""
-        raise NotImplementedError
-
-    @staticmethod
-    def factor(name: str, log_factor: Any) -> None:
-        """Add to the log density, in nats. In a guide it counts as log q: the objective subtracts it,
-        reported bounds leave it out.
-        """
-        raise NotImplementedError
-
-    @staticmethod
-    def mask(mask: Any) -> AbstractContextManager:
-        """Return a context in which sites count only where `mask` is true."""
         raise NotImplementedError
 
     def stop_gradient(self, value: Any) -> Any:

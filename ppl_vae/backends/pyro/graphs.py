@@ -87,8 +87,7 @@ class Decode(Verb):
             covariates = {name: value for name, value in taken.items() if name not in drawn}
             first = {name: value[:1] for name, value in covariates.items()}
             local, shared = one_row(passes, first)
-            found = shared_latents(self.bound, passes, first, shared, draw=False) if shared else {}
-            self.shared = self.bound.put(found)
+            self.shared = self.bound.put(shared_latents(self.bound, passes, first, shared, draw=False))
         latents = {name: value for name, value in encode(self.bound, rows).items() if name in local}
         return latents | covariates
 
