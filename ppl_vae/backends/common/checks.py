@@ -87,13 +87,13 @@ def inside_support(F: Functions, model: Trace) -> dict[str, tuple[Any, Values]]:
     """Compare the observed sites with their supports, where they check their values: which entries lie
     inside, and what the values are.
     """
-    found = {}
+    checked = {}
     for name, site in model.observed.items():
         inside = site.inside() if site.validated and 0 not in site.value.shape else None
         if inside is not None:
             value = F.to_float(site.value)
-            found[name] = inside, Values(F.min(value), F.max(value), (F.round(value) == value).all())
-    return found
+            checked[name] = inside, Values(F.min(value), F.max(value), (F.round(value) == value).all())
+    return checked
 
 
 def refuse_outside(model: Trace, checked: Mapping[str, tuple[Any, Values]]) -> None:

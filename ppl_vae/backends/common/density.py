@@ -69,7 +69,7 @@ class Density:
     Raises
     ------
     ProgramError
-        For two plain functions, a program without local latents, a discrete latent, and a site in a plate
+        For two functions, a program without local latents, a discrete latent, and a site in a plate
         besides that over the rows.
     DataError
         By every method, for latents of another shape.
@@ -146,11 +146,9 @@ class Density:
 
     def _log_det(self, u: Any, values: Mapping[str, Any]) -> Any:
         """Return the log determinant of `constrain` at u, [draws, rows]."""
-        found = []
-        for name, free in self._free(u).items():
-            term = self.parts[name].transform.log_abs_det_jacobian(free, values[name])
-            found.append(term.reshape(*u.shape[:2], -1).sum(-1))
-        return added(found)
+        free = self._free(u)
+        terms = (p.transform.log_abs_det_jacobian(free[n], values[n]) for n, p in self.parts.items())
+        return added(term.reshape(*u.shape[:2], -1).sum(-1) for term in terms)
 
     def _evaluated(self, u: Any, role: str, *kinds: str) -> Any:
         """Return the log density of local sites of a role, latent or observed, [draws, rows]; that of latents
@@ -161,8 +159,8 @@ class Density:
             values = self.constrain(u)
             trace = getattr(tracer, role)(self.batch, values=values | self._shared, particles=u.shape[0])
             sums = [log_rows(getattr(trace.local, kind), scaled=False) for kind in kinds]
-            found = added([self.F.zeros(u.shape[:2], u), *sums])
-            return found + self._log_det(u, values) if "latent" in kinds else found
+            total = added([self.F.zeros(u.shape[:2], u), *sums])
+            return total + self._log_det(u, values) if "latent" in kinds else total
 
         return self._run(run, self._latents(u))
 
@@ -190,8 +188,8 @@ class Density:
             return value.sum(), value
 
         def run(tracer: Tracer, u: Any) -> Gradient:
-            found, value = tracer.gradient(total, {"u": u}, aux=True)
-            return Gradient(value, found["u"])
+            gradients, value = tracer.gradient(total, {"u": u}, aux=True)
+            return Gradient(value, gradients["u"])
 
         return self._run(run, self._latents(u))
 

@@ -1,4 +1,4 @@
-"""The unweighted bound and the importance weighted bound of every row, in chunks."""
+"""The unweighted bound and the importance weighted bound per row, in chunks."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -32,7 +32,8 @@ def score(
     budget: int = BUDGET,
     compile: str = "auto",
 ) -> Scores:
-    """Return the terms of the unweighted bound, and the importance weighted bound if samples are asked for.
+    """Return the terms of the unweighted bound, and the importance weighted bound where samples are
+    asked for.
 
     Parameters
     ----------
@@ -61,33 +62,31 @@ def score(
     most = max(1, budget // (dims_of(rows) if isinstance(rows, Mapping) else 1))
     with bound.passes(seed, "score") as passes:
         passes.stage(0)
-        scores = _plain(bound, passes, rows, max(1, most // 4))
+        scores = _unweighted(bound, passes, rows, max(1, most // 4))
         if importance_samples:
             passes.stage(1)
             _importance(passes, rows, scores, importance_samples, most, compile)
     return scores
 
 
-def _plain(bound: Bound, passes: Passes, rows: Rows, most: int) -> Scores:
+def _unweighted(bound: Bound, passes: Passes, rows: Rows, most: int) -> Scores:
     facts = _described(passes, rows)
     note = DETERMINISTIC if facts.pop("exact") else None
     likelihood, kls, shared = [], [], None
     for batch, count in passes.chunks(rows, most):
-        found, common = passes("bound", _bound_terms, batch)
-        found = {name: _per_row(value)[:count] for name, value in found.items()}
-        likelihood.append(found.pop(""))
-        kls.append(found)
+        seen, kl, common = passes("bound", _bound_terms, batch)
+        likelihood.append(_per_row(seen)[:count])
+        kls.append({name: _per_row(value)[:count] for name, value in kl.items()})
         shared = common if shared is None else shared
     total = np.concatenate(likelihood)
     kl = joined(kls, [len(part) for part in likelihood])
-    kl = {name.removeprefix("kl "): value for name, value in kl.items()}
     kl_global = {name: float(value) for name, value in shared.items()}
     return Scores(total, kl, kl_global, bound.num_data or len(total), iw_note=note, **facts)
 
 
-def _bound_terms(tracer: Tracer, batch: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def _bound_terms(tracer: Tracer, batch: Any) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     terms = Terms(tracer.F, tracer.pair(batch), 1)
-    return {"": terms.log_likelihood} | {f"kl {n}": kl for n, kl in terms.kl.items()}, terms.kl_global
+    return terms.log_likelihood, terms.kl, terms.kl_global
 
 
 def _described(passes: Passes, rows: Rows) -> dict[str, Any]:

@@ -11,15 +11,8 @@ PARTICLES = "particles"  # the plate of several draws per row, left of the progr
 
 
 class Plate(NamedTuple):
-    """A plate around a site.
-
-    Attributes
-    ----------
-    name : str
-    dim : int
-        Its axis of the batch shape, counted from the right.
-    size : int
-        Entries at hand.
+    """A plate around a site: its axis `dim` of the batch shape, counted from the right, and the entries at
+    hand.
     """
 
     name: str
@@ -75,10 +68,10 @@ class Site:
         """Tell which entries of the value lie in the support or are masked; None where that is unknown."""
         raise NotImplementedError
 
-    def or_masked(self, found: Any, owner: Any, mask: Any) -> Any:
-        """Return which entries are true in `found`, or masked by a mask of a distribution's batch shape."""
+    def or_masked(self, inside: Any, owner: Any, mask: Any) -> Any:
+        """Return which entries are inside, or masked by a mask of a distribution's batch shape."""
         within = len(owner.event_shape) - len(self.inner.event_shape)
-        return found | ~mask.reshape(tuple(mask.shape) + (1,) * within)
+        return inside | ~mask.reshape(tuple(mask.shape) + (1,) * within)
 
     @cached_property
     def log_density(self) -> Any:
@@ -151,26 +144,17 @@ class Site:
 
 def under(fn: Any, wrappers: tuple[type, ...]) -> list[Any]:
     """Return a distribution and those under `to_event`, `mask` and `expand`, the innermost last."""
-    found = [fn]
-    while isinstance(found[-1], wrappers):
-        found.append(found[-1].base_dist)
-    return found
+    layers = [fn]
+    while isinstance(layers[-1], wrappers):
+        layers.append(layers[-1].base_dist)
+    return layers
 
 
 def facts(
     node: Mapping[str, Any], inner: Any, frames: Sequence[Any], scale: Any, subsampling: float
 ) -> dict[str, Any]:
-    """Return the fields of `Site` that a node of either library's trace has under the same names.
-
-    Parameters
-    ----------
-    node : dict
-    inner : distribution
-    frames : sequence
-        The node's plates.
-    scale : float or array
-        With that of subsampled plates, `subsampling`.
-    subsampling : float
+    """Return the fields of `Site` that a node of either library's trace has under the same names; `frames`
+    are its plates, `scale` is with that of subsampled ones.
     """
     return {
         "name": node["name"],

@@ -69,11 +69,12 @@ class Terms(Densities):
     @cached_property
     def kl_global(self) -> dict[str, Any]:
         """By site outside the plate over the rows, for the whole data set."""
-        found = {}
-        for name, site in self.model.items():
-            if not site.local:
-                found[name] = _over_plates(-site.log_prob if site.observed else self._divergence(name))
-        return found
+        terms = {
+            name: -site.log_prob if site.observed else self._divergence(name)
+            for name, site in self.model.items()
+            if not site.local
+        }
+        return {name: term.sum(-1) if term.ndim else term for name, term in terms.items()}
 
     @cached_property
     def auxiliary(self) -> dict[str, Any]:
@@ -120,9 +121,9 @@ class Terms(Densities):
     def _divergence(self, name: str) -> Any:
         q, p = self.guide[name], self.model[name]
         if self.analytic_kl and name in self.closed:
-            found = q.closed_kl(p)
-            if found is not None:
-                return q.scaled(found)
+            kl = q.closed_kl(p)
+            if kl is not None:
+                return q.scaled(kl)
         return q.log_prob - p.log_prob
 
 
@@ -148,13 +149,13 @@ def drawn_in_order(guide: Trace, model: Trace) -> frozenset[str]:
     parameters depend on a latent that the guide draws later, given the site itself.
     """
     places = {name: place for place, name in enumerate(guide.latent)}
-    found, latest = [], -1
+    in_order, latest = set(), -1
     for name in model.latent:
         place = places.get(name, -1)
         if latest < place:
-            found.append(name)
+            in_order.add(name)
         latest = max(latest, place)
-    return frozenset(found)
+    return frozenset(in_order)
 
 
 def log_rows(sites: Trace, *, scaled: bool) -> Any:
@@ -188,7 +189,3 @@ def added(terms: Iterable[Any]) -> Any:
 
 def _mean(terms: Mapping[str, Any]) -> Any:
     return sum((term.mean() for term in terms.values()), start=0.0)
-
-
-def _over_plates(term: Any) -> Any:
-    return term.sum(-1) if term.ndim else term
