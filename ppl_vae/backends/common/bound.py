@@ -118,10 +118,6 @@ class Bound:
         """
         raise NotImplementedError
 
-    def as_batch(self, item: Any) -> dict[str, Any]:
-        """Return what a loader yields as arrays by name."""
-        raise NotImplementedError
-
     def _array(self, value: Any) -> Any:
         """Return one array of what a loader yields, as the backend takes it."""
         raise NotImplementedError

@@ -23,23 +23,13 @@ class Gradient(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """The place of one latent site in a flat vector.
+    """One latent site in a flat vector."""
 
-    Attributes
-    ----------
-    start, stop : int
-        Its entries.
-    shape, event : tuple of int
-        Of one draw, unconstrained and as the model sees it.
-    transform : Any
-        The backend's bijection from unconstrained numbers to the support of the site's prior.
-    """
-
-    start: int
+    start: int  # of its entries
     stop: int
-    shape: tuple[int, ...]
-    event: tuple[int, ...]
-    transform: Any
+    shape: tuple[int, ...]  # of one draw, unconstrained
+    event: tuple[int, ...]  # of one draw, as the model sees it
+    transform: Any  # the backend's bijection from unconstrained numbers to the support of the site's prior
 
 
 class Density:
@@ -125,14 +115,12 @@ class Density:
 
     def constrain(self, u: Any) -> dict[str, Any]:
         """Return the latents by site, [draws, rows, *event]."""
-        return {name: self.parts[name].transform(free) for name, free in self._free(self._latents(u)).items()}
+        u = self._latents(u)
+        return {name: part.transform(self._free(u, part)) for name, part in self.parts.items()}
 
-    def _free(self, u: Any) -> dict[str, Any]:
-        """Return the unconstrained numbers by site."""
-        lead = tuple(u.shape[:-1])
-        return {
-            n: u[..., part.start : part.stop].reshape(*lead, *part.shape) for n, part in self.parts.items()
-        }
+    def _free(self, u: Any, part: Part) -> Any:
+        """Return the unconstrained numbers of a site, [draws, rows, *shape]."""
+        return u[..., part.start : part.stop].reshape(*u.shape[:-1], *part.shape)
 
     def unconstrain(self, values: Mapping[str, Any]) -> Any:
         """Return the flat vectors, [draws, rows, dim], of latents by site, [draws, rows, *event]."""
@@ -146,8 +134,10 @@ class Density:
 
     def _log_det(self, u: Any, values: Mapping[str, Any]) -> Any:
         """Return the log determinant of `constrain` at u, [draws, rows]."""
-        free = self._free(u)
-        terms = (p.transform.log_abs_det_jacobian(free[n], values[n]) for n, p in self.parts.items())
+        terms = (
+            part.transform.log_abs_det_jacobian(self._free(u, part), values[name])
+            for name, part in self.parts.items()
+        )
         return added(term.reshape(*u.shape[:2], -1).sum(-1) for term in terms)
 
     def _evaluated(self, u: Any, role: str, *kinds: str) -> Any:

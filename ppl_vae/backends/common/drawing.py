@@ -140,8 +140,8 @@ def propose(job: Job, among: slice, block: int, count: int) -> Drawn:
     for chunk in job.chunks(among, block, count, GUIDE):
         # What lies outside the rows is drawn with the first of them, for all.
         shared = {} if chunk.first else shared
-        name = ("propose", layout, len(chunk.draws))
-        function = _proposal(layout, len(chunk.draws))
+        depth = len(chunk.draws)
+        name, function = ("propose", layout, depth), _proposal(layout, depth)
         found = job.passes(name, function, chunk.batch, shared, stream=chunk.stream)
         shared = found["shared"] if chunk.first else shared
         _put(out, layout, "latent", found["latent"], chunk)
@@ -219,20 +219,17 @@ def simulate(job: Job, count: int, given: Arrays, stream: int) -> dict[str, np.n
         latents = {name: given[name][chunk.draws] for name in layout.latent if given}
         latents = {n: v[:, chunk.index] if n in layout.local else v for n, v in latents.items()}
         depth = len(chunk.draws)
-        function = _simulation(layout, names, depth, one_by_one=not job.bound.declared)
-        name = ("simulate", layout, names, depth)
+        name, function = ("simulate", layout, names, depth), _simulation(layout, names, depth)
         found = job.passes(name, function, chunk.batch, latents, shared, stream=chunk.stream)
         shared = found["shared"] if chunk.first else shared
         _put(out, layout, "drawn", found["drawn"], chunk)
     return out.groups["drawn"]
 
 
-def _simulation(
-    layout: Layout, names: tuple[str, ...], depth: int, one_by_one: bool
-) -> Callable[..., dict[str, Values]]:
+def _simulation(layout: Layout, names: tuple[str, ...], depth: int) -> Callable[..., dict[str, Values]]:
     def run(tracer: Tracer, batch: Any, latents: Values, shared: Values) -> dict[str, Values]:
         fixed = {name: layout.restored(tracer.F, name, value) for name, value in latents.items()}
-        if one_by_one:
+        if not tracer.bound.declared:
             fixed = {name: layout.alone(name, value) for name, value in fixed.items()}
         # Covariates stay as they are: only what the model observes is drawn anew.
         values = dict(shared) | fixed

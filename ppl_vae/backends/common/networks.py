@@ -1,7 +1,7 @@
 """Declared networks as modules of a backend."""
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 from ppl_vae import networks
 from ppl_vae.errors import ProgramError
@@ -12,33 +12,6 @@ class UnknownName(ProgramError, AttributeError):
     """A name that is not there; `hasattr` gives False for it."""
 
 
-class Kinds(NamedTuple):
-    """The modules of a backend.
-
-    Attributes
-    ----------
-    library : str
-        Where its class Module is.
-    module, parameter : type
-    arrays : type or tuple of types
-        Of parameters and buffers.
-    network : callable
-        Makes the module of a declared network, given that and `nn`.
-    value : callable
-        Makes a module of a parameter, which is called for its array.
-    several : callable
-        Makes a module of modules.
-    """
-
-    library: str
-    module: type
-    parameter: type
-    arrays: Any
-    network: Callable[[Network, "Modules"], Any]
-    value: Callable[[Any], Any]
-    several: Callable[[Iterable[Any]], Any]
-
-
 class Modules:
     """What a program and a network get as `nn`: layers of the backend and networks of the library by name,
     each made at once with first weights of its own.
@@ -47,11 +20,18 @@ class Modules:
     ----------
     layers : dict of str to callable
         What the backend gives.
-    kinds : Kinds
     """
 
-    def __init__(self, layers: Mapping[str, Any], kinds: Kinds):
-        self._layers, self.kinds = layers, kinds
+    library: str  # where the backend's class Module is
+    kind: type  # that class
+    parameter: type
+    arrays: Any  # the types of parameters and buffers
+    network: type  # of a declared network, made of that and `nn`
+    value: type  # of a parameter, called for its array
+    several: type  # of a list of modules
+
+    def __init__(self, layers: Mapping[str, Any]):
+        self._layers = layers
 
     def __getattr__(self, name: str) -> Any:
         if name in self._layers:
@@ -70,16 +50,15 @@ class Modules:
         ProgramError
             Where it is none.
         """
-        kinds = self.kinds
         if isinstance(part, Network):
-            return kinds.network(part, self)
+            return self.network(part, self)
         if isinstance(part, (list, tuple)):
-            return kinds.several(self.module(item, f"{name}.{index}") for index, item in enumerate(part))
-        if isinstance(part, kinds.parameter):
-            return kinds.value(part)
-        if not isinstance(part, kinds.module):
-            found = f"network {name!r} is a {type(part).__name__}"
-            raise ProgramError(f"{found}, not a Network or a {kinds.library}.Module")
+            return self.several(self.module(item, f"{name}.{index}") for index, item in enumerate(part))
+        if isinstance(part, self.parameter):
+            return self.value(part)
+        if not isinstance(part, self.kind):
+            kind = type(part).__name__
+            raise ProgramError(f"network {name!r} is a {kind}, not a Network or a {self.library}.Module")
         return part
 
 
@@ -91,7 +70,7 @@ def declare(bound: Any, network: Network, nn: Modules) -> None:
             raise ProgramError(
                 f"{type(network).__name__}: the name {name!r} is taken: give the layer another"
             )
-        setattr(bound, name, part if isinstance(part, nn.kinds.arrays) else nn.module(part, name))
+        setattr(bound, name, part if isinstance(part, nn.arrays) else nn.module(part, name))
 
 
 class Net:

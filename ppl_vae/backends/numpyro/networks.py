@@ -8,7 +8,7 @@ from flax import nnx
 from jax import Array, lax
 
 from ppl_vae.backends.common import networks
-from ppl_vae.backends.common.networks import Kinds, Modules, declare
+from ppl_vae.backends.common.networks import Modules, declare
 from ppl_vae.backends.numpyro import layers
 from ppl_vae.backends.numpyro.functions import F
 from ppl_vae.backends.numpyro.layers.arrays import Kept
@@ -64,9 +64,6 @@ class Sequential(nnx.Module):
         return x
 
 
-KINDS = Kinds("flax.nnx", nnx.Module, nnx.Param, nnx.Variable, BoundNetwork, Value, nnx.List)
-
-
 class Seeded(Modules):
     """What a program gets as `nn`, with first weights from one seed.
 
@@ -81,10 +78,13 @@ class Seeded(Modules):
         For modules of a program's own.
     """
 
+    library, kind, parameter, arrays = "flax.nnx", nnx.Module, nnx.Param, nnx.Variable
+    network, value, several = BoundNetwork, Value, nnx.List
+
     def __init__(self, seed: int):
         self.rngs = nnx.Rngs(seed)
         made = {name: self._given(getattr(layers, name)) for name in layers.__all__}
-        super().__init__(made | {"Sequential": partial(Sequential, self)}, KINDS)
+        super().__init__(made | {"Sequential": partial(Sequential, self)})
 
     def _given(self, layer: Any) -> Any:
         # inspect.signature of an nnx class shows its metaclass, so ask the constructor.

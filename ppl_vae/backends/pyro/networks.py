@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.backends.common import networks
-from ppl_vae.backends.common.networks import Kinds, Modules, declare
+from ppl_vae.backends.common.networks import Modules, declare
 from ppl_vae.backends.pyro import layers
 from ppl_vae.backends.pyro.functions import F
 from ppl_vae.networks import Network
@@ -66,7 +66,11 @@ def _without_autocast(inputs: tuple) -> AbstractContextManager:
     return torch.autocast(device, enabled=False) if device in ("cpu", "cuda") else nullcontext()
 
 
-NN = Modules(
-    {name: getattr(layers, name) for name in layers.__all__} | {"Sequential": Sequential},
-    Kinds("torch.nn", nn.Module, nn.Parameter, (nn.Parameter, nn.Buffer), BoundNetwork, Value, nn.ModuleList),
-)
+class Layers(Modules):
+    """See `ppl_vae.backends.common.networks.Modules`."""
+
+    library, kind, parameter, arrays = "torch.nn", nn.Module, nn.Parameter, (nn.Parameter, nn.Buffer)
+    network, value, several = BoundNetwork, Value, nn.ModuleList
+
+
+NN = Layers({name: getattr(layers, name) for name in layers.__all__} | {"Sequential": Sequential})
