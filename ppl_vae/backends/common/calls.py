@@ -54,7 +54,7 @@ def _key(value: Any) -> Any:
 
 
 class NetworkCall(NamedTuple):
-    """A network as a function, and whether it keeps a state of its own."""
+    """A network as a function, and whether it has a state of its own."""
 
     function: Callable[..., Any]
     stateful: bool
@@ -109,7 +109,7 @@ def flat(name: str, part: Any) -> Iterator[tuple[str, Any]]:
 
 
 class Recorder:
-    """Watches the networks of a declared program; two plain functions have none that could be named.
+    """Watches the networks of a declared program; two functions have none that could be named.
 
     Parameters
     ----------

@@ -97,7 +97,7 @@ def inside_support(F: Functions, model: Trace) -> dict[str, tuple[Any, Values]]:
 
 
 def refuse_outside(model: Trace, checked: Mapping[str, tuple[Any, Values]]) -> None:
-    """Refuse data outside the support of its likelihood, as `inside_support` found it, on the host.
+    """Refuse data outside the support of its likelihood, as `inside_support` compared it, on the host.
 
     Raises
     ------

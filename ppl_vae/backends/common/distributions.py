@@ -59,7 +59,7 @@ class Adapted:
 
 
 class Support:
-    """The support that a declared distribution tells by `inside`; a backend's subclass is a constraint."""
+    """The support that a declared distribution gives by `inside`; a backend's subclass is a constraint."""
 
     def __init__(self, declared: base.Distribution):
         self.declared, self.is_discrete, self.event_dim = declared, declared.discrete, declared.event_dim

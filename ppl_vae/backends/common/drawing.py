@@ -142,15 +142,15 @@ def propose(job: Job, among: slice, block: int, count: int) -> Drawn:
         shared = {} if chunk.first else shared
         depth = len(chunk.draws)
         name, function = ("propose", layout, depth), _proposal(layout, depth)
-        found = job.passes(name, function, chunk.batch, shared, stream=chunk.stream)
-        shared = found["shared"] if chunk.first else shared
-        _put(out, layout, "latent", found["latent"], chunk)
-        density = {name: found["model"][name].astype(np.float64) for name in layout.observed}
+        passed = job.passes(name, function, chunk.batch, shared, stream=chunk.stream)
+        shared = passed["shared"] if chunk.first else shared
+        _put(out, layout, "latent", passed["latent"], chunk)
+        density = {name: passed["model"][name].astype(np.float64) for name in layout.observed}
         _put(out, layout, "density", density, chunk)
         if chunk.samples.start == 0:
-            observed = {name: value[0] for name, value in found["observed"].items()}
+            observed = {name: value[0] for name, value in passed["observed"].items()}
             _put(out, layout, "observed", observed, chunk._replace(samples=None))
-        _put_weights(out, layout, found, chunk)
+        _put_weights(out, layout, passed, chunk)
     latent, density, observed = (out.groups.get(name, {}) for name in ("latent", "density", "observed"))
     return Drawn(latent, density, observed, out.groups["weight"]["local"], out.groups["weight"].get("global"))
 
@@ -172,31 +172,31 @@ def _proposal(layout: Layout, depth: int) -> Callable[..., dict[str, Values]]:
 
 def _values(F: Any, layout: Layout, names: tuple[str, ...], trace: Trace) -> Values:
     """Return values by site, [draws, rows, plates, event], and the codes of codebook vectors."""
-    found = {}
+    values = {}
     for name in names:
-        found[name] = layout.values(F, name, trace[name])
+        values[name] = layout.values(F, name, trace[name])
         codes = layout.codes(F, name, trace[name]) if name in layout.latent else None
         if codes is not None:
-            found[f"{name}_codes"] = codes
-    return found
+            values[f"{name}_codes"] = codes
+    return values
 
 
-def _put(out: Store, layout: Layout, group: str, found: Arrays, chunk: Chunk) -> None:
+def _put(out: Store, layout: Layout, group: str, values: Arrays, chunk: Chunk) -> None:
     """Write [D, B, ...] by site; a global one, which has no rows, with the first of them."""
-    for name, value in found.items():
+    for name, value in values.items():
         local = (name if name in layout.axes else name.removesuffix("_codes")) in layout.local
         if local or chunk.first:
             out.put(group, name, value, chunk.samples, chunk.rows if local else None)
 
 
-def _put_weights(out: Store, layout: Layout, found: Mapping[str, Arrays], chunk: Chunk) -> None:
+def _put_weights(out: Store, layout: Layout, passed: Mapping[str, Arrays], chunk: Chunk) -> None:
     """Write log p - log q over the local sites, and over the global ones, summed in double precision."""
 
     def weights(local: bool) -> Any:
         log_p, log_q = (
             added(
                 value.astype(np.float64)
-                for name, value in found[role].items()
+                for name, value in passed[role].items()
                 if (name in layout.local) == local
             )
             for role in ("model", "guide")
@@ -205,7 +205,7 @@ def _put_weights(out: Store, layout: Layout, found: Mapping[str, Arrays], chunk:
 
     local = np.zeros((1, len(chunk.index))) + weights(local=True)
     out.put("weight", "local", local, chunk.samples, chunk.rows)
-    if chunk.first and not layout.local.issuperset([*found["model"], *found["guide"]]):
+    if chunk.first and not layout.local.issuperset([*passed["model"], *passed["guide"]]):
         out.put("weight", "global", weights(local=False), chunk.samples, None)
 
 
@@ -220,9 +220,9 @@ def simulate(job: Job, count: int, given: Arrays, stream: int) -> dict[str, np.n
         latents = {n: v[:, chunk.index] if n in layout.local else v for n, v in latents.items()}
         depth = len(chunk.draws)
         name, function = ("simulate", layout, names, depth), _simulation(layout, names, depth)
-        found = job.passes(name, function, chunk.batch, latents, shared, stream=chunk.stream)
-        shared = found["shared"] if chunk.first else shared
-        _put(out, layout, "drawn", found["drawn"], chunk)
+        passed = job.passes(name, function, chunk.batch, latents, shared, stream=chunk.stream)
+        shared = passed["shared"] if chunk.first else shared
+        _put(out, layout, "drawn", passed["drawn"], chunk)
     return out.groups["drawn"]
 
 

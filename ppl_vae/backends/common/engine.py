@@ -48,7 +48,7 @@ class Engine(training.Engine):
         self.bound, self.options, self.valid, self.dynamic = bound, options, valid, dynamic
         self.compile, self.steps, self.num_data = compile, steps, num_data
         bound.num_data = num_data
-        # A plain program takes its fields by position: in the order in which it names them.
+        # Two functions take their fields by position: in the order in which they name them.
         rows = None if train is None else {name: train[name] for name in bound.fields if name in train}
         self._set_up(objective, rows)
 

@@ -18,7 +18,7 @@ from ppl_vae.errors import DataError, ProgramError
 
 # Draws at once for a loader's batch, whose size is the user's choice.
 LOADED = 16
-# Numbers to score (rows times draws times dimensions) from which on a compiled pass earns its making. Not a
+# Numbers to score (rows times draws times dimensions) from which on compiling a pass is worth while. Not a
 # measured time: the same evaluation must draw the same noise everywhere.
 WORTH = 2e9
 Rows = Arrays | Iterable[Any]

@@ -116,7 +116,7 @@ def rows_of(batch: Mapping[str, Any]) -> int:
 
 
 def check_groups(groups: Sequence[Group], bound: Any) -> None:
-    """Refuse parameter groups of two plain functions, of networks that the program does not have, or that two
+    """Refuse parameter groups of two functions, of networks that the program does not have, or that two
     of them name.
 
     Raises

@@ -93,7 +93,7 @@ def draws(
 
 
 def _resampled(job: Job, proposals: int, count: int, seed: int) -> Drawn:
-    """Pick `count` of the proposals of every row by their weights."""
+    """Pick `count` of the proposals per row by their weights."""
     for name in job.layout.shared:
         raise ProgramError(f"site {name!r} is global: no weight belongs to one row alone; use method='guide'")
     for name in job.layout.deterministic:
@@ -141,7 +141,7 @@ def _result(job: Job, drawn: Drawn, method: str, proposals: int) -> PosteriorDra
 
 def _layout(bound: Any, passes: Passes, rows: Arrays) -> Layout:
     first = {name: rows[name][:1] for name in bound.fields if name in rows}
-    # Functions are compiled for a layout: the same rows must find the same one again.
+    # Functions are jitted per layout: the same rows must get the same one again.
     key = tuple((name, value.shape, str(value.dtype)) for name, value in first.items())
 
     def run(tracer: Tracer, batch: Any) -> None:

@@ -37,7 +37,7 @@ def centre(fn: Any, inner: Any) -> Any:
 
 
 def encode(bound: Bound, rows: Arrays, *, draw: bool = False, seed: int = 0) -> dict[str, np.ndarray]:
-    """Return the guide's local latents of every row by site, [N, *event]: its means, or one draw.
+    """Return the guide's local latents per row and site, [N, *event]: its means, or one draw.
 
     In a hierarchy each layer is given the means (or draws) of those above. A site of codes adds
     `<site>_codes`, their numbers.
@@ -140,7 +140,7 @@ def _generate(
 
 
 def one_row(passes: Passes, covariates: Arrays) -> tuple[Shapes, Shapes]:
-    """Return the shapes of a row of each local site of the model, and of each global latent."""
+    """Return the shapes of the model's local sites, per row, and of its global latents."""
     local: Shapes = {}
     shared: Shapes = {}
 

@@ -138,7 +138,7 @@ class Site:
         return getattr(self.inner, "levels", None)
 
     def metrics(self) -> Mapping[str, Any]:
-        """Return numbers that the distribution tells about itself."""
+        """Return numbers that the distribution reports of itself."""
         return self.inner.metrics() if hasattr(self.inner, "metrics") else {}
 
 

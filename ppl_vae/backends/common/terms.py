@@ -85,7 +85,7 @@ class Terms(Densities):
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """Numbers that the guide's distributions tell about themselves."""
+        """Numbers that the guide's distributions report of themselves."""
         return {name: value for site in self.guide.values() for name, value in site.metrics().items()}
 
     @cached_property

@@ -145,10 +145,10 @@ class Passes(Protocol):
         """Start the noise of the first (0) or the second (1) of two kinds of passes."""
 
     def described(self, function: Callable[..., Any], *arrays: Any) -> None:
-        """Run a function for what it tells its surroundings about shapes and sites; noise is untouched."""
+        """Run a function for what it notes of shapes and sites; noise is untouched."""
 
     def chunks(self, rows: Any, most: int) -> Iterator[tuple[Any, int | None]]:
         """Yield batches of at most `most` rows, or a loader's as they are, and how many of the rows count."""
 
     def importance(self, rows: Any, samples: int, at_once: int, most: int, compile: bool) -> np.ndarray:
-        """Return the importance weighted bound of every row in nats, [N]."""
+        """Return the importance weighted bound per row in nats, [N]."""

@@ -19,8 +19,8 @@ def stock_elbo(infer: ModuleType, name: str) -> type:
     UsageError
     """
     library = infer.__name__
-    found = getattr(infer, name.removeprefix(f"{library}."), None)
-    if not (isinstance(found, type) and issubclass(found, infer.ELBO)):
+    kind = getattr(infer, name.removeprefix(f"{library}."), None)
+    if not (isinstance(kind, type) and issubclass(kind, infer.ELBO)):
         known = "Trace_ELBO, TraceMeanField_ELBO, TraceGraph_ELBO and TraceEnum_ELBO are some"
         raise UsageError(f"{library} has no ELBO {name!r}: {known}")
-    return found
+    return kind
