@@ -175,9 +175,8 @@ def _values(F: Any, layout: Layout, names: tuple[str, ...], trace: Trace) -> Val
     values = {}
     for name in names:
         values[name] = layout.values(F, name, trace[name])
-        codes = layout.codes(F, name, trace[name]) if name in layout.latent else None
-        if codes is not None:
-            values[f"{name}_codes"] = codes
+        if name in layout.latent and trace[name].distribution == "Codebook":
+            values[f"{name}_codes"] = trace[name].inner.nearest(values[name])
     return values
 
 
@@ -228,15 +227,14 @@ def simulate(job: Job, count: int, given: Arrays, stream: int) -> dict[str, np.n
 
 def _simulation(layout: Layout, names: tuple[str, ...], depth: int) -> Callable[..., dict[str, Values]]:
     def run(tracer: Tracer, batch: Any, latents: Values, shared: Values) -> dict[str, Values]:
-        fixed = {name: layout.restored(tracer.F, name, value) for name, value in latents.items()}
-        if not tracer.bound.declared:
-            fixed = {name: layout.alone(name, value) for name, value in fixed.items()}
+        F, alone = tracer.F, not tracer.bound.declared
+        fixed = {name: layout.restored(F, name, value, alone) for name, value in latents.items()}
         # Covariates stay as they are: only what the model observes is drawn anew.
         values = dict(shared) | fixed
         trace = tracer.model(batch, values=values, redraw=True, particles=depth, depth=layout.depth)
         common = (name for name in layout.shared if name not in layout.factors)
         return {
-            "drawn": _values(tracer.F, layout, names, trace),
+            "drawn": _values(F, layout, names, trace),
             "shared": {name: trace[name].value for name in common},
         }
 

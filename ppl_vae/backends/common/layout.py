@@ -79,26 +79,18 @@ class Layout:
         order = (0, *own, *dropped, *range(self.depth + 1, value.ndim))
         return F.permute(value, order).reshape(full[0], *(full[axis] for axis in own), *event)
 
-    def codes(self, F: Functions, name: str, site: Site) -> Any | None:
-        """Return the numbers of a codebook's vectors, [draws, rows, plates, grid]; None for other sites."""
-        if site.distribution != "Codebook":
-            return None
-        return site.inner.nearest(self.values(F, name, site))
-
-    def restored(self, F: Functions, name: str, value: Any) -> Any:
-        """Return what `values` gave in the shape that the program draws: [draws, batch axes, event]."""
+    def restored(self, F: Functions, name: str, value: Any, alone: bool) -> Any:
+        """Return what `values` gave in the shape that the program draws: [draws, batch axes, event]; `alone`:
+        the only draw, without axes that the site does not have.
+        """
         own = self.axes[name]
         # Names by distance from the right: the axes in ascending order, placeholders where the site has none.
         order = sorted(range(len(own)), key=lambda i: own[i])
         value = F.permute(value, (0, *(1 + i for i in order), *range(1 + len(own), value.ndim)))
         sizes = iter(value.shape[1 : 1 + len(own)])
         batch = [next(sizes) if dim in own else 1 for dim in range(-self.depth, 0)]
-        return value.reshape(value.shape[0], *batch, *value.shape[1 + len(own) :])
-
-    def alone(self, name: str, value: Any) -> Any:
-        """Return the only draw of what `restored` gave, without axes that the site does not have."""
-        absent = self.depth + min(self.axes[name], default=0)
-        return value.reshape(value.shape[1 + absent :])
+        lead = batch[self.depth + min(own, default=0) :] if alone else (value.shape[0], *batch)
+        return value.reshape(*lead, *value.shape[1 + len(own) :])
 
     def log_density(self, name: str, site: Site) -> Any:
         """Return a site's log density, masked, never scaled, [draws (or 1), rows]; [draws] if global."""
