@@ -16,18 +16,10 @@ NO_PLATES = ", or train with a stock ELBO and without validation rows"
 
 
 def check_plates(guide: Trace, model: Trace, otherwise: str = "") -> None:
-    """Refuse a site that lies in another plate than the one over the rows, which observed sites lie in.
+    """Refuse a site that lies in another plate than the one over the rows, which observed sites lie in, with
+    a ProgramError that may name a further remedy.
 
-    Parameters
-    ----------
-    guide, model : Trace
-    otherwise : str
-        A further remedy.
-
-    Raises
-    ------
-    ProgramError
-        Log densities are numbers per row: other plates would be averaged or mixed up instead of summed.
+    Log densities are numbers per row: other plates would be averaged or mixed up instead of summed.
     """
     sites = [*model.items(), *guide.items()]
     seen = [plate for _, site in sites if site.observed and not site.factor for plate in site.plates]
@@ -56,19 +48,8 @@ def check_latents(guide: set[str], model: set[str]) -> None:
 
 
 def check_sites(pair: Pair, library: str) -> None:
-    """Refuse what the project's own objectives cannot estimate.
-
-    Parameters
-    ----------
-    pair : Pair
-    library : str
-        Whose stock objective is the remedy.
-
-    Raises
-    ------
-    ProgramError
-        For an enumerated site, a guide site without a reparametrised draw, or latent sites that guide and
-        model do not share.
+    """Refuse enumerated sites, guide sites without a reparametrised draw, and latent sites that guide and
+    model do not share, with a ProgramError that names the library's stock objective as the remedy.
     """
     check_latents(set(pair.guide.latent), set(pair.model.latent))
     for name, site in sorted(pair.guide.latent.items()):
@@ -97,11 +78,8 @@ def inside_support(F: Functions, model: Trace) -> dict[str, tuple[Any, Values]]:
 
 
 def refuse_outside(model: Trace, checked: Mapping[str, tuple[Any, Values]]) -> None:
-    """Refuse data outside the support of its likelihood, as `inside_support` compared it, on the host.
-
-    Raises
-    ------
-    ProgramError
+    """Refuse data outside the support of its likelihood with a ProgramError; `checked` is what
+    `inside_support` returns, on the host.
     """
     for name, (inside, values) in checked.items():
         if inside.all():

@@ -116,12 +116,8 @@ def rows_of(batch: Mapping[str, Any]) -> int:
 
 
 def check_groups(groups: Sequence[Group], bound: Any) -> None:
-    """Refuse parameter groups of two functions, of networks that the program does not have, or that two
-    of them name.
-
-    Raises
-    ------
-    UsageError
+    """Refuse, with a UsageError, parameter groups of two functions, of networks that the program does not
+    have, or that two of them name.
     """
     if groups and not bound.declared:
         raise UsageError("parameter groups need a declared Program, whose networks have names")

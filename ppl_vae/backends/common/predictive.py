@@ -19,13 +19,8 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def centre(fn: Any, inner: Any) -> Any:
-    """Return the mean of a distribution, or the most probable class of a categorical one.
-
-    Parameters
-    ----------
-    fn : distribution
-    inner : distribution
-        The one under `to_event` and the like.
+    """Return the mean of a distribution, or the most probable class where the one under `to_event` and the
+    like is categorical.
     """
     if type(inner).__name__.startswith("Categorical"):
         return inner.probs.argmax(-1)

@@ -161,16 +161,8 @@ def drawn_in_order(guide: Trace, model: Trace) -> frozenset[str]:
 def log_rows(sites: Trace, *, scaled: bool) -> Any:
     """Return the summed log densities of sites per row, in nats, [B] or [P, B]; 0.0 of no sites.
 
-    Parameters
-    ----------
-    sites : Trace
-    scaled : bool
-        Under the scale that handlers ask for, as losses weigh them; else with scale 1.
-
-    Raises
-    ------
-    ProgramError
-        For a global site, by name: a number per row would count it once per row.
+    With `scaled` under the scale that handlers ask for, as losses weigh them, else with scale 1. Refuses a
+    global site with a ProgramError: a number per row would count it once per row.
     """
     for name, site in sites.items():
         if not site.local:

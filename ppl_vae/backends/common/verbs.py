@@ -12,11 +12,8 @@ __all__ = ["Density", "decode", "draws", "encode", "reconstruct", "sample", "sco
 
 
 def stock_elbo(infer: ModuleType, name: str) -> type:
-    """Return a kind of ELBO of a library by its name, with or without that of the library's module.
-
-    Raises
-    ------
-    UsageError
+    """Return a kind of ELBO of a library by its name, with or without that of the library's module; a
+    UsageError where it has none.
     """
     library = infer.__name__
     kind = getattr(infer, name.removeprefix(f"{library}."), None)
