@@ -193,11 +193,7 @@ def _put_weights(out: Store, layout: Layout, passed: Mapping[str, Arrays], chunk
 
     def weights(local: bool) -> Any:
         log_p, log_q = (
-            added(
-                value.astype(np.float64)
-                for name, value in passed[role].items()
-                if (name in layout.local) == local
-            )
+            added(v.astype(np.float64) for n, v in passed[role].items() if (n in layout.local) == local)
             for role in ("model", "guide")
         )
         return log_p - log_q

@@ -17,10 +17,10 @@ from ppl_vae.diagnostics.evidence import DETERMINISTIC, Scores, joined, over_bat
 from ppl_vae.errors import DataError, ProgramError
 
 # Draws at once for a loader's batch, whose size is the user's choice.
-LOADED = 16
+LOADED_DRAWS = 16
 # Numbers to score (rows times draws times dimensions) from which on compiling a pass is worth while. Not a
 # measured time: the same evaluation must draw the same noise everywhere.
-WORTH = 2e9
+MANY_NUMBERS = 2e9
 Rows = Arrays | Iterable[Any]
 
 
@@ -126,8 +126,8 @@ def _importance(passes: Passes, rows: Rows, scores: Scores, samples: int, most: 
         scores.iw_note = f"site {name!r} is global: importance weights per row are wrong for it"
         return
     loaded = not isinstance(rows, Mapping)
-    at_once = min(samples, LOADED) if loaded else min(samples, max(1, most // 64), 256)
-    many = not loaded and len(scores.elbo) * samples * dims_of(rows) >= WORTH
+    at_once = min(samples, LOADED_DRAWS) if loaded else min(samples, max(1, most // 64), 256)
+    many = not loaded and len(scores.elbo) * samples * dims_of(rows) >= MANY_NUMBERS
     compiled = compile == "on" or (compile == "auto" and many)
     scores.iw = passes.importance(rows, samples, at_once, max(1, most // at_once), compiled)
     scores.k = samples
