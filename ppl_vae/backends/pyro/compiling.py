@@ -43,7 +43,7 @@ class Compiled(nn.Module):
     """
 
     def __init__(
-        self, loss: Objective, graph: Graph, batch: Mapping[str, Tensor], scalars: Any, replayed: bool
+        self, loss: Objective, graph: Graph, batch: Mapping[str, Tensor], scalars: Any, replayed: bool = False
     ):
         super().__init__()
         self.loss, self.rows, self.replayed = loss, rows_of(batch), replayed
