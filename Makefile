@@ -1,5 +1,6 @@
-# make demo   train a VAE on real images and look at its report        make test   run all tests
-# make lint   ruff, as the pre-commit hooks run it                     make clean  remove .venv and runs/demo
+# make demo   train a VAE on real images and look at its report        make test   run the tests
+# make lint   ruff, as the pre-commit hooks run it                     make test-slow   and the long ones
+# make clean  remove .venv and runs/demo
 # make bench  time everything beside its peers (about half an hour), print the table, draw docs/growth.svg
 #
 # PYTHON=python3.12 make test   takes another interpreter
@@ -11,11 +12,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS) -c constraints/cpu.txt
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 DEMO := runs/demo
 PEERS := $(VENV)/.peers
 BENCHMARKS := steps epochs deep codes jax_steps process evaluation memory growth formats profiles first_steps
 
-.PHONY: install demo test lint bench clean
+.PHONY: install demo test test-slow lint bench clean
 
 install: $(STAMP)
 
@@ -37,7 +39,10 @@ demo: $(STAMP)
 
 # Two worker processes of one thread each: faster on 2 cores than one process of two threads.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests
+	$(TEST) -m "not slow" tests
+
+test-slow: $(STAMP)
+	$(TEST) -m slow tests
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -92,7 +92,6 @@ def test_a_step_captured_in_bfloat16_is_the_eager_one(name):
     close(stepped(graph.module(), loss, batch), stepped(loss, loss, batch))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_compiled_step_is_the_eager_one(name):
     loss, batch = objective(name, "elbo")
@@ -103,8 +102,7 @@ def test_a_compiled_step_is_the_eager_one(name):
     close(found, stepped(loss, loss, batch), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["vae", "vqvae"])
+@pytest.mark.parametrize("name", [pytest.param("vae", marks=pytest.mark.slow), "vqvae"])
 def test_what_was_compiled_once_is_found_again_and_takes_other_weights(name):
     from torch._dynamo.utils import counters
 
@@ -141,7 +139,6 @@ class Shifted(Program):
             ppl.sample("z", ppl.dist.Normal(net.loc(), 1.0).to_event(1))
 
 
-@pytest.mark.slow
 def test_what_was_compiled_once_takes_other_constants():
     x, weight, found = {"x": torch.zeros(4, 2)}, {"beta": torch.tensor(1.0)}, []
     for shift in (1.0, 3.0):
@@ -169,7 +166,6 @@ def test_control_flow_that_depends_on_data_is_reported_with_its_line():
         capture(loss, loss.bound, {"x": torch.zeros(4, 2)}, {"beta": torch.tensor(1.0)})
 
 
-@pytest.mark.slow
 def test_what_is_compiled_is_made_for_one_size():
     # Code for any size is slower, and takes longer to make.
     loss, weight = Objective(bind(Shifted(1.0), num_data=4).train(), ELBO(), 4), {"beta": torch.tensor(1.0)}
@@ -229,7 +225,6 @@ def test_a_plain_program_is_trained_uncompiled(caplog):
     assert "runs uncompiled: its parameters lie outside" in caplog.text
 
 
-@pytest.mark.slow
 def test_a_compiled_run_goes_on_bit_by_bit_and_ends_where_an_eager_one_does(tmp_path):
     x = (np.random.default_rng(0).random((70, 1, 4, 4)) < 0.4).astype(np.float32)
     program, options = load("vae", hidden=(8,), z_dim=2), {"batch_size": 16, "lr": 1e-2, "ema": 0.9}

@@ -62,8 +62,10 @@ def test_sound_programs_pass(name):
     assert {finding.name for finding in report if finding.status == "skipped"} <= {"parity"}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", GALLERY)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in ("vae", "counts") else pytest.mark.slow) for name in GALLERY],
+)
 def test_the_gallery_passes_every_rule_with_numpyro_and_is_equal_to_pyro(name):
     report = contract.check(*GALLERY[name], PROBES, "numpyro")
     assert report.ok, str(report)

@@ -19,8 +19,7 @@ def rows_for(name, n=9):
     return bind(program, num_data=50).eval(), {k: torch.from_numpy(v) for k, v in batch.items()}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["vae", "hvae"])
+@pytest.mark.parametrize("name", [pytest.param("vae", marks=pytest.mark.slow), "hvae"])
 def test_compiled_bounds_are_those_by_eager_passes(name):
     bound, rows = rows_for(name)
     batches = [{k: v[part] for k, v in rows.items()} for part in (slice(0, 4), slice(4, 8), slice(8, 9))]
@@ -44,7 +43,6 @@ def test_a_bound_is_the_mean_of_all_passes():
     torch.testing.assert_close(found, (weights / 7).log())
 
 
-@pytest.mark.slow
 def test_a_compiled_evaluation_reaches_the_evidence():
     matrix, offset = decoder()
     x = draw(50, matrix, offset)

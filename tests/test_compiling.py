@@ -62,7 +62,6 @@ def soon(monkeypatch):
     monkeypatch.setattr(compiling, "earns", lambda nodes, steps: steps >= 10)
 
 
-@pytest.mark.slow
 def test_no_clock_decides(soon, monkeypatch, caplog):
     backward = count(0, -1000).__next__
     monkeypatch.setattr(compiling, "time", SimpleNamespace(perf_counter=backward))
@@ -73,7 +72,6 @@ def test_no_clock_decides(soon, monkeypatch, caplog):
     assert "compiled 8" in caplog.text  # and so many operations, in so many seconds
 
 
-@pytest.mark.slow
 def test_a_run_keeps_what_auto_decided(soon, monkeypatch, tmp_path):
     whole = fit(small(), X, out=tmp_path / "whole", **OPTIONS)
     assert open_run(tmp_path / "whole").config["compile"] == whole.config["compile"] == "on"
@@ -123,7 +121,6 @@ def test_a_compiler_that_fails_once_starts_again_by_name(error, monkeypatch, cap
     assert line == f"the compiler failed and starts once more: {type(error).__name__}: {error}"
 
 
-@pytest.mark.slow
 def test_workers_that_have_died_are_replaced(monkeypatch, caplog):
     from torch._inductor import compile_fx
     from torch._inductor.async_compile import AsyncCompile, shutdown_compile_workers

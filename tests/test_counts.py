@@ -37,8 +37,7 @@ def positive(raw):
     return np.log1p(np.exp(raw)) + 1e-4
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+@pytest.mark.parametrize("backend", [pytest.param("pyro", marks=pytest.mark.slow), "numpyro"])
 def test_effect_and_dispersion_are_recovered_within_their_intervals(backend):
     rows, truth = simulated()
     options = {"max_steps": 2500, "batch_size": 250, "lr": "cosine:4e-2:1e-4:2500", "keep": "last"}

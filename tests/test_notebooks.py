@@ -33,7 +33,6 @@ def test_there_is_a_notebook():
     assert [path.name for path in NOTEBOOKS][:1] == ["01_first_vae.ipynb"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=named)
 def test_a_notebook_runs(path, tmp_path, monkeypatch):
     monkeypatch.setenv("PPL_VAE_SMOKE", "1")

@@ -42,8 +42,11 @@ def test_an_old_record_is_written_as_it_was_read(folder):
     assert RunRecord.open(run).content() == run.read(CONFIG)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("folder", EXPECTED, indirect=True)
+@pytest.mark.parametrize(
+    "folder",
+    [pytest.param(name, marks=pytest.mark.slow if name == "hvae-numpyro" else ()) for name in EXPECTED],
+    indirect=True,
+)
 def test_an_old_run_goes_on_to_the_same_numbers(folder):
     resume(folder, max_steps=18)
     assert_reports(open_run(folder), 18)

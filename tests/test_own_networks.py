@@ -80,7 +80,7 @@ def own(tmp_path):
     return load(path)
 
 
-@pytest.mark.parametrize("backend", ["pyro", pytest.param("numpyro", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
 def test_a_model_file_with_networks_of_its_own_passes_the_check_trains_and_evaluates(own, backend):
     report = check(own, X, backend=backend)
     report.raise_if_failed()

@@ -23,8 +23,6 @@ SCRIPTS = {
 }
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
-pytestmark = pytest.mark.slow
-
 
 def run(*command, cwd, code=0):
     clean = {key: value for key, value in os.environ.items() if key not in {"PYTHONPATH", "PYTHONHOME"}}

@@ -73,7 +73,6 @@ def assert_two_equal_one(folder, case, **more):
     return expected
 
 
-@pytest.mark.slow
 def test_two_devices_equal_one_where_there_is_no_noise(tmp_path):
     cases = [name for name in CASES if name not in STOCHASTIC and "compiled" not in name]
     on_two_devices(tmp_path, *cases)
@@ -94,7 +93,6 @@ def test_two_devices_equal_one_with_the_compiled_step(tmp_path):
         assert_two_equal_one(tmp_path, case, compile="off")
 
 
-@pytest.mark.slow
 def test_two_devices_take_the_mean_gradient_of_their_shares_and_noise(tmp_path):
     on_two_devices(tmp_path, *STOCHASTIC)
     for name in STOCHASTIC:
@@ -126,7 +124,6 @@ def simulated(name):
     return made.weights()
 
 
-@pytest.mark.slow
 def test_a_run_on_two_devices_resumes_to_the_same_bits(tmp_path):
     on_two_devices(tmp_path, "interrupted")
     whole = weights(tmp_path, "whole")
@@ -140,7 +137,6 @@ def test_a_run_on_two_devices_resumes_to_the_same_bits(tmp_path):
     assert history(tmp_path, "whole") == history(tmp_path, "resumed")
 
 
-@pytest.mark.slow
 def test_a_process_that_dies_ends_the_others_and_the_run_goes_on(tmp_path):
     done = started(SCRIPT, tmp_path, "dying")
     assert done.returncode == 1
@@ -160,13 +156,15 @@ def trained_by(command, folder):
     )  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [
         ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", TRAIN],
         [TRAIN],
-        ["-c", "import sys; from ppl_vae.cli import main; sys.exit(main(['train', *sys.argv[1:]]))"],
+        pytest.param(
+            ["-c", "import sys; from ppl_vae.cli import main; sys.exit(main(['train', *sys.argv[1:]]))"],
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["torchrun", "script", "verb"],
 )

@@ -144,7 +144,6 @@ class Reader:
             self.run("bash", "-euo", "pipefail", "-c", line)
 
 
-@pytest.mark.slow
 def test_the_readme_runs(tmp_path):
     text = (ROOT / "README.md").read_text()
     reader, program = Reader(tmp_path), []

@@ -15,8 +15,6 @@ from ppl_vae.backends.numpyro.devices import Devices
 from ppl_vae.errors import UsageError
 
 SCRIPT = Path(__file__).parent / "two_devices.py"
-GALLERY = ("vae", "hvae", "counts", "vqvae", "linear_gaussian")
-OTHERS = ("dynamic bits", "iwae", "stock", "loader", "plain")
 # A sum over 32 rows is rounded otherwise when it is two sums of 16: by some 1e-7 of its size in float32. Six
 # steps of Adam, whose eps of 1e-2 bounds how an error of a gradient grows, leave little more than that, where
 # a wrong share of the rows would show in the second digit.
@@ -54,10 +52,14 @@ def assert_two_equal_one(folder, name):
     return one, rows[0]
 
 
-@pytest.mark.slow
-def test_two_devices_equal_one_for_every_program(tmp_path):
-    on_two_devices(tmp_path, *GALLERY)
-    for name in GALLERY:
+@pytest.mark.parametrize(
+    "names",
+    [("counts", "vqvae"), pytest.param(("vae", "hvae", "linear_gaussian"), marks=pytest.mark.slow)],
+    ids=" ".join,
+)
+def test_two_devices_equal_one_for_every_program(tmp_path, names):
+    on_two_devices(tmp_path, *names)
+    for name in names:
         found, rows = assert_two_equal_one(tmp_path, name)
         assert sum(split == "valid" for split, _ in rows) == 2
         if name == "vqvae":
@@ -65,14 +67,17 @@ def test_two_devices_equal_one_for_every_program(tmp_path):
             assert np.abs(found["codebook.counts"] - 1).max() > 0.1  # the statistics moved
 
 
-@pytest.mark.slow
-def test_two_devices_equal_one_for_every_objective_and_kind_of_data(tmp_path):
-    on_two_devices(tmp_path, *OTHERS)
-    for name in OTHERS:
+@pytest.mark.parametrize(
+    "names",
+    [("dynamic bits", "loader"), pytest.param(("iwae", "stock", "plain"), marks=pytest.mark.slow)],
+    ids=" ".join,
+)
+def test_two_devices_equal_one_for_every_objective_and_kind_of_data(tmp_path, names):
+    on_two_devices(tmp_path, *names)
+    for name in names:
         assert_two_equal_one(tmp_path, name)
 
 
-@pytest.mark.slow
 def test_a_run_on_two_devices_resumes_to_the_same_bits_and_goes_on_on_one(tmp_path):
     on_two_devices(tmp_path, "interrupted")
     whole = weights(tmp_path, "whole")
