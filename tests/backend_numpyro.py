@@ -13,7 +13,11 @@ from ppl_vae.backends.numpyro.objectives import Objective
 from ppl_vae.backends.numpyro.tracing import Tracer
 
 # These run once each: a quick compilation counts, not a quick run.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+QUICK = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_use_fusion_emitters": False,
+}
 
 
 def observe(bound, rows, latents, seed, particles):

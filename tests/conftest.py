@@ -13,12 +13,8 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(JAX_CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 # They run a few times each: a quick compilation matters more than quick code.
-QUICK = (
-    "backend_optimization_level=0",
-    "llvm_disable_expensive_passes=true",
-    "cpu_use_fusion_emitters=false",
-)
-os.environ.setdefault("XLA_FLAGS", " ".join(f"--xla_{flag}" for flag in QUICK))
+FLAGS = ("backend_optimization_level=0", "llvm_disable_expensive_passes=1", "cpu_use_fusion_emitters=0")
+os.environ.setdefault("XLA_FLAGS", " ".join(f"--xla_{flag}" for flag in FLAGS))
 
 
 def pytest_collection_modifyitems(items):

@@ -24,7 +24,11 @@ from ppl_vae.objectives import ELBO
 from ppl_vae.program import PlainProgram, Program
 
 # What is compiled here runs a few times: a quick compilation matters more than quick code.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+QUICK = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_use_fusion_emitters": False,
+}
 
 
 class Probe(common.Probe):
