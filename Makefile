@@ -11,7 +11,8 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS) -c constraints/cpu.txt
+# Bytecode is made where a module is first imported: most modules of torch and JAX never are.
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile $(PIP_ARGS) -c constraints/cpu.txt
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 DEMO := runs/demo
 PEERS := $(VENV)/.peers
@@ -23,7 +24,7 @@ install: $(STAMP)
 
 # torch goes first and alone, so that its build (CPU or CUDA) is settled before anything depends on it.
 $(STAMP): pyproject.toml constraints/cpu.txt
-	@echo "Installing into $(VENV): a minute or more, most of it downloads"
+	@echo "Installing into $(VENV): about a minute, and the downloads"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch
 	$(PIP) -e '.[numpyro,notebooks,tensorboard,onnx,dev]'
