@@ -92,7 +92,13 @@ def test_a_step_captured_in_bfloat16_is_the_eager_one(name):
     close(stepped(graph.module(), loss, batch), stepped(loss, loss, batch))
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ("linear_gaussian", "vqvae") else pytest.mark.slow)
+        for name in PROGRAMS
+    ],
+)
 def test_a_compiled_step_is_the_eager_one(name):
     loss, batch = objective(name, "elbo")
     graph = capture(loss, loss.bound, batch, {"beta": torch.tensor(0.3)})

@@ -64,7 +64,7 @@ def test_killed_at_random_steps_and_resumed_the_weights_are_the_same_bytes(tmp_p
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
 def test_a_signal_saves_prints_and_exits(tmp_path, name, code):
     out = tmp_path / "run"
-    words = ("train", "vae", *SMALL, "--epochs", 100000, "--log-every", 5, "--out", out)
+    words = ("train", "vae", *SMALL, "--epochs", 100000, "--compile", "off", "--log-every", 5, "--out", out)
     with start(*words) as process:
         wait_for_steps(process, out, 3)
         process.send_signal(signal.Signals[name])
