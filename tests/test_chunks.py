@@ -8,6 +8,7 @@ from numpyro.infer import SVI, TraceMeanField_ELBO
 from training_cases import FIELDS, bits, vae
 
 from ppl_vae import ELBO, bind, fit, load
+from ppl_vae.backends.numpyro import svi
 from ppl_vae.backends.numpyro.svi import Engine
 from ppl_vae.errors import RunError
 from ppl_vae.options import Training
@@ -103,11 +104,23 @@ def test_a_chunk_is_one_loop_without_a_word_to_the_host(count, loop):
 
 def test_a_loop_of_known_length_takes_the_same_steps_to_the_bit():
     one, other = an_engine(), an_engine()
-    other._scans = True
+    other._scans, other._capacity = True, STEPS  # as on a GPU
     for count in (STEPS, 1, STEPS, 3):
         found = [advanced(engine, count) for engine in (one, other)]
         assert found[0] == found[1]
     assert (one._many._cache_size(), other._many._cache_size()) == (1, 2)
+    assert_same_bits(one.carry, other.carry)
+
+
+def test_one_compilation_serves_any_number_of_steps_between_logs():
+    # So that a run may be resumed with another number, and keep its bits.
+    items = [np.arange(i, i + 16) for i in range(3)]
+    scalars = {"lr": np.full(3, 1e-2), "beta": np.ones(3), "ema": np.ones(3)}
+    one, other = an_engine(log_every=1), an_engine(log_every=STEPS)
+    for i in range(3):
+        present = {name: values[i : i + 1] for name, values in scalars.items()}
+        one.advance(items[i : i + 1], present, lambda: False)
+    other.advance(items, scalars, lambda: False)
     assert_same_bits(one.carry, other.carry)
 
 
@@ -119,7 +132,8 @@ def test_each_size_of_batch_compiles_once():
     assert engine._many._cache_size() == 2
 
 
-def test_a_stop_request_ends_between_two_calls():
+def test_a_stop_request_ends_between_two_calls(monkeypatch):
+    monkeypatch.setattr(svi, "AT_ONCE", 4)
     asked = iter([False, False, True])
     assert advanced(an_engine(), 12, stop=lambda: next(asked)).steps == 8
 

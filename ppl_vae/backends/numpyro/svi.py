@@ -41,10 +41,11 @@ class Engine(common.Engine):
         self.data = train and self.devices.put(dict(train))
         self.carry: Carry | None = None
         self.best: Kept | None = None
-        self._capacity = min(options.log_every, AT_ONCE)
-        # A GPU asks the host before each step of a loop of unknown length. A CPU has nothing to ask, and is
-        # spared the second compilation.
+        # A GPU asks the host before each step of a loop of unknown length. A CPU has nothing to ask: it is
+        # spared the second compilation, and has one for any `log_every`, so that a resumed run may take
+        # another and keep its bits.
         self._scans = self.devices.first.platform != "cpu"
+        self._capacity = min(options.log_every, AT_ONCE) if self._scans else AT_ONCE
         self._pending: bytes | None = None
         self._inner = jax.jit(self.step)  # traced once, whatever it is part of
         self._many, self._one = (jax.jit(part, donate_argnums=0) for part in (self._steps, self._inner))
