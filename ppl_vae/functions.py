@@ -35,7 +35,7 @@ class Functions:
 
     PI = math.pi
 
-    # Elementwise, of one array.
+    # What one of the modules that a backend names has under the same name: elementwise, of one array.
     abs: Callable[[Array], Array]
     sign: Callable[[Array], Array]
     exp: Callable[[Array], Array]
@@ -66,6 +66,12 @@ class Functions:
     matmul: Callable[[Array, Array], Array]
     einsum: Callable[..., Array]
     broadcast_shapes: Callable[..., Sequence[int]]
+
+    def __init_subclass__(cls, modules: Sequence[Any], **named: Any):
+        super().__init_subclass__(**named)
+        for name in Functions.__annotations__.keys() - vars(cls):
+            owner = next(module for module in modules if hasattr(module, name))
+            setattr(cls, name, staticmethod(getattr(owner, name)))
 
     def activation(self, name: ActivationName) -> Callable[[Array], Array]:
         """Return the activation of a name: relu, tanh, gelu, silu, elu or identity."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ppl_vae.backends.common.bound import Bound
-from ppl_vae.backends.common.site import Trace
+from ppl_vae.backends.common.site import Trace, under
 from ppl_vae.backends.common.tracing import Arrays, Passes, Tracer
 from ppl_vae.data.batches import dims_of, slices
 from ppl_vae.errors import DataError, ProgramError
@@ -18,10 +18,11 @@ BUDGET = 2**22
 Shapes = dict[str, tuple[int, ...]]
 
 
-def centre(fn: Any, inner: Any) -> Any:
+def centre(fn: Any) -> Any:
     """Return the mean of a distribution, or the most probable class where the one under `to_event` and the
     like is categorical.
     """
+    inner = under(fn)[-1]
     if type(inner).__name__.startswith("Categorical"):
         return inner.probs.argmax(-1)
     try:
@@ -60,7 +61,7 @@ def reconstruct(bound: Bound, rows: Arrays, *, draw: bool = False, seed: int = 0
     def run(tracer: Tracer, batch: Any) -> dict[str, Any]:
         guide = tracer.guide(batch, centres=not draw)
         seen = tracer.model(batch, values=guide.drawn).observed
-        return {name: centre(site.fn, site.inner) for name, site in seen.items() if name in bound.fields}
+        return {name: centre(site.fn) for name, site in seen.items() if name in bound.fields}
 
     return _over_rows(bound, ("reconstruct", draw), run, rows, seed)
 
@@ -180,7 +181,7 @@ def _generator(bound: Bound, n: int) -> Callable[..., dict[str, Any]]:
             classes = site.distribution.startswith("Categorical")
             values[name] = site.value if classes else tracer.F.to_float(site.value)
             if name in bound.fields:
-                values[f"{name}_mean"] = centre(site.fn, site.inner)
+                values[f"{name}_mean"] = centre(site.fn)
         return values
 
     return run

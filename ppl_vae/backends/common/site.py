@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 ROWS_DIM = -1  # of the plate over the rows of a batch
 PARTICLES = "particles"  # the plate of several draws per row, left of the program's own axes
+WRAPPERS = {"Independent", "MaskedDistribution", "ExpandedDistribution"}  # the names of both libraries
 
 
 class Plate(NamedTuple):
@@ -29,8 +30,6 @@ class Site:
     name : str
     fn : Any
         The backend's distribution.
-    inner : Any
-        The distribution under `to_event`, `mask` and `expand`.
     value : array
         [*batch, *event].
     observed : bool
@@ -40,13 +39,12 @@ class Site:
         The factor that handlers put on the log density, without that of subsampled plates.
     subsampling : float
         Rows of all plates over the rows at hand, by which libraries scale a site up.
-    enumerated, auxiliary, validated : bool
-        Summed out; of the guide alone; its distribution checks its values.
+    enumerated, auxiliary : bool
+        Summed out; of the guide alone.
     """
 
     name: str
     fn: Any
-    inner: Any
     value: Any
     observed: bool
     plates: tuple[Plate, ...]
@@ -54,7 +52,6 @@ class Site:
     subsampling: float = 1.0
     enumerated: bool = False
     auxiliary: bool = False
-    validated: bool = True
 
     def _density(self) -> Any:
         """Return the log density of the value, masked, with scale 1."""
@@ -67,6 +64,16 @@ class Site:
     def inside(self) -> Any | None:
         """Tell which entries of the value lie in the support or are masked; None where that is unknown."""
         raise NotImplementedError
+
+    @property
+    def validated(self) -> bool:
+        """Its distribution checks its values."""
+        raise NotImplementedError
+
+    @cached_property
+    def inner(self) -> Any:
+        """The distribution under `to_event`, `mask` and `expand`."""
+        return under(self.fn)[-1]
 
     def or_masked(self, inside: Any, owner: Any, mask: Any) -> Any:
         """Return which entries are inside, or masked by a mask of a distribution's batch shape."""
@@ -142,24 +149,21 @@ class Site:
         return self.inner.metrics() if hasattr(self.inner, "metrics") else {}
 
 
-def under(fn: Any, wrappers: tuple[type, ...]) -> list[Any]:
+def under(fn: Any) -> list[Any]:
     """Return a distribution and those under `to_event`, `mask` and `expand`, the innermost last."""
     layers = [fn]
-    while isinstance(layers[-1], wrappers):
+    while not WRAPPERS.isdisjoint(kind.__name__ for kind in type(layers[-1]).__mro__):
         layers.append(layers[-1].base_dist)
     return layers
 
 
-def facts(
-    node: Mapping[str, Any], inner: Any, frames: Sequence[Any], scale: Any, subsampling: float
-) -> dict[str, Any]:
+def facts(node: Mapping[str, Any], frames: Sequence[Any], scale: Any, subsampling: float) -> dict[str, Any]:
     """Return the fields of `Site` that a node of either library's trace has under the same names; `frames`
     are its plates, `scale` is with that of subsampled ones.
     """
     return {
         "name": node["name"],
         "fn": node["fn"],
-        "inner": inner,
         "value": node["value"],
         "observed": bool(node["is_observed"]),
         "plates": tuple(Plate(frame.name, frame.dim, frame.size) for frame in frames),

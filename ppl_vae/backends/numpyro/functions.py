@@ -13,19 +13,11 @@ from ppl_vae.functions import Functions, along
 HALF = (jnp.bfloat16, jnp.float16)
 
 
-class JaxFunctions(Functions):
+class JaxFunctions(Functions, modules=(jnp, jax.nn, lax)):
     """See `ppl_vae.functions.Functions`."""
 
-    abs, sign, exp, expm1 = map(staticmethod, (jnp.abs, jnp.sign, jnp.exp, jnp.expm1))
-    log, log1p, sqrt, rsqrt = map(staticmethod, (jnp.log, jnp.log1p, jnp.sqrt, lax.rsqrt))
-    square, sin, cos, tanh = map(staticmethod, (jnp.square, jnp.sin, jnp.cos, jnp.tanh))
-    floor, round, isfinite = map(staticmethod, (jnp.floor, jnp.round, jnp.isfinite))
-    sigmoid, log_sigmoid = map(staticmethod, (jax.nn.sigmoid, jax.nn.log_sigmoid))
-    softplus, relu = map(staticmethod, (jax.nn.softplus, jax.nn.relu))
     gelu = staticmethod(partial(jax.nn.gelu, approximate=False))
-    silu, elu, lgamma = map(staticmethod, (jax.nn.silu, jax.nn.elu, jax.scipy.special.gammaln))
-    maximum, minimum, where = map(staticmethod, (jnp.maximum, jnp.minimum, jnp.where))
-    matmul, einsum, broadcast_shapes = map(staticmethod, (jnp.matmul, jnp.einsum, jnp.broadcast_shapes))
+    lgamma = staticmethod(jax.scipy.special.gammaln)
     stop_gradient, tril = map(staticmethod, (lax.stop_gradient, jnp.tril))
     # Their arguments are the Array API's.
     sum, mean, var, max, min = map(staticmethod, (jnp.sum, jnp.mean, jnp.var, jnp.max, jnp.min))

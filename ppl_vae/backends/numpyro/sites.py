@@ -12,8 +12,6 @@ from numpyro.distributions.kl import kl_divergence
 from ppl_vae.backends.common import site as common
 from ppl_vae.backends.common.site import Trace, under
 
-WRAPPERS = (dist.Independent, dist.MaskedDistribution, dist.ExpandedDistribution)
-
 
 class Site(common.Site):
     """A site of a NumPyro trace, whose distribution holds the mask."""
@@ -33,7 +31,7 @@ class Site(common.Site):
     def inside(self) -> Array | None:
         try:
             found = jnp.asarray(self.inner.support(self.value))
-            for fn in under(self.fn, WRAPPERS):
+            for fn in under(self.fn):
                 if isinstance(fn, dist.MaskedDistribution) and not isinstance(fn._mask, bool):
                     found = self.or_masked(found, fn, jnp.asarray(fn._mask, bool))
             return found
@@ -41,13 +39,12 @@ class Site(common.Site):
             return None
 
     @property
+    def validated(self) -> bool:
+        return self.inner.__dict__.get("_validate_args") is not False
+
+    @property
     def distribution(self) -> str:
         return super().distribution.removesuffix("Logits").removesuffix("Probs")
-
-
-def inner(fn: Any) -> Any:
-    """Return the distribution under `to_event`, `mask` and `expand`."""
-    return under(fn, WRAPPERS)[-1]
 
 
 def trace_of(trace: Mapping[str, Mapping[str, Any]]) -> Trace:
@@ -63,11 +60,10 @@ def mutable(trace: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _site(node: Mapping[str, Any], factors: Mapping[str, float]) -> Site:
-    frames, kind = node["cond_indep_stack"], inner(node["fn"])
+    frames = node["cond_indep_stack"]
     subsampling = math.prod(factors.get(frame.name, 1) for frame in frames)
     scale = 1.0 if node["scale"] is None else node["scale"]
-    facts = common.facts(node, kind, frames, scale, subsampling)
-    site = Site(**facts, validated=kind.__dict__.get("_validate_args") is not False)
+    site = Site(**common.facts(node, frames, scale, subsampling))
     site.intermediates = node["intermediates"]
     return site
 

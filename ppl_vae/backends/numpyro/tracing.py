@@ -14,7 +14,7 @@ from ppl_vae.backends.common.calls import Calls
 from ppl_vae.backends.common.predictive import centre
 from ppl_vae.backends.common.site import Trace
 from ppl_vae.backends.numpyro.functions import F
-from ppl_vae.backends.numpyro.sites import inner, mutable, trace_of
+from ppl_vae.backends.numpyro.sites import mutable, trace_of
 from ppl_vae.errors import ProgramError
 
 
@@ -22,7 +22,7 @@ def _centre_of_site(site: Mapping[str, Any]) -> Array | None:
     if site["type"] != "sample" or site["is_observed"] or site["value"] is not None:
         return None
     try:
-        return centre(site["fn"], inner(site["fn"]))
+        return centre(site["fn"])
     except ProgramError:  # a latent without a mean is drawn
         return None
 

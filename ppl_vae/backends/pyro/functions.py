@@ -11,19 +11,10 @@ from ppl_vae.functions import Functions, along
 HALF = (torch.bfloat16, torch.float16)
 
 
-class TorchFunctions(Functions):
+class TorchFunctions(Functions, modules=(torch, nnf)):
     """See `ppl_vae.functions.Functions`."""
 
-    abs, sign, exp, expm1 = map(staticmethod, (torch.abs, torch.sign, torch.exp, torch.expm1))
-    log, log1p, sqrt, rsqrt = map(staticmethod, (torch.log, torch.log1p, torch.sqrt, torch.rsqrt))
-    square, sin, cos, tanh = map(staticmethod, (torch.square, torch.sin, torch.cos, torch.tanh))
-    floor, round, isfinite = map(staticmethod, (torch.floor, torch.round, torch.isfinite))
-    sigmoid, log_sigmoid = map(staticmethod, (torch.sigmoid, nnf.logsigmoid))
-    softplus, relu, gelu = map(staticmethod, (nnf.softplus, nnf.relu, nnf.gelu))
-    silu, elu, lgamma = map(staticmethod, (nnf.silu, nnf.elu, torch.lgamma))
-    maximum, minimum, where = map(staticmethod, (torch.maximum, torch.minimum, torch.where))
-    matmul, einsum, broadcast_shapes = map(staticmethod, (torch.matmul, torch.einsum, torch.broadcast_shapes))
-
+    log_sigmoid = staticmethod(nnf.logsigmoid)
     tril, expand_dims = map(staticmethod, (torch.tril, torch.unsqueeze))
     moveaxis, permute = map(staticmethod, (torch.movedim, torch.permute))
     diag, lerp = map(staticmethod, (torch.diag_embed, torch.lerp))

@@ -104,7 +104,7 @@ class Decode(Verb):
         values = latents | self.shared
         found = Tracer(self.bound).model(covariates, n=rows, values=values, centres=True)
         seen = {name: found[name] for name in self.bound.fields if name in found and found[name].local}
-        return {name: centre(site.fn, site.inner) for name, site in seen.items()}
+        return {name: centre(site.fn) for name, site in seen.items()}
 
     def eager(self, inputs: Arrays, seed: int) -> dict[str, np.ndarray]:
         latents, covariates = self._parts(inputs)

@@ -14,7 +14,6 @@ from torch.distributions import kl_divergence
 from ppl_vae.backends.common import site as common
 from ppl_vae.backends.common.site import Trace, under
 
-WRAPPERS = (dist.Independent, dist.MaskedDistribution, dist.ExpandedDistribution)
 MISMATCH = re.compile(r"Shape mismatch inside plate\('(.*)'\) at site (\S+) dim (-?\d+), (\d+) vs (\d+)")
 
 
@@ -35,7 +34,7 @@ class Site(common.Site):
     def inside(self) -> Tensor | None:
         try:
             found = self.inner.support.check(self.value)
-            masked = (fn for fn in under(self.fn, WRAPPERS) if isinstance(fn, dist.MaskedDistribution))
+            masked = (fn for fn in under(self.fn) if isinstance(fn, dist.MaskedDistribution))
             masks = [(fn, fn._mask) for fn in masked]
             for owner, mask in [(self.fn, self.mask), *masks]:
                 if isinstance(mask, Tensor):
@@ -44,10 +43,9 @@ class Site(common.Site):
         except (NotImplementedError, RuntimeError, AttributeError, TypeError):
             return None
 
-
-def inner(fn: Any) -> Any:
-    """Return the distribution under `to_event`, `mask` and `expand`."""
-    return under(fn, WRAPPERS)[-1]
+    @property
+    def validated(self) -> bool:
+        return getattr(self.inner, "_validate_args", False)
 
 
 def trace_of(trace: poutine.Trace) -> Trace:
@@ -65,9 +63,7 @@ def _is_site(node: Mapping[str, Any]) -> bool:
 
 def _site(node: Mapping[str, Any]) -> Site:
     frames = [frame for frame in node["cond_indep_stack"] if frame.vectorized]
-    kind = inner(node["fn"])
-    facts = common.facts(node, kind, frames, node["scale"], _subsampling(frames))
-    site = Site(**facts, validated=getattr(kind, "_validate_args", False))
+    site = Site(**common.facts(node, frames, node["scale"], _subsampling(frames)))
     site.mask = node["mask"]
     return site
 

@@ -14,7 +14,7 @@ from ppl_vae.backends.common.calls import Calls
 from ppl_vae.backends.common.predictive import centre
 from ppl_vae.backends.common.site import Trace
 from ppl_vae.backends.pyro.functions import F
-from ppl_vae.backends.pyro.sites import fixed, inner, trace_of
+from ppl_vae.backends.pyro.sites import fixed, trace_of
 from ppl_vae.errors import ProgramError
 
 
@@ -25,7 +25,7 @@ class Centres(poutine.messenger.Messenger):
         if msg["is_observed"] or poutine.util.site_is_subsample(msg) or msg["value"] is not None:
             return
         try:
-            msg["value"] = centre(msg["fn"], inner(msg["fn"]))
+            msg["value"] = centre(msg["fn"])
         except ProgramError:  # a latent without a mean is drawn
             return
         msg["done"] = True
