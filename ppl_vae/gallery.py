@@ -137,12 +137,12 @@ def load_recorded(
         return _made(model_files.read(find(Path(model_file))), fields or {})
     name, origin, path = (str(record.get(key, "")) for key in ("name", "origin", "path"))
     if origin == "gallery":
-        found = packaged() / "models" / f"{name}.py"
-        if not re.fullmatch(r"\w[\w-]*", name) or not found.is_file():
+        file = packaged() / "models" / f"{name}.py"
+        if not re.fullmatch(r"\w[\w-]*", name) or not file.is_file():
             raise RunError(
                 f"the run's model {name!r} is not in this gallery: name its file with --model-file"
             )
-        return _made(model_files.read(found, "gallery"), fields or {})
+        return _made(model_files.read(file, "gallery"), fields or {})
     if origin != "file" or not path:
         raise RunError(
             f"the run's program {name!r} was defined in Python, not in a model file: "
@@ -215,12 +215,12 @@ def copy(name_or_path: str | os.PathLike, dest: str | os.PathLike) -> Path:
 def _known(kind: str) -> dict[str, Path]:
     """Return the files of a kind by name; the working folder's come before the package's."""
     folder, ending = _KINDS[kind]
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for root in (Path.cwd(), packaged()):
         for path in sorted((root / folder).glob(f"*{ending}")):
             if not path.name.startswith(("_", ".")):
-                found.setdefault(path.stem, path)
-    return found
+                paths.setdefault(path.stem, path)
+    return paths
 
 
 def _is_packaged(path: Path) -> bool:
@@ -256,24 +256,26 @@ def recorded_source(
         )
     if not path.is_file():
         raise RunError(f"the run's {kind} file {path} is gone: {remedy}")
-    found = model_files.read(path, kind=kind)
-    if found.sha256 != record.get("sha256"):
+    model_source = model_files.read(path, kind=kind)
+    if model_source.sha256 != record.get("sha256"):
         raise RunError(f"the {kind} file {path} has changed since the run: restore it, or {remedy}")
-    return found
+    return model_source
 
 
-def _made(found: ModelSource, values: Mapping[str, Any]) -> Program | PlainProgram:
+def _made(model_source: ModelSource, values: Mapping[str, Any]) -> Program | PlainProgram:
     """Execute the file and fill in the fields."""
-    declared = model_files.declared(found)
+    declared = model_files.declared(model_source)
     plain = not declared.declared
     known = [] if plain else [one.name for one in dataclass_fields(declared) if one.init]
     for name in values:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             ask = f": did you mean {close[0]}? It has" if close else ": it has"
-            raise UsageError(f"{found.name} has no field {name!r}{ask} {', '.join(known) or 'no fields'}")
+            raise UsageError(
+                f"{model_source.name} has no field {name!r}{ask} {', '.join(known) or 'no fields'}"
+            )
     kind = declared if plain or isinstance(declared, type) else type(declared)
-    _sources[kind] = found
+    _sources[kind] = model_source
     if plain:
         return declared
     try:
@@ -281,4 +283,4 @@ def _made(found: ModelSource, values: Mapping[str, Any]) -> Program | PlainProgr
     except PplVaeError:
         raise
     except Exception as error:
-        raise UsageError(f"{found.name}: {' '.join(str(error).split())}") from error
+        raise UsageError(f"{model_source.name}: {' '.join(str(error).split())}") from error

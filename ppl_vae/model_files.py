@@ -49,8 +49,8 @@ class ModelSource:
 
     def record(self) -> dict[str, str]:
         """Return what a run folder keeps: origin, name, sha256 and, of a user's file, the path."""
-        found = {"origin": self.origin, "name": self.name, "sha256": self.sha256}
-        return found if self.origin == "gallery" or self.path is None else found | {"path": str(self.path)}
+        record = {"origin": self.origin, "name": self.name, "sha256": self.sha256}
+        return record if self.origin == "gallery" or self.path is None else record | {"path": str(self.path)}
 
 
 def read(path: Path, origin: str = "file", kind: str = "model") -> ModelSource:
@@ -89,10 +89,10 @@ def declared(source: ModelSource) -> type[Program] | Program | PlainProgram:
     """
     key = (source.path, source.sha256)
     if key not in _executed:
-        found = _pick(execute(source), source)
-        if not found.declared:
-            return found
-        _executed[key] = found
+        program = _pick(execute(source), source)
+        if not program.declared:
+            return program
+        _executed[key] = program
     return _executed[key]
 
 
@@ -199,11 +199,11 @@ def _is_program(value: Any) -> bool:
     return isinstance(value, type) and issubclass(value, Program) and value is not Program
 
 
-def _checked(found: Any, source: ModelSource) -> type[Program] | Program | PlainProgram:
+def _checked(value: Any, source: ModelSource) -> type[Program] | Program | PlainProgram:
     """Refuse what is no program, and classes that lack a part that every program has."""
-    if isinstance(found, PlainProgram):
-        return found
-    kind = found if isinstance(found, type) else type(found)
+    if isinstance(value, PlainProgram):
+        return value
+    kind = value if isinstance(value, type) else type(value)
     if not _is_program(kind):
         raise ProgramError(f"{source.path}: `program` is a {kind.__name__}, not a Program")
     if remedy := undecorated(kind):
@@ -211,7 +211,7 @@ def _checked(found: Any, source: ModelSource) -> type[Program] | Program | Plain
     for role in _ROLES:
         if getattr(kind, role) is getattr(Program, role):
             raise ProgramError(f"{source.path}: class {kind.__name__} has no {role}(self, ppl, net, ...)")
-    return found
+    return value
 
 
 def _plain(space: Mapping[str, Any], source: ModelSource) -> PlainProgram:

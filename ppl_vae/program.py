@@ -76,15 +76,15 @@ class Program(Declaration):
         """
         changes = {}
         for field in fields(self):
-            name, found = field.name.removesuffix("_shape"), None
+            name, shape = field.name.removesuffix("_shape"), None
             if not field.name.endswith("_shape") or name not in data.fields:
                 continue
-            declared, found = getattr(self, field.name), tuple(data.shape(name))
+            declared, shape = getattr(self, field.name), tuple(data.shape(name))
             if declared is None:
-                changes[field.name] = found
-            elif tuple(declared) != found:
+                changes[field.name] = shape
+            elif tuple(declared) != shape:
                 raise DataError(
-                    f"the data's {name} has shape {found} per row, the program was made for {tuple(declared)}"
+                    f"the data's {name} has shape {shape} per row, the program was made for {tuple(declared)}"
                 )
         return replace(self, **changes)
 
@@ -197,8 +197,8 @@ def data_fields(program: Program) -> tuple[str, ...]:
 
 
 def _parameters(program: Program, role: str) -> dict[str, inspect.Parameter]:
-    found = inspect.signature(getattr(program, role)).parameters
-    return {name: parameter for name, parameter in found.items() if name not in _SKIPPED}
+    parameters = inspect.signature(getattr(program, role)).parameters
+    return {name: parameter for name, parameter in parameters.items() if name not in _SKIPPED}
 
 
 class Arguments(NamedTuple):

@@ -28,13 +28,13 @@ def own_schedules(program: Any) -> dict[str, Schedule]:
     UsageError
         Where a value is no schedule.
     """
-    found = program.schedules()
-    if not isinstance(found, Mapping):
+    schedules = program.schedules()
+    if not isinstance(schedules, Mapping):
         raise ProgramError(
-            f"{type(program).__name__}.schedules() returns {found!r}: return a dict of numbers, schedules or "
-            "their texts by name"
+            f"{type(program).__name__}.schedules() returns {schedules!r}: return a dict of numbers, "
+            "schedules or their texts by name"
         )
-    return {name: as_schedule(value) for name, value in found.items()}
+    return {name: as_schedule(value) for name, value in schedules.items()}
 
 
 class Scalars(dict):
@@ -92,11 +92,11 @@ class Plan:
 
     def at(self, step: int) -> dict[str, float]:
         """Return every scalar's value at a step 0, 1, ..."""
-        found = {name: float(schedule(step)) for name, schedule in self._schedules.items()}
-        found |= self._objective(step)
+        values = {name: float(schedule(step)) for name, schedule in self._schedules.items()}
+        values |= self._objective(step)
         if self._ema is not None:
-            found[AVERAGE] = (1 - self._ema) / (1 - self._ema ** (step + 1))
-        return found
+            values[AVERAGE] = (1 - self._ema) / (1 - self._ema ** (step + 1))
+        return values
 
     def table(self, steps: Sequence[int]) -> dict[str, np.ndarray]:
         """Return every scalar's values at some steps, [steps] each."""

@@ -14,24 +14,24 @@ def as_shape(shape: Shape) -> tuple[int, ...]:
 
 def vector_shape(shape: Shape) -> tuple[int]:
     """Return (D,); raises DataError for rows that are no vectors."""
-    found = as_shape(shape)
-    if len(found) != 1:
-        raise DataError(f"rows of shape {found} are no vectors: give a table")
-    return found
+    sizes = as_shape(shape)
+    if len(sizes) != 1:
+        raise DataError(f"rows of shape {sizes} are no vectors: give a table")
+    return sizes
 
 
 def image_shape(shape: Shape, multiple: int = 1) -> tuple[int, int, int]:
     """Return (C, H, W) of rows that are images whose height and width are multiples of a number; raises
     DataError for others.
     """
-    found = as_shape(shape)
-    if len(found) != 3:
+    sizes = as_shape(shape)
+    if len(sizes) != 3:
         raise DataError(
-            f"rows of shape {found} are no images [C, H, W]: give images, or choose other networks"
+            f"rows of shape {sizes} are no images [C, H, W]: give images, or choose other networks"
         )
-    if any(size % multiple for size in found[1:]):
-        raise DataError(f"images of {found[1]} x {found[2]}: crop or pad them to multiples of {multiple}")
-    return found
+    if any(size % multiple for size in sizes[1:]):
+        raise DataError(f"images of {sizes[1]} x {sizes[2]}: crop or pad them to multiples of {multiple}")
+    return sizes
 
 
 def halved(size: int, times: int) -> int:

@@ -256,8 +256,8 @@ class Loop:
         scores = self.engine.scores()
         if scores is None:
             return
-        found = summary(scores, self.levels)
-        value, position = found["elbo_nats"], self.position
+        numbers = summary(scores, self.levels)
+        value, position = numbers["elbo_nats"], self.position
         if position.best is None or value > position.best:
             position.best, position.best_step, position.waited = value, position.step, 0
             self.engine.select()
@@ -266,7 +266,7 @@ class Loop:
             position.done = self.options.patience is not None and position.waited >= self.options.patience
         epoch = (position.step - 1) // len(self.source)
         row = {"step": position.step, "epoch": epoch, "split": "valid"}
-        self._record("valid", row | {name: found[name] for name in VALIDATED})
+        self._record("valid", row | {name: numbers[name] for name in VALIDATED})
 
     def _record(self, event: str, row: dict[str, Any]) -> None:
         self.history.append(row)

@@ -57,8 +57,6 @@ def test_a_flipped_bit_names_the_file_and_the_remedy(old):
     assert folder.read("state.pt") == OLD["state.pt"]
     with pytest.raises(RunError, match=r"weights\.safetensors is damaged .*restore it from a copy"):
         folder.read("weights.safetensors")
-    with pytest.raises(RunError, match=r"weights\.safetensors"):
-        folder.verify()
 
 
 def test_a_file_that_is_cut_short_or_missing(old):

@@ -79,11 +79,11 @@ def check(program: Any, data: Any, backend: str | None = None, *, seed: int = 0)
     """
     from ppl_vae.contract import check as apply_rules
 
-    program, found = program_of(program), in_memory(data)
+    program, dataset = program_of(program), in_memory(data)
     backend = backend or program.backends[0]
     check_backend(program, backend)
-    found = settle_binarize(program, found)
-    return apply_rules(program, found, _probes(program, backend), backend, seed)
+    dataset = settle_binarize(program, dataset)
+    return apply_rules(program, dataset, _probes(program, backend), backend, seed)
 
 
 def _probes(program: Any, backend: str) -> dict[str, Any]:

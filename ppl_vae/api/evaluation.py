@@ -91,10 +91,10 @@ def _reconstructed(run: Run, rows: Mapping[str, np.ndarray]) -> dict[str, Any]:
     if not run.program.declared or "x" not in rows:
         return {}
     try:
-        found = run.reconstruct(rows).get("x")
+        mean = run.reconstruct(rows).get("x")
     except ProgramError:  # a likelihood without a mean
-        found = None
-    result = {} if found is None or found.shape != rows["x"].shape else squared_error(rows["x"], found)
+        mean = None
+    result = {} if mean is None or mean.shape != rows["x"].shape else squared_error(rows["x"], mean)
     codes = {name: value for name, value in run.encode(rows).items() if name.endswith("_codes")}
     for value in codes.values():
         result |= codebook_use(value, run.program.codes, run.record.training.batch_size)

@@ -76,10 +76,10 @@ class Job:
         made = before.made_objective(folder.path, objective)
         record = record.moved(objective=None if objective is None else made)
         if data is None:
-            found = before.data.again()
+            dataset = before.data.again()
         else:
-            found = before.data.same(opened(data, fields_of(program), before.data.kind))
-        return cls(program, found, made, replace(record, training=training), folder)
+            dataset = before.data.same(opened(data, fields_of(program), before.data.kind))
+        return cls(program, dataset, made, replace(record, training=training), folder)
 
     def files(self) -> dict[str, bytes]:
         """Return the record and, to read, the sources of model and objective as they were executed."""

@@ -115,10 +115,10 @@ class RunRecord:
 
     def moved(self, program: Any = None, objective: Any = None) -> "RunRecord":
         """Return the record of the same run, with a program's and an objective's files where they lie now."""
-        found = {} if program is None else {"program": gallery.source_of(program).record()}
+        changes = {} if program is None else {"program": gallery.source_of(program).record()}
         if objective is not None:
-            found |= _objective(objective)
-        return replace(self, **found)
+            changes |= _objective(objective)
+        return replace(self, **changes)
 
     def made_program(self, run: Path, model_file: str | Path | None = None) -> Program | PlainProgram:
         """Return the recorded program, as `gallery.load_recorded` finds it."""
@@ -203,13 +203,13 @@ def _fields(program: Program) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that matter, where they are installed."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def _known(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def data(parser: ArgumentParser, default: str | None = "digits") -> None:
     path = "name (ppl-vae data list) or path: .npz, .npy, .csv, a folder of images"
     bits = "dynamic, static, none, or auto: dynamic for a Bernoulli likelihood on grey levels"
     held, own = "rows to hold out for {}: a number, or a fraction", "of your own"
-    kinds = f"{own} data: image, vector, counts or sound; else found from the array"
+    kinds = f"{own} data: image, vector, counts or sound; else inferred from the array"
     _add(
         group,
         [
@@ -133,10 +133,10 @@ def run_folder(parser: ArgumentParser) -> None:
 
 def _attributes(doc: str) -> dict[str, str]:
     """Return a numpydoc list of attributes by name."""
-    found = {}
+    texts = {}
     for names, text in re.findall(r"^    (\w[\w, ]*) : [^\n]*((?:\n        [^\n]+)+)", doc, re.M):
-        found |= dict.fromkeys(names.split(", "), " ".join(text.split()).rstrip("."))
-    return found
+        texts |= dict.fromkeys(names.split(", "), " ".join(text.split()).rstrip("."))
+    return texts
 
 
 def run(parser: ArgumentParser) -> None:

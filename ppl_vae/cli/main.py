@@ -46,9 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def overview() -> str:
     """Return the page of `ppl-vae --help`: each verb with the first line of its file."""
-    found = {name: Path(__file__).with_name(f"tool_{name}.py") for name in TOOLS} | _scripts()
-    names = [*(name for name in _FIRST if name in found), *sorted(set(found) - set(_FIRST))]
-    rows = "\n".join(f"  {name:<12} {_summary(found[name])}" for name in names)
+    files = {name: Path(__file__).with_name(f"tool_{name}.py") for name in TOOLS} | _scripts()
+    names = [*(name for name in _FIRST if name in files), *sorted(set(files) - set(_FIRST))]
+    rows = "\n".join(f"  {name:<12} {_summary(files[name])}" for name in names)
     return (
         "usage: ppl-vae VERB ...      (ppl-vae VERB --help tells the options)\n\n"
         f"Variational autoencoders as probabilistic programs.\n\n{rows}\n\n"

@@ -26,12 +26,12 @@ def data(run: Run, options: Any) -> Data:
     """Return the data to work on: that of --data or the run's own, binarized as the run was trained."""
     described = run.record.data
     if options.data is not None:
-        found = described.beside(options.data, offline=options.offline)
-        if found.sha256 == described.sha256:
-            run.given = found
+        dataset = described.beside(options.data, offline=options.offline)
+        if dataset.sha256 == described.sha256:
+            run.given = dataset
         else:
             say(f"{options.data} is other data than the run was trained on")
-        return found
+        return dataset
     if run.given is None:
         raise UsageError("the run's data was made in memory: name the rows with --data FILE")
     return described.again(offline=True) if options.offline else run.data
@@ -41,21 +41,21 @@ def rows(run: Run, options: Any) -> dict[str, np.ndarray]:
     """Return the rows of --split, at most --rows of them."""
     if options.rows is not None:
         checks.whole_number("rows", options.rows)
-    found = data(run, options)
-    found.refuse_empty(options.split)
-    return {name: values[: options.rows] for name, values in found.rows(options.split).items()}
+    dataset = data(run, options)
+    dataset.refuse_empty(options.split)
+    return {name: values[: options.rows] for name, values in dataset.rows(options.split).items()}
 
 
 def latents(run: Run, options: Any) -> dict[str, np.ndarray] | np.ndarray:
     """Return the latents of --latents by site, or the only array, without what `sample` wrote beside them."""
     if options.latents is None:
         raise UsageError("name a file of latents: --latents z.npz")
-    found = read(Path(options.latents))[0]
-    if set(found) == {"x"} and "x" in run.bound.fields:  # an array without a name
-        return found["x"]
+    arrays = read(Path(options.latents))[0]
+    if set(arrays) == {"x"} and "x" in run.bound.fields:  # an array without a name
+        return arrays["x"]
     return {
         name: values
-        for name, values in found.items()
+        for name, values in arrays.items()
         if name not in run.bound.fields and not name.endswith("_mean")
     }
 
@@ -77,12 +77,12 @@ def covariates(run: Run, options: Any, n: int) -> dict[str, np.ndarray]:
     if len(run.bound.fields) <= 1:
         return {}
     if options.get("latents") is not None:
-        found = read(Path(options.latents))[0]
-        given = {name: values for name, values in found.items() if name in run.bound.fields}
-        given = {name: values for name, values in given.items() if f"{name}_mean" not in found}
+        fields = read(Path(options.latents))[0]
+        given = {name: values for name, values in fields.items() if name in run.bound.fields}
+        given = {name: values for name, values in given.items() if f"{name}_mean" not in fields}
         if given:
             return given
     if run.data is None:
         return {}
-    found = beside(run, run.data.rows("train"))
-    return {name: values[np.arange(n) % len(values)] for name, values in found.items()}
+    fields = beside(run, run.data.rows("train"))
+    return {name: values[np.arange(n) % len(values)] for name, values in fields.items()}

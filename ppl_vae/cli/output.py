@@ -49,16 +49,16 @@ def target(options: Any, name: str, picture: str | None = None) -> Target:
 def arrays(
     run: Run,
     where: Target,
-    found: Mapping[str, np.ndarray],
+    fields: Mapping[str, np.ndarray],
     pictures: Mapping[str, np.ndarray] | None = None,
     originals: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Write a verb's arrays, and a PNG grid where they are images; return what to print."""
     result = about(run) | {
-        "n": count(found),
-        "arrays": {name: list(values.shape) for name, values in found.items()},
+        "n": count(fields),
+        "arrays": {name: list(values.shape) for name, values in fields.items()},
     }
-    result |= {"out": str(disk.write(where.path, npz(found), where.overwrite)), "picture": None}
+    result |= {"out": str(disk.write(where.path, npz(fields), where.overwrite)), "picture": None}
     shown = _images(run, pictures, originals) if where.picture is not None and pictures else None
     if shown is not None:
         png = io.BytesIO()
@@ -95,9 +95,9 @@ def _images(
     return lines.reshape(-1, *made.shape[1:])
 
 
-def npz(found: Mapping[str, np.ndarray]) -> Callable[[BinaryIO], None]:
+def npz(fields: Mapping[str, np.ndarray]) -> Callable[[BinaryIO], None]:
     """Return a writer of named arrays."""
-    return lambda file: np.savez_compressed(file, **found)
+    return lambda file: np.savez_compressed(file, **fields)
 
 
 def write_evaluation(

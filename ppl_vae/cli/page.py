@@ -49,7 +49,7 @@ def html(run: Run, fresh: Mapping[str, Any] | None = None) -> str:
 def numbers(run: Run, fresh: Mapping[str, Any]) -> dict[str, Any]:
     """Return all results of a run: validation in training, and every evaluation in its folder."""
     best = validation(run)
-    found: dict[str, Any] = (
+    results: dict[str, Any] = (
         {"validation in training": {name: best[name] for name in ("elbo_nats", "elbo_stderr", "step")}}
         if best
         else {}
@@ -60,10 +60,10 @@ def numbers(run: Run, fresh: Mapping[str, Any]) -> dict[str, Any]:
         if name.startswith("evaluation-") and name.endswith(".json")
     }
     for name in sorted(names):
-        found[name.removesuffix(".json")] = json.loads(
+        results[name.removesuffix(".json")] = json.loads(
             fresh[name] if name in fresh else run.folder.read(name)
         )
-    return found
+    return results
 
 
 def pictures(run: Run) -> tuple[Any, Any, Any]:

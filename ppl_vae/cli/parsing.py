@@ -93,16 +93,16 @@ def _config(named: str) -> Path:
 
 def _add_fields(parser: ArgumentParser, name: str) -> dict[str, Any]:
     """Add the program's fields as options; returns their types by option."""
-    found = model_files.declared(gallery.source(name))
-    if not found.declared:
+    program = model_files.declared(gallery.source(name))
+    if not program.declared:
         parser.add_argument("--model", type=dict[str, Any], default={}, help=SUPPRESS)
         return {}
-    kind = found if isinstance(found, type) else type(found)
+    kind = program if isinstance(program, type) else type(program)
     kinds = annotations.types(kind)
     group = parser.add_argument_group(f"fields of {kind.__name__}")
     for field in fields(kind):
         if field.init:
-            default = getattr(found, field.name, None) if found is not kind else _default(field)
+            default = getattr(program, field.name, None) if program is not kind else _default(field)
             group.add_argument(f"--model.{field.name}", type=kinds[field.name], default=default)
     return {f"--model.{name}": kinds[name] for name in kinds}
 
@@ -152,16 +152,16 @@ def _readable(message: str, parser: ArgumentParser) -> str:
     """Return the parser's complaint in one line."""
     text = " ".join(message.split())
     options = [option for action in parser._actions for option in action.option_strings]
-    if found := re.search(r"unrecognized arguments: (\S+)", text, re.I):
-        name = found[1].partition("=")[0]
+    if match := re.search(r"unrecognized arguments: (\S+)", text, re.I):
+        name = match[1].partition("=")[0]
         what = "unknown option" if name.startswith("-") else "superfluous argument"
         return f"{what} {name}{hint(name, options) if name.startswith('-') else ''}"
-    if found := re.search(r"Option '(\S+)' is not accepted", text):
-        key = found[1]
+    if match := re.search(r"Option '(\S+)' is not accepted", text):
+        key = match[1]
         known = [action.dest for action in parser._actions]
         return f"the config file has the unknown key {key!r}{hint(key, known)}"
-    if found := re.search(r'Parser key "(\S+)": (.*)', text):
-        key, rest = found.groups()
+    if match := re.search(r'Parser key "(\S+)": (.*)', text):
+        key, rest = match.groups()
         option = f"--{key}" if key.startswith("model.") else "--" + key.replace("_", "-")
         return f"{option}: {_reason(rest)}"
     return text

@@ -25,19 +25,19 @@ def main(options: Any) -> dict[str, Any]:
     """Look at everything; exit code 1 where a backend that is installed does not train."""
     from ppl_vae.api.record import versions
 
-    found = {
+    report = {
         "versions": versions(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "devices": _devices(),
     }
     cache = cache_folder()
-    found["data"] = {row["name"]: row["where"] for row in data.catalogue()}
-    found["cache"] = {"folder": str(cache), "writable": _writable(cache)}
-    found["backends"] = {name: _smoke(name) for name in _installed()}
-    for name, value in found.items():
+    report["data"] = {row["name"]: row["where"] for row in data.catalogue()}
+    report["cache"] = {"folder": str(cache), "writable": _writable(cache)}
+    report["backends"] = {name: _smoke(name) for name in _installed()}
+    for name, value in report.items():
         say(f"{name}: {value}")
-    return found | {"exit_code": 0 if all(one["ok"] for one in found["backends"].values()) else 1}
+    return report | {"exit_code": 0 if all(one["ok"] for one in report["backends"].values()) else 1}
 
 
 def _devices() -> dict[str, Any]:

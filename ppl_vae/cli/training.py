@@ -76,9 +76,9 @@ def folder(options: Any) -> Path:
         return Path(options.out)
     stem = Path("runs") / f"{Path(options.program).stem}-{Path(options.data).stem}"
     number = 1
-    while (found := stem if number == 1 else stem.with_name(f"{stem.name}-{number}")).exists():
+    while (candidate := stem if number == 1 else stem.with_name(f"{stem.name}-{number}")).exists():
         number += 1
-    return found
+    return candidate
 
 
 def announced(out: str | Path, seconds: float = 10.0) -> Callable[[str, Mapping[str, Any]], None]:
@@ -134,7 +134,7 @@ def tell_stop(run: Run) -> None:
 def summary(run: Run) -> dict[str, Any]:
     """Return what `ppl-vae train` prints: where the run stands, and the bound on the validation rows."""
     data, path = run.record.data, None if run.folder is None else run.folder.path
-    found = {
+    result = {
         "program": run.name,
         "backend": run.backend,
         "data": data.name,
@@ -142,9 +142,9 @@ def summary(run: Run) -> dict[str, Any]:
         "steps": run.steps,
     }
     row = validation(run)
-    found |= {name: row.get(name) for name in VALIDATED} | {"elbo_split": "valid" if row else None}
-    found |= {"best_step": row.get("step"), "n": data.rows.get("valid", 0)}
-    return found | {"stopped_by": run.stopped_by, "out": None if path is None else str(path)}
+    result |= {name: row.get(name) for name in VALIDATED} | {"elbo_split": "valid" if row else None}
+    result |= {"best_step": row.get("step"), "n": data.rows.get("valid", 0)}
+    return result | {"stopped_by": run.stopped_by, "out": None if path is None else str(path)}
 
 
 def validation(run: Run) -> Mapping[str, Any]:

@@ -24,10 +24,10 @@ def prior(case: Case) -> str:
                 raise BrokenRule(
                     f"model(n={n}) without data draws no site {name!r}: reach its ppl.sample in every case"
                 )
-            found, wanted = sites[name].value, (n, *site.value.shape[1:])
-            if found.shape != wanted:
-                raise BrokenRule(f"model(n={n}) draws {name!r} of shape {found.shape}, the data has {wanted}")
-            if not np.isfinite(found).all():
+            draws, wanted = sites[name].value, (n, *site.value.shape[1:])
+            if draws.shape != wanted:
+                raise BrokenRule(f"model(n={n}) draws {name!r} of shape {draws.shape}, the data has {wanted}")
+            if not np.isfinite(draws).all():
                 raise BrokenRule(f"model(n={n}) draws NaN or infinity at site {name!r}: bound its parameters")
     return f"draws {', '.join(case.observed())} without data"
 
@@ -58,10 +58,10 @@ def decoding(case: Case) -> str:
 
 def _reconstructed(case: Case) -> None:
     try:
-        found = case.probe.reconstruct(case.batch(), case.seed)
+        outputs = case.probe.reconstruct(case.batch(), case.seed)
     except ProgramFailure as failure:
         raise BrokenRule(f"reconstructing: {failure}: give the likelihood a mean") from failure
-    for name, values in found.items():
+    for name, values in outputs.items():
         if values.shape != case.observed()[name].value.shape or not np.isfinite(values).all():
             raise BrokenRule(
                 f"reconstructing: the mean of site {name!r} has shape {values.shape} or is not finite: "
@@ -71,10 +71,10 @@ def _reconstructed(case: Case) -> None:
 
 def _fields_observed(case: Case) -> dict[str, str]:
     """Return by observed site the field that it takes: that of its name, else the one with its values."""
-    rows, found = case.batch(), {}
+    rows, observed = case.batch(), {}
     for name, site in case.observed().items():
         same = (field for field, values in rows.items() if np.array_equal(values, site.value))
         field = name if name in rows else next(same, None)
         if field is not None:
-            found[name] = field
-    return found
+            observed[name] = field
+    return observed

@@ -71,7 +71,7 @@ def parity(case: Case) -> str:
         raise NotApplicable(f"{twin} is not installed: pip install 'ppl-vae[{twin}]'")
     try:
         other = case.make(case.seed, twin)
-        found = densities(case.probe, other, case.batch(), case.seed)
+        compared = densities(case.probe, other, case.batch(), case.seed)
     except (ProgramFailure, BrokenRule, PplVaeError) as error:
         reason = said(error) if isinstance(error, PplVaeError) else error
         raise BrokenRule(
@@ -79,11 +79,11 @@ def parity(case: Case) -> str:
             f'or declare backends = ("{case.backend}",)'
         ) from error
     other.close()
-    for label, pair in found.items():
+    for label, pair in compared.items():
         if not pair.equal:
             gap = "is missing on one side" if pair.first is None or pair.second is None else _gap(pair)
             raise BrokenRule(f"site {label} {gap} on {case.backend} and {twin}: use networks that both have")
-    return f"equal to {twin} in {len(found)} sites"
+    return f"equal to {twin} in {len(compared)} sites"
 
 
 def _gap(pair: Densities) -> str:

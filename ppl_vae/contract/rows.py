@@ -13,9 +13,9 @@ APART = "treat every row by itself, with no mean, sum or reshape over the first 
 
 def rows(case: Case) -> str:
     """A row's densities depend on no other row."""
-    found = _leak(case, train=False)
-    if found:
-        raise BrokenRule(found)
+    leak = _leak(case, train=False)
+    if leak:
+        raise BrokenRule(leak)
     if _differs_in_train_mode(case) and _leak(case, train=True):
         return "no row depends on another; in train mode rows meet, as in a normalization layer"
     return "no row depends on another"

@@ -103,8 +103,8 @@ def _failures(name: str, broken: BrokenRule | ProgramFailure, causes: list[str])
     owner = getattr(broken, "rule", None) or name
     if causes:
         return [Finding(name, SKIPPED, f"needs {causes[0]!r}")]
-    found = [Finding(owner, FAILED, str(broken))]
-    return found if owner == name else [*found, Finding(name, SKIPPED, f"needs {owner!r}")]
+    findings = [Finding(owner, FAILED, str(broken))]
+    return findings if owner == name else [*findings, Finding(name, SKIPPED, f"needs {owner!r}")]
 
 
 def _blocks(finding: Finding) -> bool:

@@ -138,11 +138,11 @@ def shapes(case: Case) -> str:
         _one_number(label, site, case.size)
     _same_with_few(case)
     for name, site in case.observed().items():
-        found = site.value.shape[1:]
-        if site.event_shape != found:
+        row_shape = site.value.shape[1:]
+        if site.event_shape != row_shape:
             raise BrokenRule(
                 f"site {name!r}: its {site.distribution} has shape {site.event_shape} per row, the data "
-                f"{found}: make the network end in the data's shape"
+                f"{row_shape}: make the network end in the data's shape"
             )
     for label, site in case.traces.both().items():
         # Outside the support a density may fail: the rule "support" tells.

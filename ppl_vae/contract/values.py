@@ -77,7 +77,7 @@ def _finite_sites(traces: Traces, mode: str) -> None:
             raise BrokenRule(f"site {label}: {site.error}")
         bad = ~np.isfinite(site.log_prob)
         if bad.any():
-            found = shown(float(site.log_prob[bad].reshape(-1)[0]))
+            worst = shown(float(site.log_prob[bad].reshape(-1)[0]))
             network = next((call.network for call in traces.calls if _spoils(call)), None)
             culprit = (
                 f"network {network!r} returns NaN or infinity"
@@ -85,7 +85,7 @@ def _finite_sites(traces: Traces, mode: str) -> None:
                 else "its parameters are out of range"
             )
             raise BrokenRule(
-                f"site {label}: its log density is {found} for {bad.mean():.0%} of the rows in {mode} mode: "
+                f"site {label}: its log density is {worst} for {bad.mean():.0%} of the rows in {mode} mode: "
                 f"{culprit}; bound scales from below and logits from both sides"
             )
 

@@ -36,7 +36,7 @@ def of(
     valid, test : int or float, optional
         Rows to hold out where no such split is given, as a number or as a fraction (by default 0.1).
     kind : str, optional
-        "image", "vector", "counts" or "sound"; else found from type and shape of x.
+        "image", "vector", "counts" or "sound"; else inferred from type and shape of x.
     levels : int, optional
         Number of levels of a quantised x; else 2 for bits, 256 for images of bytes.
     like : Description, optional
@@ -54,16 +54,16 @@ def of(
         _refuse_options(valid=valid, test=test, kind=kind, levels=levels, split_seed=split_seed or None)
         return data if binarize is None else data.under(binarize)
     fields, coords = as_fields(data)
-    found, rule = _splits(fields, name, valid, test, split_seed)
-    found = {split: _checked(rows, name, split) for split, rows in found.items()}
-    _refuse_unequal(found, name)
-    if like is not None and all("x" in rows and rows["x"].dtype.kind in "ui" for rows in found.values()):
+    by_split, rule = _splits(fields, name, valid, test, split_seed)
+    by_split = {split: _checked(rows, name, split) for split, rows in by_split.items()}
+    _refuse_unequal(by_split, name)
+    if like is not None and all("x" in rows and rows["x"].dtype.kind in "ui" for rows in by_split.values()):
         kind, levels = kind or like.kind, levels or like.levels
-    kind, levels = normalise_x(found, name, kind, levels)
-    for rows in found.values():
+    kind, levels = normalise_x(by_split, name, kind, levels)
+    for rows in by_split.values():
         for field in rows.keys() - {"x"}:
             rows[field] = as_taken(rows[field])
-    return Data(name, found, kind, levels, binarize or "auto", rule, "memory", "", coords)
+    return Data(name, by_split, kind, levels, binarize or "auto", rule, "memory", "", coords)
 
 
 def _refuse_options(**options):
@@ -207,12 +207,12 @@ def _refuse_not_finite(values, where):
         )
 
 
-def _refuse_unequal(found, name):
+def _refuse_unequal(by_split, name):
     """Splits must agree in the shape and in the kind of type of each field."""
-    first, *others = found
+    first, *others = by_split
     for split in others:
-        for field, values in found[split].items():
-            wanted, at = found[first][field], f"{name}: {field}"
+        for field, values in by_split[split].items():
+            wanted, at = by_split[first][field], f"{name}: {field}"
             if values.shape[1:] != wanted.shape[1:]:
                 raise DataError(
                     f"{at} has rows of shape {values.shape[1:]} in {split}, but {wanted.shape[1:]} in {first}"

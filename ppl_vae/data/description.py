@@ -76,11 +76,11 @@ class Description:
         if isinstance(given, Data):
             return self._under(given)
         make = partial(self._made, _gathered(given, fields), offline)
-        found = make()
-        if found.sha256 != self.sha256 and found.split_rule.startswith("random"):
+        dataset = make()
+        if dataset.sha256 != self.sha256 and dataset.split_rule.startswith("random"):
             whole = make(valid=0, test=0).splits["train"]
-            found = replace(found, splits={"test": whole}, split_rule="all rows")
-        return self._under(found)
+            dataset = replace(dataset, splits={"test": whole}, split_rule="all rows")
+        return self._under(dataset)
 
     def _under(self, data: Data) -> Data:
         try:
@@ -88,8 +88,8 @@ class Description:
         except UsageError:
             shape = self.shapes.get("x")
             if shape is not None and "x" in data.fields and data.shape("x") != tuple(shape):
-                found = f"x has shape {data.shape('x')} per row, the run was trained on {tuple(shape)}"
-                raise DataError(f"{found}: give rows of that shape") from None
+                fault = f"x has shape {data.shape('x')} per row, the run was trained on {tuple(shape)}"
+                raise DataError(f"{fault}: give rows of that shape") from None
             raise
 
     def _made(self, given: Any, offline: bool, **held: int) -> Data:
@@ -118,26 +118,26 @@ class Description:
         unknown = [name for name in names if name not in self.columns]
         if missing or unknown:
             parts = (("lacks", missing), ("has", unknown))
-            listed = " and ".join(f"{verb} {', '.join(found)}" for verb, found in parts if found)
+            listed = " and ".join(f"{verb} {', '.join(columns)}" for verb, columns in parts if columns)
             raise DataError(f"the table {listed}: the run was trained on {', '.join(self.columns)}")
         return [names.index(name) for name in self.columns]
 
     def named(self, given: Any, fields: tuple[str, ...]) -> dict[str, np.ndarray]:
         """Return rows that a verb is given as numbers by field, in the order of the run's columns."""
-        found, coords = as_fields(_gathered(given, fields))
-        found = {str(name): numeric(values, str(name)) for name, values in found.items()}
+        arrays, coords = as_fields(_gathered(given, fields))
+        arrays = {str(name): numeric(values, str(name)) for name, values in arrays.items()}
         if place := self._places(coords.get("x")):
-            found["x"] = found["x"][:, place]
-        return found
+            arrays["x"] = arrays["x"][:, place]
+        return arrays
 
-    def scaled(self, found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def scaled(self, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return rows by field in the scale that the program was trained on.
 
         Numbers with a fraction are in that scale already. Whole numbers of `x` are the levels of the run's
         data (bytes of images, counts); true and false are 1 and 0. After training on a loader, values are
         what they are.
         """
-        return {name: self._scaled(name, values) for name, values in found.items()}
+        return {name: self._scaled(name, values) for name, values in rows.items()}
 
     def _scaled(self, name: str, values: np.ndarray) -> np.ndarray:
         if self.is_loader:

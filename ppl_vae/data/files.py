@@ -120,25 +120,25 @@ def read_images(folder: Path) -> tuple[dict, dict]:
     if classes and any(label is None for paths in files.values() for _, label in paths):
         raise DataError(f"{folder}: some images lie in subfolders (classes) and some do not: move them")
     size, mode = _size_and_mode(everything)
-    found = {}
+    by_split = {}
     for split, paths in files.items():
-        found[split] = {"x": np.stack([_pixels(path, size, mode) for path, _ in paths])}
+        by_split[split] = {"x": np.stack([_pixels(path, size, mode) for path, _ in paths])}
         if classes:
-            found[split]["y"] = np.array([classes.index(label) for _, label in paths], np.int64)
-    return found.get("all", found), {"y": classes} if classes else {}
+            by_split[split]["y"] = np.array([classes.index(label) for _, label in paths], np.int64)
+    return by_split.get("all", by_split), {"y": classes} if classes else {}
 
 
 def _image_files(folder: Path) -> list[tuple[Path, str | None]]:
     """Image files below a folder in the order of their names, each with its class."""
-    found = []
+    files = []
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
         hidden = any(part.startswith(".") for part in parts)
         if path.suffix.lower() in IMAGES and path.is_file() and not hidden:
-            found.append((path, parts[0] if len(parts) > 1 else None))
-    if not found:
+            files.append((path, parts[0] if len(parts) > 1 else None))
+    if not files:
         raise DataError(f"{folder} holds no images ({', '.join(IMAGES)})")
-    return found
+    return files
 
 
 def _size_and_mode(paths) -> tuple[tuple[int, int], str]:

@@ -9,24 +9,24 @@ from ppl_vae.errors import DataError, UsageError
 CHANNELS = (1, 3, 4)
 
 
-def normalise_x(found: dict, name: str, kind: str | None, levels: int | None) -> tuple[str, int | None]:
+def normalise_x(by_split: dict, name: str, kind: str | None, levels: int | None) -> tuple[str, int | None]:
     """Bring x of all splits into one layout and type, in place; returns kind and levels.
 
     Images become `[N, C, H, W]`; quantised x the smallest unsigned integers; counts int64; all else float32.
     """
     if kind is not None:
         checks.one_of("kind of data", kind, KINDS)
-    if "x" not in next(iter(found.values())):
+    if "x" not in next(iter(by_split.values())):
         if levels is not None or kind not in (None, "vector"):
             raise UsageError(f"{name} has no field x, so kind and levels mean nothing here: leave them out")
         return "vector", None
-    xs = {split: rows["x"] if rows["x"].ndim > 1 else rows["x"][:, None] for split, rows in found.items()}
+    xs = {split: rows["x"] if rows["x"].ndim > 1 else rows["x"][:, None] for split, rows in by_split.items()}
     kind = kind or guess_kind(xs.values())
     if kind == "image":
         xs = {split: _channels_first(x, name) for split, x in xs.items()}
     levels = levels_of(xs.values(), name, kind, levels)
     for split, x in xs.items():
-        found[split]["x"] = stored(x, f"{name}: x ({split})", kind, levels)
+        by_split[split]["x"] = stored(x, f"{name}: x ({split})", kind, levels)
     return kind, levels
 
 

@@ -68,19 +68,19 @@ class Loader:
     def _named(self, item: Any, index: int) -> dict[str, Any]:
         """Return a batch by field, once it is like the first that was seen."""
         place = f"batch {index + 1} of the loader"
-        found = {
+        arrays = {
             name: typed(name, values, self.kind, place)
             for name, values in _by_field(item, self.fields).items()
         }
-        shapes = {name: tuple(values.shape[1:]) for name, values in found.items()}
+        shapes = {name: tuple(values.shape[1:]) for name, values in arrays.items()}
         self._shapes = self._shapes or shapes
         if shapes != self._shapes:
             raise DataError(
                 f"{place} has rows of {_listed(shapes)}, the first one has {_listed(self._shapes)}: "
                 "give every batch the same fields and shapes"
             )
-        _check_lengths(place, found)
-        return found
+        _check_lengths(place, arrays)
+        return arrays
 
     @cached_property
     def first(self) -> Data:
@@ -88,13 +88,13 @@ class Loader:
         item = next(iter(self.batches), None)
         if item is None:
             raise DataError(NO_BATCHES)
-        found = _by_field(item, self.fields)
-        if not found:
+        arrays = _by_field(item, self.fields)
+        if not arrays:
             raise DataError(
                 f"the first batch of the loader holds no {' or '.join(self.fields)}: yield dicts with it, "
                 "or tuples in the order of the program's fields"
             )
-        rows = {name: numeric(values, f"the first batch: {name}") for name, values in found.items()}
+        rows = {name: numeric(values, f"the first batch: {name}") for name, values in arrays.items()}
         _check_lengths("the first batch of the loader", rows)
         self._shapes = {name: values.shape[1:] for name, values in rows.items()}
         return Data(NAME, {"train": rows}, "vector", binarize="none")
@@ -159,8 +159,8 @@ def _by_field(item: Any, fields: tuple[str, ...]) -> dict[str, Any]:
     return {name: item[name] for name in fields if name in item}
 
 
-def _check_lengths(place: str, found: Mapping[str, Any]) -> None:
-    lengths = {name: len(values) for name, values in found.items()}
+def _check_lengths(place: str, arrays: Mapping[str, Any]) -> None:
+    lengths = {name: len(values) for name, values in arrays.items()}
     if len(set(lengths.values())) != 1 or not all(lengths.values()):
         listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise DataError(f"{place} has no rows, or fields with different numbers of them: {listed}")

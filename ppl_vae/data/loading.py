@@ -52,8 +52,8 @@ def load(
     """
     checks.options("data.load", unknown, load.__kwdefaults__)
     if not isinstance(name_or_path, (str, os.PathLike)):
-        found = type(name_or_path).__name__
-        raise UsageError(f"load takes a name or a path, not {found}: use data.of for arrays")
+        given = type(name_or_path).__name__
+        raise UsageError(f"load takes a name or a path, not {given}: use data.of for arrays")
     chosen = {"binarize": binarize, "valid": valid, "test": test, "split_seed": split_seed}
     by_name = isinstance(name_or_path, str) and name_or_path in SOURCES
     if by_name and (kind is not None or levels is not None):

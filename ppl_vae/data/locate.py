@@ -60,12 +60,12 @@ class Folder:
 
     def check(self, key: str, content: bytes):
         """Refuse content whose md5 is not the registered one."""
-        found, wanted = hashlib.md5(content, usedforsecurity=False).hexdigest(), self.source.md5[key]
-        if found != wanted:
+        digest, wanted = hashlib.md5(content, usedforsecurity=False).hexdigest(), self.source.md5[key]
+        if digest != wanted:
             in_file = key not in self.source.files
             what = f"{key} in {self.path / self.source.files[0]}" if in_file else self.path / key
             raise DataError(
-                f"{what} has the wrong content (md5 {found}, expected {wanted}): it is damaged or another "
+                f"{what} has the wrong content (md5 {digest}, expected {wanted}): it is damaged or another "
                 f"data set; remove it and fetch {self.source.name} again"
             )
 

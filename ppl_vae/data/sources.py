@@ -62,14 +62,14 @@ def read_digits(folder, source):
 
 def read_mnist(folder, source):
     """The four IDX files of MNIST and its likes: `train` and `test` with x uint8 `[N, 1, 28, 28]` and y."""
-    found = {}
+    by_split = {}
     for split, prefix in MNIST_PARTS.items():
         images, labels = f"{prefix}-images-idx3-ubyte.gz", f"{prefix}-labels-idx1-ubyte.gz"
-        found[split] = {
+        by_split[split] = {
             "x": readers.idx(folder.payload(images), images)[:, None],
             "y": readers.idx(folder.payload(labels), labels).astype(np.int64),
         }
-    return found
+    return by_split
 
 
 def read_cifar(folder, source):
@@ -91,12 +91,12 @@ def read_static(folder, source):
     """Larochelle's binarized MNIST: x of bits; the hash is that of the text form that he published."""
     with folder.damage_named(source.files[0]):
         arrays = readers.npz(folder.payload(source.files[0], check=False), source.files[0])
-    found = {}
+    by_split = {}
     for split in ("train", "valid", "test"):
         bits = folder.array(arrays, f"{split}_data")
         folder.check(f"{split}_data", readers.bits_to_text(bits))
-        found[split] = {"x": np.ascontiguousarray(bits).reshape(-1, 1, 28, 28)}
-    return found
+        by_split[split] = {"x": np.ascontiguousarray(bits).reshape(-1, 1, 28, 28)}
+    return by_split
 
 
 def unpack_cifar(folder, source):
@@ -132,32 +132,32 @@ def _refuse_test(source_name, test, seed):
 def hold_out(name: str, default: int, pool: str, test_rule: str):
     """The rule that the last `default` training rows are the validation set; the test set is given."""
 
-    def split(found, valid, test, seed):
+    def split(arrays, valid, test, seed):
         _refuse_test(name, test, seed)
-        n = splits.count(found["train"])
+        n = splits.count(arrays["train"])
         size = splits.amount(valid, n, default, "valid")
         rule = f"train: first {n - size} of {pool}; valid: last {size} of {pool}; test: {test_rule}"
-        return {**splits.hold_out_last(found["train"], size), "test": found["test"]}, rule
+        return {**splits.hold_out_last(arrays["train"], size), "test": arrays["test"]}, rule
 
     return split
 
 
-def split_cifar(found, valid, test, seed):
+def split_cifar(arrays, valid, test, seed):
     """Batches 1-4 to train on, with the end of batch 4 as validation set, and batch 5 as test set."""
-    parts = [found[f"batch {i}"] for i in range(1, 5)]
+    parts = [arrays[f"batch {i}"] for i in range(1, 5)]
     train = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     rule = hold_out("cifar10", 2000, "batches 1-4", "batch 5 (not the official test batch)")
-    return rule({"train": train, "test": found["batch 5"]}, valid, test, seed)
+    return rule({"train": train, "test": arrays["batch 5"]}, valid, test, seed)
 
 
-def split_random(found, valid, test, seed):
+def split_random(arrays, valid, test, seed):
     """Seeded random splits, 80/10/10 by default."""
-    return splits.at_random(found["all"], valid, test, seed)
+    return splits.at_random(arrays["all"], valid, test, seed)
 
 
-def split_given(found, valid, test, seed):
+def split_given(arrays, valid, test, seed):
     """The splits of the authors."""
     if valid is not None:
         raise UsageError("this data set has its own validation set: leave out valid")
     _refuse_test("this data set", test, seed)
-    return found, "as given by its authors"
+    return arrays, "as given by its authors"

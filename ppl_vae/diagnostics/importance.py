@@ -25,15 +25,15 @@ def pareto_k(log_weights: np.ndarray) -> np.ndarray:
     [N]
         NaN with fewer than 21 draws; 0 where all weights are equal, as those of an exact guide are.
     """
-    found = np.full(log_weights.shape[1], np.nan)
+    shapes = np.full(log_weights.shape[1], np.nan)
     if len(log_weights) < FEWEST:
-        return found
+        return shapes
     spread = np.ptp(log_weights, axis=0)
-    found[spread < EQUAL] = 0.0
+    shapes[spread < EQUAL] = 0.0
     rest = ~(spread < EQUAL)
     if rest.any():
-        found[rest] = _psis_shape(log_weights[:, rest].T)
-    return found
+        shapes[rest] = _psis_shape(log_weights[:, rest].T)
+    return shapes
 
 
 def _psis_shape(log_weights: np.ndarray) -> np.ndarray:

@@ -49,4 +49,6 @@ def to_netcdf(tree: "xr.DataTree", path: str | os.PathLike, *, overwrite: bool =
 def _compression(tree: "xr.DataTree") -> dict[str, dict[str, dict[str, Any]]]:
     how = {"zlib": True, "complevel": 1, "shuffle": True}
     groups = {node.path: node.data_vars.items() for node in tree.subtree if node.data_vars}
-    return {path: {name: how for name, v in found if v.size >= 1024} for path, found in groups.items()}
+    return {
+        path: {name: how for name, v in variables if v.size >= 1024} for path, variables in groups.items()
+    }

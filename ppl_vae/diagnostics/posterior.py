@@ -127,17 +127,17 @@ class _Axes:
         if unknown:
             known = ", ".join(self.sizes)
             raise UsageError(f"coords name {', '.join(sorted(unknown))}: the axes are {known}")
-        found = {name: np.arange(size) for name, size in self.sizes.items()}
+        labels = {name: np.arange(size) for name, size in self.sizes.items()}
         for site, names in columns.items():
             axis = self.columns.get(site)
             if axis is not None and len(names) == self.sizes[axis]:
-                found[axis] = np.asarray(names)
+                labels[axis] = np.asarray(names)
         for axis, names in coords.items():
             if len(names) != self.sizes[axis]:
                 size = self.sizes[axis]
                 raise UsageError(f"coords of {axis!r}: {len(names)} labels given, the axis has {size}")
-            found[axis] = np.asarray(names)
-        return found
+            labels[axis] = np.asarray(names)
+        return labels
 
 
 def to_tree(
@@ -212,12 +212,12 @@ def _plain(site: str) -> str:
 def _attributes(draws: PosteriorDraws, group: str = "") -> dict[str, Any]:
     library = _LIBRARIES.get(draws.backend, draws.backend)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    found: dict[str, Any] = {"created_at": now, "inference_library": draws.backend}
+    attributes: dict[str, Any] = {"created_at": now, "inference_library": draws.backend}
     if group == "log_likelihood":
-        found["log_likelihood"] = NOT_LOO
+        attributes["log_likelihood"] = NOT_LOO
     if group not in ("", "posterior", "sample_stats"):
-        return found
-    found |= {
+        return attributes
+    attributes |= {
         "inference_library_version": _version(library),
         "creation_library": "ppl_vae",
         "creation_library_version": _version("ppl-vae"),
@@ -230,8 +230,8 @@ def _attributes(draws: PosteriorDraws, group: str = "") -> dict[str, Any]:
         "log_likelihood": NOT_LOO,
     }
     if draws.proposals:
-        found["proposals_per_row"] = draws.proposals
-    return found
+        attributes["proposals_per_row"] = draws.proposals
+    return attributes
 
 
 def _version(distribution: str) -> str:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"  # apart for colour-blind eyes too
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#777777"  # apart for colour-blind eyes too
 DATA, MODEL = BLUE, ORANGE
 DPI = 110
 

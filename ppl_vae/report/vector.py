@@ -62,8 +62,8 @@ def rows(x) -> np.ndarray | None:
 
 def summarise(sets: dict[str, np.ndarray]) -> str:
     """Means in words, for those who do not see the picture."""
-    found = {name: plots.finite(values) for name, values in sets.items()}
-    means = [f"mean of {name} {tags.words(values.mean())}" for name, values in found.items() if values.size]
+    finite = {name: plots.finite(values) for name, values in sets.items()}
+    means = [f"mean of {name} {tags.words(values.mean())}" for name, values in finite.items() if values.size]
     return "; ".join(means) or "no finite values"
 
 

@@ -168,11 +168,6 @@ class RunFolder:
         """The guarded files, sorted."""
         return tuple(sorted(self._manifest.files))
 
-    def verify(self) -> None:
-        """Read every guarded file; RunError names the first that is damaged."""
-        for name in self.names():
-            self.read(name)
-
     def config(self) -> dict:
         """`config.yaml` as values for JSON."""
         return config.read_config(self.read("config.yaml"))

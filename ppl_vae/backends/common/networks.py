@@ -95,12 +95,12 @@ class Net:
         raise NotImplementedError
 
     def __getattr__(self, name: str) -> Any:
-        found = self._layer(name)
-        if found is None:
+        layer = self._layer(name)
+        if layer is None:
             raise UnknownName(
                 f"{type(self._bound.network).__name__} has no layer {name!r}: return it from layers()"
             )
-        return found
+        return layer
 
     def keep(self, **arrays: Any) -> None:
         """Change buffers."""

@@ -53,8 +53,8 @@ class BoundObjective:
         """Return the loss of one run of guide and model; its metrics hold no gradient."""
         F, objective = self.F, self.objective
         terms = Terms(F, pair, self.num_data, objective.analytic_kl)
-        found = objective.loss(F, terms, Scalars(scalars))
-        value, metrics, others = found if isinstance(found, Loss) else Loss(found)
+        outcome = objective.loss(F, terms, Scalars(scalars))
+        value, metrics, others = outcome if isinstance(outcome, Loss) else Loss(outcome)
         who = f"{type(objective).__name__}.loss"
         if _shape(value) != ():
             raise ProgramError(f"{who} returns {_shape(value)}, not one number: take the mean over rows")

@@ -98,15 +98,15 @@ class Probe:
 
         def parts(tracer: Tracer, *arrays: Any) -> Any:
             self._recorder.start()
-            found = {
+            seen = {
                 role: {name: _taken_apart(site) for name, site in trace.items()}
                 for role, trace in run(tracer, *arrays).items()
             }
-            for role, sites in found.items():
+            for role, sites in seen.items():
                 known[role] = {name: facts for name, (facts, _) in sites.items()}
             known["calls"] = [call.network for call in self._recorder.calls]
             calls = [call[1:] for call in self._recorder.calls]
-            return {role: {n: a for n, (_, a) in sites.items()} for role, sites in found.items()}, calls
+            return {role: {n: a for n, (_, a) in sites.items()} for role, sites in seen.items()}, calls
 
         (sites, calls), known = self._computed(name, parts, known, seed, *arrays)
         guide, model = (
@@ -130,8 +130,8 @@ class Probe:
             return tracer.gradient(total, floats)
 
         others = {name: value for name, value in batch.items() if name not in floats}
-        found, _ = self._computed(("row", row), self._of("guide", run), None, seed, floats, others)
-        return {name: np.abs(g).reshape(len(g), -1).max(1) for name, g in found.items()}
+        gradients, _ = self._computed(("row", row), self._of("guide", run), None, seed, floats, others)
+        return {name: np.abs(g).reshape(len(g), -1).max(1) for name, g in gradients.items()}
 
     def _of(self, role: str, run: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *arguments: self._called(role, lambda: run(*arguments))
@@ -146,8 +146,8 @@ class Probe:
         return closed, sampled
 
     def drawn_late(self, rows: Arrays, seed: int = 0) -> list[str]:
-        found = self.trace(rows, seed)
-        guide, model = map(Trace, found[:2])
+        traces = self.trace(rows, seed)
+        guide, model = map(Trace, traces[:2])
         return [name for name in model.latent if name not in drawn_in_order(guide, model)]
 
     def score(self, rows: Arrays, importance_samples: int, seed: int = 0) -> Scores:

@@ -39,8 +39,8 @@ class Primitives(common.Primitives):
             return numpyro.plate(DATA, self._num_data, subsample_size=rows, dim=-1)
 
     def array(self, value: Any) -> Array:
-        found = jnp.asarray(value)
-        return found.astype(self._like.dtype) if jnp.issubdtype(found.dtype, jnp.floating) else found
+        array = jnp.asarray(value)
+        return array.astype(self._like.dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
 
     @staticmethod
     def mask(mask: Array) -> Any:

@@ -59,15 +59,15 @@ def from_bytes(content: bytes, carry: Carry, best: Kept) -> tuple[Carry, Kept | 
         For a file that cannot be read, or is of other arrays than the given ones.
     """
     try:
-        found = load_tensors(content)
+        tensors = load_tensors(content)
     except SafetensorError as error:
         raise RunError(f"{STATE} cannot be read ({error}): restore it from a copy of the run") from None
     template: dict[str, Any] = {"carry": carry}
-    if any(name.startswith(BEST) for name in found):
+    if any(name.startswith(BEST) for name in tensors):
         template["best"] = best
-    if set(_named(template)) != set(found):
+    if set(_named(template)) != set(tensors):
         raise RunError(f"{STATE} is of another program or optimizer: go on with the run's own settings")
-    filled = jax.tree_util.tree_map_with_path(lambda path, old: _filled(found[_key(path)], old), template)
+    filled = jax.tree_util.tree_map_with_path(lambda path, old: _filled(tensors[_key(path)], old), template)
     return filled["carry"], filled.get("best")
 
 

@@ -72,12 +72,12 @@ class Probe(common.Probe):
 
         parameters = self.bound.trainable()
         arguments = parameters, self.bound.state, random.key(seed), self._batch(rows)
-        found, _ = self._run("loss", jax.grad(loss), None, *arguments)
+        gradients, _ = self._run("loss", jax.grad(loss), None, *arguments)
         moved = jax.tree.map(
-            lambda p, g: p - jnp.asarray(step * np.sign(np.nan_to_num(g))), parameters, found
+            lambda p, g: p - jnp.asarray(step * np.sign(np.nan_to_num(g))), parameters, gradients
         )
         self.bound.load_trainable(moved)
-        leaves, _ = tree_flatten_with_path(found)
+        leaves, _ = tree_flatten_with_path(gradients)
         return {_name(path): float(np.abs(g).max()) if g.size else None for path, g in leaves}
 
     @contextmanager

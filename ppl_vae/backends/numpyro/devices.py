@@ -28,19 +28,19 @@ def find_devices(name: str, count: int = 1) -> list[Any]:
     """
     kind, first = parse(name)
     try:
-        found = jax.devices(None if kind == "auto" else kind)
+        devices = jax.devices(None if kind == "auto" else kind)
     except RuntimeError:
-        found = []
-    if first >= len(found):
-        raise UsageError(f"device {name!r}: JAX sees {len(found)} devices of this kind here")
-    if first + count > len(found):
-        raise UsageError(f"devices={count}: {_lacking(name, count, found[first:])}")
-    return found[first : first + count]
+        devices = []
+    if first >= len(devices):
+        raise UsageError(f"device {name!r}: JAX sees {len(devices)} devices of this kind here")
+    if first + count > len(devices):
+        raise UsageError(f"devices={count}: {_lacking(name, count, devices[first:])}")
+    return devices[first : first + count]
 
 
-def _lacking(name: str, count: int, found: list[Any]) -> str:
-    text = f"from {name!r} on JAX sees {len(found)} here: ask for no more"
-    if found[0].platform == "cpu":
+def _lacking(name: str, count: int, devices: list[Any]) -> str:
+    text = f"from {name!r} on JAX sees {len(devices)} here: ask for no more"
+    if devices[0].platform == "cpu":
         text += f", or set XLA_FLAGS=--xla_force_host_platform_device_count={count} before Python starts"
     return text
 
@@ -62,9 +62,9 @@ class Devices:
     """
 
     def __init__(self, name: str, count: int = 1):
-        found = find_devices(name, count)
-        self.first, self.count = found[0], count
-        self._mesh = Mesh(np.array(found), (ROWS,)) if count > 1 else None
+        devices = find_devices(name, count)
+        self.first, self.count = devices[0], count
+        self._mesh = Mesh(np.array(devices), (ROWS,)) if count > 1 else None
         self._everywhere = self._sharding()
 
     def _sharding(self, *axes: str) -> Any:

@@ -30,10 +30,10 @@ class Net(networks.Net):
     """See `ppl_vae.backends.common.networks.Net`."""
 
     def _layer(self, name: str) -> Any:
-        found = vars(self._bound).get(name)
-        if isinstance(found, nnx.Variable):
-            return found[...]
-        return found if isinstance(found, nnx.Module) else None
+        value = vars(self._bound).get(name)
+        if isinstance(value, nnx.Variable):
+            return value[...]
+        return value if isinstance(value, nnx.Module) else None
 
     def _write(self, name: str, array: Array) -> bool:
         buffer = vars(self._bound).get(name)

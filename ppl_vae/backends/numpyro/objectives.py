@@ -70,8 +70,8 @@ class Objective(BoundObjective):
     def _stock(self, params: Any, state: Any, key: Array, batch: Mapping[str, Array]) -> Loss:
         arguments = (key, dict(params) | dict(state), self.bound.model, self.bound.guide)
         if state:
-            found = self.objective.loss_with_mutable_state(*arguments, **batch)
-            loss, state = found["loss"], found["mutable_state"] or state
+            outcome = self.objective.loss_with_mutable_state(*arguments, **batch)
+            loss, state = outcome["loss"], outcome["mutable_state"] or state
         else:
             loss = self.objective.loss(*arguments, **batch)
         return self._per_row(sum(jax.tree.leaves(loss)), params, state, key, batch)

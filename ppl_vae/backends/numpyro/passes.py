@@ -86,8 +86,8 @@ class Passes:
             return lax.map(one, jnp.arange(passes))
 
         name = ("importance", samples, at_once)
-        found = [self(name, run, batch)[:, :size] for batch, size in self.chunks(rows, most)]
-        total = np.logaddexp.reduce(np.concatenate(found, 1).astype(np.float64), 0)
+        sums = [self(name, run, batch)[:, :size] for batch, size in self.chunks(rows, most)]
+        total = np.logaddexp.reduce(np.concatenate(sums, 1).astype(np.float64), 0)
         return total - math.log(samples)
 
 

@@ -30,11 +30,11 @@ class Site(common.Site):
 
     def inside(self) -> Array | None:
         try:
-            found = jnp.asarray(self.inner.support(self.value))
+            inside = jnp.asarray(self.inner.support(self.value))
             for fn in under(self.fn):
                 if isinstance(fn, dist.MaskedDistribution) and not isinstance(fn._mask, bool):
-                    found = self.or_masked(found, fn, jnp.asarray(fn._mask, bool))
-            return found
+                    inside = self.or_masked(inside, fn, jnp.asarray(fn._mask, bool))
+            return inside
         except (NotImplementedError, ValueError, AttributeError, TypeError):
             return None
 

@@ -83,16 +83,16 @@ class Step:
         if not self.groups:
             return jax.tree.map(lambda p, u: p - scalars[RATE] * u, params, updates)
         frozen = {group.name for group in self.groups if group.frozen}
-        found = dict(params)
+        moved = dict(params)
         for site, name in labels(params, self.groups).items():
             if name not in frozen:
                 rate = scalars[rate_of(name)]
-                found[site] = jax.tree.map(lambda p, u, r=rate: p - r * u, params[site], updates[site])
-        return found
+                moved[site] = jax.tree.map(lambda p, u, r=rate: p - r * u, params[site], updates[site])
+        return moved
 
     def _gradient(self, carry: Carry, noise: Array, batch: Any, scalars: Any) -> tuple[Any, Any, Any]:
         """Return gradient, statistics and metrics of a batch, taken in parts where the options say so."""
-        parts, state, found = self._parts(batch), carry.state, []
+        parts, state, weighted = self._parts(batch), carry.state, []
         for number, (part, share) in enumerate(parts):
             key = noise if len(parts) == 1 else random.fold_in(noise, number)
 
@@ -102,8 +102,8 @@ class Step:
 
             grads, loss = self._gradients(objective, carry.params)
             state, metrics = dict(state) | loss.state, loss.metrics | {"loss": loss.value}
-            found.append(jax.tree.map(lambda v, s=share: s * v, (grads, _single(metrics))))
-        grads, metrics = jax.tree.map(lambda *parts: sum(parts), *found)
+            weighted.append(jax.tree.map(lambda v, s=share: s * v, (grads, _single(metrics))))
+        grads, metrics = jax.tree.map(lambda *parts: sum(parts), *weighted)
         return grads, state, metrics
 
     def _gradients(self, objective: Callable[..., Any], params: Any) -> tuple[Any, Any]:
@@ -138,11 +138,11 @@ class Step:
             return grads
         if not self.groups:
             return _within(grads, self.options.clip_norm)
-        owners, found = labels(grads, self.groups), {}
+        owners, clipped = labels(grads, self.groups), {}
         for name in set(owners.values()):
             part = {site: grads[site] for site, owner in owners.items() if owner == name}
-            found |= _within(part, self.options.clip_norm)
-        return found
+            clipped |= _within(part, self.options.clip_norm)
+        return clipped
 
     def _binarized(self, batch: dict[str, Array], key: Array) -> dict[str, Array]:
         if not self.dynamic:

@@ -86,8 +86,8 @@ class Engine(common.Engine):
             while done < len(items) and not stop():
                 count = self._alike(items, done)
                 part = {name: values[done : done + count] for name, values in tables.items()}
-                found = self._take(items[done : done + count], part)
-                sums = found if sums is None else jax.tree.map(jnp.add, sums, found)
+                totals = self._take(items[done : done + count], part)
+                sums = totals if sums is None else jax.tree.map(jnp.add, sums, totals)
                 done += count
         finally:
             self.bound.autocast = None  # bounds are computed in single precision

@@ -26,10 +26,10 @@ def from_torch(networks: Mapping[str, nnx.Module], weights: Mapping[str, np.ndar
     RunError
         Where names or shapes are not the networks'.
     """
-    found = list(_variables(networks))
-    names = {name for name, _, _ in found}
+    variables = list(_variables(networks))
+    names = {name for name, _, _ in variables}
     _check_names(names, set(weights))
-    for name, owner, variable in found:
+    for name, owner, variable in variables:
         value, old = _in(owner, np.asarray(weights[name])), variable[...]
         if value.shape != old.shape:
             shapes = f"{np.shape(weights[name])}, not {_out(owner, np.empty(old.shape)).shape}"

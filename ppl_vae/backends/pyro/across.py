@@ -37,10 +37,10 @@ def sharing(place: Place | None, counts: bool = True) -> Iterator[None]:
 # An operator of its own: a captured graph keeps it as it is, forward and backward.
 @torch.library.custom_op("ppl_vae::total", mutates_args=())
 def _total(value: Tensor) -> Tensor:
-    found = value.clone(memory_format=torch.contiguous_format)
+    total = value.clone(memory_format=torch.contiguous_format)
     if _place is not None:
-        distributed.all_reduce(found, group=_place.group)
-    return found
+        distributed.all_reduce(total, group=_place.group)
+    return total
 
 
 @_total.register_fake
@@ -82,5 +82,5 @@ def spread(rows: Tensor, count: int) -> Tensor:
     (numbers,) = totals(held * (torch.arange(_place.count, device=rows.device) == _place.rank))
     index = at * numbers.sum() // count - numbers[: _place.rank].sum()
     own = (index >= 0) & (index < numbers[_place.rank])
-    found = rows[index.clamp(min=0).minimum(held - 1)]
-    return totals(torch.where(own.unsqueeze(-1), found, torch.zeros_like(found)))[0]
+    picked = rows[index.clamp(min=0).minimum(held - 1)]
+    return totals(torch.where(own.unsqueeze(-1), picked, torch.zeros_like(picked)))[0]

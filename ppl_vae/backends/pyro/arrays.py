@@ -36,9 +36,9 @@ def noise_kept(device: torch.device) -> AbstractContextManager[None]:
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
-def on_host(found: Any) -> Any:
+def on_host(tree: Any) -> Any:
     """Return nested dicts and tuples of tensors as arrays of the host."""
-    return pytree.tree_map_only(Tensor, lambda value: value.detach().cpu().numpy(), found)
+    return pytree.tree_map_only(Tensor, lambda value: value.detach().cpu().numpy(), tree)
 
 
 def put(arrays: Any, device: torch.device) -> Any:

@@ -39,8 +39,8 @@ class Primitives(common.Primitives):
     def array(self, value: Any) -> Tensor:
         if isinstance(value, float):  # filled in on the device: a copy of a number would wait for a GPU
             return self._like.new_full((), value)
-        found = torch.as_tensor(value, device=self._like.device)
-        return found.to(self._like.dtype) if found.is_floating_point() else found
+        array = torch.as_tensor(value, device=self._like.device)
+        return array.to(self._like.dtype) if array.is_floating_point() else array
 
     @staticmethod
     def factor(name: str, log_factor: Tensor) -> None:

@@ -65,14 +65,14 @@ class Probe(common.Probe):
             loss = self._called("guide", lambda: self._loss(rows))
             if not parameters or not loss.requires_grad:
                 return dict.fromkeys(parameters)
-            found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+            gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
         with torch.no_grad():
-            for parameter, gradient in zip(parameters.values(), found, strict=True):
+            for parameter, gradient in zip(parameters.values(), gradients, strict=True):
                 if gradient is not None and step:
                     parameter.sub_(step * gradient.nan_to_num().sign())
         return {
             name: None if gradient is None else float(gradient.abs().max()) if gradient.numel() else None
-            for name, gradient in zip(parameters, found, strict=True)
+            for name, gradient in zip(parameters, gradients, strict=True)
         }
 
     def _loss(self, rows: Arrays) -> Tensor:
@@ -81,16 +81,16 @@ class Probe(common.Probe):
 
     def _parameters(self) -> dict[str, Tensor]:
         if self.bound.declared:
-            found = self.bound.networks.named_parameters()
+            named = self.bound.networks.named_parameters()
         else:
             names = (name.replace("$$$", ".") for name in self.bound.tensors())
-            found = zip(names, self.bound.trainable(), strict=False)
-        return {name: parameter for name, parameter in found if parameter.requires_grad}
+            named = zip(names, self.bound.trainable(), strict=False)
+        return {name: parameter for name, parameter in named if parameter.requires_grad}
 
     def _computed(self, name: Any, function: Callable[..., Any], known: Any, seed: int, *arrays: Any) -> Any:
         with self._asked(seed), torch.no_grad():
-            found = function(Tracer(self.bound), *map(self.bound.put, arrays))
-        return pytree.tree_map_only(Tensor, lambda value: value.detach().numpy().copy(), found), known
+            result = function(Tracer(self.bound), *map(self.bound.put, arrays))
+        return pytree.tree_map_only(Tensor, lambda value: value.detach().numpy().copy(), result), known
 
     @contextmanager
     def _asked(self, seed: int) -> Iterator[None]:

@@ -109,14 +109,14 @@ def tried(module: nn.Module, graph: Graph, make: Callable[[], Fast], started: fl
     """
     try:
         with untouched(module), _uncollected():
-            found = make()
+            made = make()
     except NotCaptured as reason:
         LOG.warning("the compiler failed and starts once more: %s", reason)
         _start_afresh()
         with untouched(module), _uncollected():
-            found = make()
+            made = make()
     LOG.info("compiled %d operations in %.1f s", graph.nodes, time.perf_counter() - started)
-    return found
+    return made
 
 
 def _start_afresh() -> None:

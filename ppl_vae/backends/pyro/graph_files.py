@@ -36,8 +36,8 @@ def pt2(graph: ExportedProgram, about: Mapping[str, Any]) -> tuple[bytes, Call]:
     module = torch.export.load(io.BytesIO(file.getvalue())).module()
 
     def call(inputs: Arrays) -> dict[str, np.ndarray]:
-        found = module(**{name: torch.from_numpy(value) for name, value in inputs.items()})
-        return {name: value.numpy() for name, value in found.items()}
+        outputs = module(**{name: torch.from_numpy(value) for name, value in inputs.items()})
+        return {name: value.numpy() for name, value in outputs.items()}
 
     return file.getvalue(), call
 
@@ -66,8 +66,8 @@ def onnx(graph: ExportedProgram, about: Mapping[str, Any]) -> tuple[bytes, Call]
         ) from error
 
     def call(inputs: Arrays) -> dict[str, np.ndarray]:
-        found = session.run(outputs, {name: np.ascontiguousarray(value) for name, value in inputs.items()})
-        return dict(zip(outputs, found, strict=True))
+        values = session.run(outputs, {name: np.ascontiguousarray(value) for name, value in inputs.items()})
+        return dict(zip(outputs, values, strict=True))
 
     return content, call
 
@@ -90,7 +90,7 @@ def _converted(graph: ExportedProgram, about: Mapping[str, Any]) -> bytes:
 
 def _draws(graph: ExportedProgram) -> bool:
     tags = (getattr(node.target, "tags", ()) for node in graph.graph.nodes if node.op == "call_function")
-    return any(torch.Tag.nondeterministic_seeded in found for found in tags)
+    return any(torch.Tag.nondeterministic_seeded in one for one in tags)
 
 
 KINDS = {".pt2": pt2, ".onnx": onnx}

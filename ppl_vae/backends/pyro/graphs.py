@@ -102,8 +102,8 @@ class Decode(Verb):
         rows = next(iter(inputs.values())).shape[0]
         # An observation takes its centre too: nobody sees a draw of it.
         values = latents | self.shared
-        found = Tracer(self.bound).model(covariates, n=rows, values=values, centres=True)
-        seen = {name: found[name] for name in self.bound.fields if name in found and found[name].local}
+        sites = Tracer(self.bound).model(covariates, n=rows, values=values, centres=True)
+        seen = {name: sites[name] for name in self.bound.fields if name in sites and sites[name].local}
         return {name: centre(site.fn) for name, site in seen.items()}
 
     def eager(self, inputs: Arrays, seed: int) -> dict[str, np.ndarray]:
@@ -127,8 +127,8 @@ class Score(Verb):
         return {"elbo": likelihood - rate, "rate": rate, "distortion": -likelihood}
 
     def eager(self, inputs: Arrays, seed: int) -> dict[str, np.ndarray]:
-        found = score(self.bound, inputs, seed=seed)
-        return {"elbo": found.elbo, "rate": found.rate, "distortion": -found.log_likelihood}
+        scores = score(self.bound, inputs, seed=seed)
+        return {"elbo": scores.elbo, "rate": scores.rate, "distortion": -scores.log_likelihood}
 
     def noise(self, seed: int) -> int:
         return stream(seed, "score")

@@ -39,7 +39,7 @@ def importance_bounds(
     compiled for batches of the first one's size.
     """
     whole, rest = Weights(bound, at_once), Weights(bound, samples % at_once)
-    fast, size, found = None, None, []
+    fast, size, bounds = None, None, []
     for batch in batches:
         if size is None:
             size = rows_of(batch)
@@ -48,8 +48,8 @@ def importance_bounds(
         sums = [call(batch) for _ in range(samples // at_once)]
         if samples % at_once:
             sums.append(rest(batch))
-        found.append(torch.stack(sums).logsumexp(0) - math.log(samples))
-    return found
+        bounds.append(torch.stack(sums).logsumexp(0) - math.log(samples))
+    return bounds
 
 
 def _compiled(module: Weights, batch: Mapping[str, Tensor]) -> Callable[[Mapping[str, Tensor]], Tensor]:

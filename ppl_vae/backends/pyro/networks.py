@@ -36,11 +36,11 @@ class Net(networks.Net):
         return bound._parameters.get(name, bound._modules.get(name))
 
     def _write(self, name: str, array: Tensor) -> bool:
-        found = self._bound._buffers.get(name)
-        if found is not None:
+        buffer = self._bound._buffers.get(name)
+        if buffer is not None:
             # Computed out of place and written once: chained in-place updates are miscompiled on CPU.
-            found.copy_(array.detach())
-        return found is not None
+            buffer.copy_(array.detach())
+        return buffer is not None
 
 
 class Value(nn.Module):

@@ -51,8 +51,8 @@ class Passes:
         from ppl_vae.backends.pyro.importance import importance_bounds
 
         batches = (batch for batch, _ in self.chunks(rows, most))
-        found = importance_bounds(self.bound, batches, samples, at_once, compile)
-        return np.concatenate([value.cpu().numpy() for value in found])
+        bounds = importance_bounds(self.bound, batches, samples, at_once, compile)
+        return np.concatenate([value.cpu().numpy() for value in bounds])
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from ppl_vae.program import PlainProgram
 
 def modules_of(program: PlainProgram) -> list[nn.Module]:
     """Return the outermost modules that the functions, and those that they call, belong to or name."""
-    found: dict[int, nn.Module] = {}
+    modules: dict[int, nn.Module] = {}
     seen: set[int] = set()
     left: list[Any] = [program.model, program.guide]
     while left:
@@ -29,13 +29,13 @@ def modules_of(program: PlainProgram) -> list[nn.Module]:
         seen.add(id(one))
         owner, function = getattr(one, "__self__", None), getattr(one, "__func__", one)
         if isinstance(one, nn.Module):
-            found[id(one)] = one
+            modules[id(one)] = one
         elif inspect.isfunction(function) and str(function.__module__).split(".")[0] not in ("torch", "pyro"):
             named = inspect.getclosurevars(inspect.unwrap(function))
             left += [owner, *getattr(owner, "__dict__", {}).values()]
             left += [*named.nonlocals.values(), *named.globals.values()]
-    inner = {id(part) for module in found.values() for part in module.modules() if part is not module}
-    return [module for key, module in found.items() if key not in inner]
+    inner = {id(part) for module in modules.values() for part in module.modules() if part is not module}
+    return [module for key, module in modules.items() if key not in inner]
 
 
 class PlainBound(common.PlainBound, OnPyro):
@@ -101,10 +101,10 @@ class PlainBound(common.PlainBound, OnPyro):
 
     def tensors(self) -> dict[str, Tensor]:
         """Return unconstrained parameters by name, and buffers of their modules."""
-        found = {name: value.detach() for name, value in self._store["params"].items()}
+        tensors = {name: value.detach() for name, value in self._store["params"].items()}
         for number, owner in enumerate(self._owners):
-            found |= {f"buffer{number}.{name}": value for name, value in owner.named_buffers()}
-        return found
+            tensors |= {f"buffer{number}.{name}": value for name, value in owner.named_buffers()}
+        return tensors
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Set parameters and buffers in place; held until they exist."""

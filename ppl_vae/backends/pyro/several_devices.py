@@ -37,18 +37,18 @@ PATIENCE = timedelta(minutes=30)
 
 def make_fabric(device: str, count: int) -> Fabric:
     """Return a Fabric for a device (auto, cpu, cuda, cuda:1 ...) and those after it."""
-    found = find_device(device)
-    if found.type == "cuda" and found.index + count > torch.cuda.device_count():
+    first = find_device(device)
+    if first.type == "cuda" and first.index + count > torch.cuda.device_count():
         there = torch.cuda.device_count()
-        raise UsageError(f"devices={count}: from {device!r} on this machine has {there - found.index}")
+        raise UsageError(f"devices={count}: from {device!r} on this machine has {there - first.index}")
     most = max(4, os.cpu_count() or 1)  # a few for all, to try it out
-    if found.type == "cpu" and count > most:
+    if first.type == "cpu" and count > most:
         raise UsageError(f"devices={count}: each is a process, of which this machine bears {most}")
     # Quiet: it tells its readers what they have asked for.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     launching.check(count)
-    if found.type == "cuda":
-        backend, devices = "nccl", list(range(found.index, found.index + count))
+    if first.type == "cuda":
+        backend, devices = "nccl", list(range(first.index, first.index + count))
     else:
         backend, devices = "gloo", count
     # Buffers are the same everywhere already; newer versions of torch have another name for it.
@@ -57,7 +57,7 @@ def make_fabric(device: str, count: int) -> Fabric:
     ddp = DDPStrategy(process_group_backend=backend, timeout=PATIENCE, **{buffers: False})
     under = TorchElasticEnvironment if TorchElasticEnvironment.detect() else LightningEnvironment
     return Fabric(
-        accelerator=found.type, devices=devices, precision="32-true", strategy=ddp, plugins=[under()]
+        accelerator=first.type, devices=devices, precision="32-true", strategy=ddp, plugins=[under()]
     )
 
 
@@ -111,16 +111,16 @@ class SeveralDevices:
 
     def shares(self, rows: Any, options: Training) -> tuple[Any, list[Share] | None]:
         # Parts of fewer rows than devices are worked on by all, and count on the first.
-        found, shares = [], []
+        indices, shares = [], []
         for part in cut(rows, options.part_size):
             if len(part) < self.count:
                 own, counted = part, len(part) * (self.rank == 0)
             else:
                 own = np.array_split(part, self.count)[self.rank]
                 counted = len(own)
-            found.append(own)
+            indices.append(own)
             shares.append(Share(len(own), counted / len(rows), len(part) % self.count == 0))
-        return np.concatenate(found), shares
+        return np.concatenate(indices), shares
 
     def compiled(self, loss: nn.Module, batch: Any, scalars: Any, rows: int, choice: str, steps: int) -> Any:
         if rows % self.count and choice != "off":
@@ -128,8 +128,8 @@ class SeveralDevices:
             LOG.warning(words, rows, self.count)
             return loss
         with self.together(), across.sharing(self.place):
-            found = compiled(loss, batch, scalars, rows // self.count, choice, steps)
-        return loss if self.agree(int(found is loss)) else found
+            fast = compiled(loss, batch, scalars, rows // self.count, choice, steps)
+        return loss if self.agree(int(fast is loss)) else fast
 
     def step(self, loss: Any, module: Any, parts: Sequence[Part], options: Training, *example: Any) -> Step:
         parameters = [parameter for part in parts for parameter in part.parameters]
@@ -155,11 +155,11 @@ class SeveralDevices:
         index = np.array_split(np.arange(rows_of(rows)), self.count)[self.rank]
         own = {name: values[index] for name, values in rows.items()}
         # Draws for other rows are other draws.
-        found: list[Any] = [None] * self.count
+        parts: list[Any] = [None] * self.count
         mine = score(own, stream(seed, f"valid/{self.rank}") if self.rank else seed)
         with self.together():
-            distributed.all_gather_object(found, mine)
-        return merged(found)
+            distributed.all_gather_object(parts, mine)
+        return merged(parts)
 
 
 class Pair(nn.Module):
@@ -189,17 +189,17 @@ class SharedStep(Step):
             across.sharing(place, counts=share.part > 0),
             fabric.no_backward_sync(self.loss) if summed_later else nullcontext(),
         ):
-            found = self.loss(part, scalars, share.even)
-            self._backward(found, share.part * place.count)  # the gradient is the mean over devices
-        return found.metrics | {"loss": found.value.detach()}
+            outcome = self.loss(part, scalars, share.even)
+            self._backward(outcome, share.part * place.count)  # the gradient is the mean over devices
+        return outcome.metrics | {"loss": outcome.value.detach()}
 
 
 def merged(parts: Sequence[Scores]) -> Scores:
     """Return the scores of rows from those of parts of them, in order."""
     rows, dims = [len(part.log_likelihood) for part in parts], [part.dims for part in parts]
-    found = {
+    whole = {
         "log_likelihood": np.concatenate([part.log_likelihood for part in parts]),
         "kl": joined([part.kl for part in parts], rows),
         "dims": dims[0] if len(set(dims)) == 1 else float(np.average(dims, weights=rows)),
     }
-    return replace(parts[0], **found)
+    return replace(parts[0], **whole)

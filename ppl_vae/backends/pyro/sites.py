@@ -33,13 +33,13 @@ class Site(common.Site):
 
     def inside(self) -> Tensor | None:
         try:
-            found = self.inner.support.check(self.value)
+            inside = self.inner.support.check(self.value)
             masked = (fn for fn in under(self.fn) if isinstance(fn, dist.MaskedDistribution))
             masks = [(fn, fn._mask) for fn in masked]
             for owner, mask in [(self.fn, self.mask), *masks]:
                 if isinstance(mask, Tensor):
-                    found = self.or_masked(found, owner, mask.bool())
-            return found
+                    inside = self.or_masked(inside, owner, mask.bool())
+            return inside
         except (NotImplementedError, RuntimeError, AttributeError, TypeError):
             return None
 
@@ -84,10 +84,10 @@ def fixed(values: Mapping[str, Tensor]) -> poutine.Trace:
 
 def broken_plate(error: BaseException) -> str | None:
     """Return in one line what site does not fit its plate; None for any other error."""
-    found = MISMATCH.search(str(error)) if isinstance(error, ValueError) else None
-    if found is None:
+    match = MISMATCH.search(str(error)) if isinstance(error, ValueError) else None
+    if match is None:
         return None
-    plate, site, _, size, other = found.groups()
+    plate, site, _, size, other = match.groups()
     return (
         f"site {site!r} has {other} numbers in the place of the {size} of the plate {plate!r}: put every "
         "axis of one row into the event with .to_event(number of axes)"

@@ -99,8 +99,8 @@ class Step:
         for number, (part, share) in enumerate(zip(parts_of(batch, shares), shares, strict=True), 1):
             metrics = self._pass(part, inputs, share, last=number == len(shares))
             if share.part != 1:
-                metrics = {name: found * share.part for name, found in metrics.items()}
-            total = {name: total[name] + found for name, found in metrics.items()} if total else metrics
+                metrics = {name: value * share.part for name, value in metrics.items()}
+            total = {name: total[name] + value for name, value in metrics.items()} if total else metrics
         if self.parameters:
             self._update(scalars)
         return total
@@ -111,9 +111,9 @@ class Step:
 
     def _pass(self, part: Any, scalars: Any, share: Share, last: bool) -> dict[str, Tensor]:
         """Add a part's gradient, and return its metrics."""
-        found = self.loss(part, scalars)
-        self._backward(found, share.part)
-        return found.metrics | {"loss": found.value.detach()}
+        outcome = self.loss(part, scalars)
+        self._backward(outcome, share.part)
+        return outcome.metrics | {"loss": outcome.value.detach()}
 
     def _backward(self, loss: Loss, weight: float) -> None:
         """Add the gradient of each group's loss, or else of the common one, to its parameters alone."""

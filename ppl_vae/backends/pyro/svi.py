@@ -72,9 +72,9 @@ class Engine(common.Engine):
         self.bound.train()
         self.bound.autocast = self.autocast
         rows = min(self.options.batch_size, self.num_data, self.options.part_size)
-        found = self.devices.compiled(self.loss, batch, scalars, rows, self.compile, self.steps)
-        self.compile = "off" if found is self.loss else "on"
-        return found
+        loss = self.devices.compiled(self.loss, batch, scalars, rows, self.compile, self.steps)
+        self.compile = "off" if loss is self.loss else "on"
+        return loss
 
     def batch(self, item: Any) -> dict[str, Tensor]:
         """Return the batch of row numbers, or of what a user's loader yields, on the device."""

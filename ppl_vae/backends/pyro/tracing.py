@@ -60,5 +60,5 @@ class Tracer(tracing.Tracer):
 def _gradients(total: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if not isinstance(total, Tensor) or not total.requires_grad:
         return {name: torch.zeros_like(value) for name, value in inputs.items()}
-    found = torch.autograd.grad(total, list(inputs.values()), allow_unused=True, materialize_grads=True)
-    return dict(zip(inputs, found, strict=True))
+    gradients = torch.autograd.grad(total, list(inputs.values()), allow_unused=True, materialize_grads=True)
+    return dict(zip(inputs, gradients, strict=True))
