@@ -11,7 +11,9 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Bytecode is made where a module is first imported: most modules of torch and JAX never are.
+# Bytecode is made where a module is first imported, as most modules of torch and JAX never are; and kept,
+# whatever the environment says: without it every process compiles its imports anew.
+export PYTHONDONTWRITEBYTECODE =
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile $(PIP_ARGS) -c constraints/cpu.txt
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 DEMO := runs/demo

@@ -34,7 +34,7 @@ WORDS = (
 )
 
 
-@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+@pytest.mark.parametrize("backend", ["pyro", pytest.param("numpyro", marks=pytest.mark.slow)])
 def test_killed_at_random_steps_and_resumed_the_weights_are_the_same_bytes(tmp_path, backend):
     whole, part = tmp_path / "whole", tmp_path / "part"
     options = (*WORDS, "--backend", backend)

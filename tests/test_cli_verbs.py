@@ -283,7 +283,7 @@ def test_a_copy_with_a_mixture_as_prior_is_a_program_and_a_decoder_that_averages
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux to read a peak of memory")
-@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+@pytest.mark.parametrize("backend", ["pyro", pytest.param("numpyro", marks=pytest.mark.slow)])
 def test_five_thousand_samples_per_row_fit_in_two_gigabytes(folder, backend):
     np.save("x.npy", np.random.default_rng(0).integers(0, 2, (60, 28, 28), dtype=np.uint8))
     words = (*SMALL, "--data", "x.npy", "--max-steps", 1, "--batch-size", 8)

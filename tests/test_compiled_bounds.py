@@ -19,7 +19,8 @@ def rows_for(name, n=9):
     return bind(program, num_data=50).eval(), {k: torch.from_numpy(v) for k, v in batch.items()}
 
 
-@pytest.mark.parametrize("name", [pytest.param("vae", marks=pytest.mark.slow), "hvae"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vae", "hvae"])
 def test_compiled_bounds_are_those_by_eager_passes(name):
     bound, rows = rows_for(name)
     batches = [{k: v[part] for k, v in rows.items()} for part in (slice(0, 4), slice(4, 8), slice(8, 9))]

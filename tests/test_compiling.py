@@ -121,6 +121,7 @@ def test_a_compiler_that_fails_once_starts_again_by_name(error, monkeypatch, cap
     assert line == f"the compiler failed and starts once more: {type(error).__name__}: {error}"
 
 
+@pytest.mark.slow
 def test_workers_that_have_died_are_replaced(monkeypatch, caplog):
     from torch._inductor import compile_fx
     from torch._inductor.async_compile import AsyncCompile, shutdown_compile_workers

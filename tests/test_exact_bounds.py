@@ -201,7 +201,7 @@ def loss_and_gradients_of(made, x, seed):
     return float(objective({}, {}, jax.random.key(seed), {"x": x}, {"beta": 1.0}).value)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["pyro", pytest.param("numpyro", marks=pytest.mark.slow)])
 def test_check_tells_whose_closed_form_is_no_term_of_the_bound(backend, monkeypatch):
     x = np.random.default_rng(0).normal(size=(40, 1)).astype("f")
     report = check(BottomUp(start=0.5), x, backend=backend)

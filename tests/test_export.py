@@ -28,7 +28,8 @@ from ppl_vae.options import stream
 from ppl_vae.program import PlainProgram
 from ppl_vae.store import disk
 
-PROGRAMS = ("vae", "hvae", "topdown", "counts", "vqvae", "linear_gaussian")
+PROGRAMS = ("vae", "topdown", "counts", "vqvae")
+LONG = [pytest.param(name, marks=pytest.mark.slow) for name in ("hvae", "linear_gaussian")]
 VERBS = ("encode", "decode", "score")
 EXTRA = ("onnx", "onnxscript", "onnxruntime")
 LACKING = pytest.mark.skipif(not all(map(find_spec, EXTRA)), reason="needs the extra onnx")
@@ -36,7 +37,7 @@ FILES = [".pt2", pytest.param(".onnx", marks=LACKING)]
 SEEDED = stream(3, "score")
 
 
-@pytest.fixture(scope="module", params=PROGRAMS)
+@pytest.fixture(scope="module", params=[*PROGRAMS, *LONG])
 def trained(request):
     program, rows = example(request.param, 40)
     run = fit(program, rows, max_steps=4, batch_size=15)

@@ -78,7 +78,14 @@ def test_the_gradient_of_the_bound_is_the_gradient_of_the_evidence():
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("objective", [ELBO(), ELBO(analytic_kl=False, particles=4), IWAE(5)])
+@pytest.mark.parametrize(
+    "objective",
+    [
+        ELBO(),
+        pytest.param(ELBO(analytic_kl=False, particles=4), marks=pytest.mark.slow),
+        pytest.param(IWAE(5), marks=pytest.mark.slow),
+    ],
+)
 def test_training_reaches_the_maximum_likelihood_of_the_closed_form(backend, objective):
     rows = draw(2000, W, B, seed=3)
     found = data.of({"x_train": rows, "x_valid": rows[:200], "x_test": rows})

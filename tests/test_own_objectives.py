@@ -212,11 +212,11 @@ class Annealed(Program):
             ppl.sample("z", ppl.dist.Normal(loc, scale).to_event(1))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("compile", ["off", "on"])
+@pytest.mark.parametrize(
+    ("backend", "compile"),
+    [("pyro", "off"), ("numpyro", "off"), pytest.param("pyro", "on", marks=pytest.mark.slow)],
+)
 def test_a_program_reads_its_scalars_by_name(backend, compile, tmp_path):
-    if (backend, compile) == ("numpyro", "on"):
-        pytest.skip("NumPyro always compiles")
     chosen = options(backend, compile=compile, log_every=1, keep="last", max_steps=12)
     run = fit(Annealed(), X, out=tmp_path / "run", **chosen)
     rows = [row for row in run.history if row["split"] == "train"]
