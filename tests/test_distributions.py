@@ -330,6 +330,16 @@ EDGES = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "either",
+    [
+        pytest.param((name, dtype), marks=() if dtype == "float32" else pytest.mark.slow)
+        for name in BACKENDS
+        for dtype in CLOSE
+    ],
+    ids="-".join,
+    indirect=True,
+)
 @pytest.mark.parametrize("name", EDGES)
 def test_densities_and_gradients_are_finite_at_the_edges(either, name):
     parameters, values = EDGES[name]

@@ -5,6 +5,7 @@ chosen at each call (flax forbids changing a module within a trace), and a call 
 """
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import jax
@@ -37,11 +38,9 @@ class Part:
     def __init__(self, name: str, module: nnx.Module):
         self.name, self.params_site, self.state_site = name, f"{name}$params", f"{name}$state"
         self.params, self.state = (nnx.to_pure_dict(nnx.state(module, kind)) for kind in (nnx.Param, KEPT))
-        self._graphs = {
-            (mode, frozen): _graph(module, mode, frozen) for mode in (True, False) for frozen in (True, False)
-        }
-        nodes = (node for _, node in nnx.iter_graph(module))
+        nodes = [node for _, node in nnx.iter_graph(module) if isinstance(node, nnx.Module)]
         self.single_precision = any(getattr(node, "single_precision", False) for node in nodes)
+        self._graphs = _graphs(module, nodes)
 
     def module(self, params: Any, state: Any) -> nnx.Module:
         """Return the module with values."""
@@ -79,10 +78,17 @@ class Part:
         return call
 
 
-def _graph(module: nnx.Module, training: bool, frozen: bool) -> Any:
-    module.train() if training else module.eval()
-    module.set_attributes(training=training, frozen=frozen, raise_if_not_found=False)
-    return nnx.graphdef(module)
+def _graphs(module: nnx.Module, nodes: list[nnx.Module]) -> dict[tuple[bool, bool], Any]:
+    """Return the module's structure by train mode and whether its buffers are frozen."""
+    graphs = {}
+    for training in (True, False):
+        module.train() if training else module.eval()
+        for frozen in (True, False):
+            for node, (name, value) in product(nodes, (("training", training), ("frozen", frozen))):
+                if hasattr(node, name):
+                    setattr(node, name, value)
+            graphs[training, frozen] = nnx.graphdef(module)
+    return graphs
 
 
 def _cast(tree: Any, old: Any, new: Any) -> Any:
