@@ -117,11 +117,25 @@ def test_one_compilation_serves_any_number_of_steps_between_logs():
     items = [np.arange(i, i + 16) for i in range(3)]
     scalars = {"lr": np.full(3, 1e-2), "beta": np.ones(3), "ema": np.ones(3)}
     one, other = an_engine(log_every=1), an_engine(log_every=STEPS)
+    shapes = [watched(engine) for engine in (one, other)]
     for i in range(3):
         present = {name: values[i : i + 1] for name, values in scalars.items()}
         one.advance(items[i : i + 1], present, lambda: False)
     other.advance(items, scalars, lambda: False)
+    assert shapes[0] == 3 * shapes[1]
     assert_same_bits(one.carry, other.carry)
+
+
+def watched(engine):
+    """Return a list that gets the shapes that each call of an engine's loop is compiled for."""
+    loop, shapes = engine._many, []
+
+    def watching(*arguments):
+        shapes.append(str(jax.tree.map(jax.typeof, arguments[1:])))
+        return loop(*arguments)
+
+    engine._many = watching
+    return shapes
 
 
 def test_each_size_of_batch_compiles_once():

@@ -264,3 +264,36 @@ def test_importance_weights_are_log_joint_minus_log_guide(backend):
     log_p, log_q = (sum(site.log_prob for site in sites.values()) for sites in seen[:2][::-1])
     probe.close()
     np.testing.assert_allclose(log_p - log_q, expected[0], rtol=1e-4, atol=1e-4)
+
+
+@dataclass(frozen=True)
+class Weighted(Program):
+    """z ~ N(0, 1), x ~ N(z, 1), whose log density a handler of the library halves."""
+
+    backend: str = "pyro"
+
+    def networks(self, nn):
+        return {"loc": nn.Parameter((1,))}
+
+    def model(self, ppl, net, x=None):
+        if self.backend == "pyro":
+            from pyro.poutine import scale
+        else:
+            from numpyro.handlers import scale
+        with ppl.minibatch(x):
+            z = ppl.sample("z", ppl.standard_normal(1))
+            with scale(scale=0.5):
+                ppl.sample("x", ppl.dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    def guide(self, ppl, net, x):
+        with ppl.minibatch(x):
+            ppl.sample("z", ppl.dist.Normal(net.loc() + 0 * x, 1.0).to_event(1))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_density_has_no_weights_of_handlers(backend):
+    rows = np.array([[0.3], [-1.2]], np.float32)
+    density = Density(bind(Weighted(backend=backend), backend, num_data=2), {"x": rows})
+    z = np.array([[[0.1], [0.7]]])
+    found = density.log_likelihood(array(backend, z))
+    np.testing.assert_allclose(host(found), norm.logpdf(rows - z)[..., 0], rtol=1e-5)
