@@ -11,6 +11,7 @@ from ppl_vae.options import Training
 from ppl_vae.schedules import Schedule, as_schedule
 
 RATE, AVERAGE = "lr", "ema"
+LOOKED_AT = 20_000  # steps at which a learning rate is looked at before a run: all of most runs
 
 
 def rate_of(group: str) -> str:
@@ -49,6 +50,15 @@ def for_loss(scalars: Mapping[str, Any]) -> dict[str, Any]:
     return {n: value for n, value in scalars.items() if n != AVERAGE and n.partition("/")[0] != RATE}
 
 
+def _refuse_negative(name: str, schedule: Schedule, max_steps: int) -> None:
+    for step in np.unique(np.linspace(0, max(max_steps - 1, 0), LOOKED_AT).astype(int)).tolist():
+        value = float(schedule(step))
+        if not 0 <= value < np.inf:
+            raise UsageError(
+                f"{name} is {value:g} at step {step}: learning rates are finite and not negative"
+            )
+
+
 class Plan:
     """The named scalars of a run.
 
@@ -73,8 +83,7 @@ class Plan:
         } | {name: as_schedule(value) for name, value in ({RATE: options.lr} | rates).items()}
         self._ema = options.ema
         for name, schedule in self._schedules.items():
-            if not schedule(0) >= 0:
-                raise UsageError(f"{name}={schedule(0)}: a learning rate is not negative")
+            _refuse_negative(name, schedule, max_steps)
         for group in groups:
             replace(options, **group.settings())  # refuses settings that make no sense
         own = own_schedules(program)

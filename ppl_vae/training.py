@@ -66,6 +66,9 @@ class Engine(Protocol):
         stop : callable
         """
 
+    def finite(self) -> bool:
+        """Tell whether all weights and buffers are finite numbers: one transfer from the device."""
+
     def scores(self) -> Scores | None:
         """Return the terms of the unweighted bound of every validation row, under the averaged weights where
         there are any; None without validation rows.
@@ -241,12 +244,16 @@ class Loop:
             row["seconds"] = time.perf_counter() - started
             self.position.step += done
             self._record("log", row)
-            if not math.isfinite(metrics.get("loss", 0.0)):
-                raise RunError(
-                    f"the loss became {metrics['loss']} by step {self.position.step}: "
-                    "lower --lr, or set --clip-norm; the last checkpoint stays"
-                )
+            self._refuse_not_finite(metrics.get("loss", 0.0))
         return done
+
+    def _refuse_not_finite(self, loss: float) -> None:
+        """Stop before weights that are no numbers are validated or written."""
+        if math.isfinite(loss) and self.engine.finite():
+            return
+        what = "weights are no longer finite" if math.isfinite(loss) else f"the loss became {loss}"
+        stays = "" if self.save is None else "; the last checkpoint stays, --resume may lower the lr"
+        raise RunError(f"{what} by step {self.position.step}: lower --lr, or set --clip-norm{stays}")
 
     def _at_validation(self) -> bool:
         step, every = self.position.step, self.options.valid_every * len(self.source)
@@ -258,7 +265,7 @@ class Loop:
             return
         numbers = summary(scores, self.levels)
         value, position = numbers["elbo_nats"], self.position
-        if position.best is None or value > position.best:
+        if math.isfinite(value) and (position.best is None or value > position.best):
             position.best, position.best_step, position.waited = value, position.step, 0
             self.engine.select()
         else:

@@ -78,7 +78,7 @@ USAGE = {
         "--objective Foo_ELBO --backend pyro --data gone.npy",
         "pyro.infer has no ELBO 'Foo_ELBO'",
     ),
-    "negative rate": ("--lr -1", "lr=-1.0: a learning rate is not negative"),
+    "negative rate": ("--lr -1", "lr is -1 at step 0: learning rates are finite and not negative"),
     "unknown schedule": ("--lr fast", "cannot read the schedule 'fast'"),
     "unknown optimizer": ("--optimizer sgd", "unknown optimizer 'sgd': choose one of adam, adamw, adamax"),
     "unknown precision": ("--precision 16", "unknown precision '16': choose one of 32, bf16-mixed"),
@@ -112,8 +112,8 @@ USAGE = {
     "resume nowhere": ("--resume", "--resume needs the run folder: --out DIR"),
     "resume something else": ("--resume --out run --model.z_dim 3", "run was trained with another model"),
     "resume otherwise": (
-        "--resume --out run --model.z_dim 2 --model.hidden 16 --lr 1",
-        "run was trained with lr=0.001, not 1.0",
+        "--resume --out run --model.z_dim 2 --model.hidden 16 --clip-norm 1",
+        "run was trained with clip_norm=None, not 1.0",
     ),
     "unknown config": ("--config gone.yaml", "there is no config file gone.yaml"),
     "unknown recipe": ("--config vae-imagenet", "unknown recipe 'vae-imagenet'"),
@@ -197,8 +197,8 @@ PROGRAMS = {
         "unknown model 'guideless': for the file of this folder write guideless.py",
     ),
     "option of a run": (
-        "--resume --out run --lr 1",
-        "--lr is recorded in the run, which goes on with it: leave it out on --resume",
+        "--resume --out run --clip-norm 1",
+        "--clip-norm is recorded in the run, which goes on with it: leave it out on --resume",
     ),
     "another way to compile": (
         "--resume --out run --compile on",

@@ -394,7 +394,7 @@ class TakesRate(Missing):
     ("groups", "message"),
     [
         ((Group("one", ("offset",)), Group("one", ("encoder",))), "names of their own, got 'one', 'one'"),
-        ((Group("one", ("offset",), lr=-0.1),), "lr/one=-0.1: a learning rate is not negative"),
+        ((Group("one", ("offset",), lr=-0.1),), "lr/one is -0.1 at step 0"),
         ((Group("one", ("offset",), betas=(0.9, 1.5)),), "betas"),
     ],
 )

@@ -59,7 +59,7 @@ def test_a_run_that_stopped_early_stays_stopped_unless_it_is_given_more(tmp_path
 
 def test_options_that_would_change_the_steps_are_refused_on_resuming(tmp_path):
     fit(load("vae", **SMALL), small_data(), epochs=1, batch_size=16, out=tmp_path / "run")
-    for changes in ({"batch_size": 7}, {"optimizer": "adamax"}, {"lr": 0.1}):
+    for changes in ({"batch_size": 7}, {"optimizer": "adamax"}, {"clip_norm": 0.1}):
         with pytest.raises(UsageError, match="cannot change"):
             resume(tmp_path / "run", data=small_data(), **changes)
 

@@ -208,6 +208,8 @@ class _Session:
         if folder is None or POSITION not in folder.names():
             return Position(), []
         position = Position.read(folder.read(POSITION))
+        if position.step:
+            folder.refuse_lost_metrics()
         history = [row for row in folder.metrics() if row["step"] <= position.step]
         self.engine.restore(folder.read)
         return position.going_on(self.job.total, self.job.record.training.patience), history

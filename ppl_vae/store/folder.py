@@ -181,6 +181,14 @@ class RunFolder:
         """The rows of metrics.jsonl; a torn last line is dropped."""
         return metrics.read(self.path / metrics.NAME)
 
+    def refuse_lost_metrics(self) -> None:
+        """Raise RunError where there is no metrics.jsonl."""
+        if not (self.path / metrics.NAME).exists():
+            raise RunError(
+                f"{self.path / metrics.NAME} is gone: restore it from a copy of the run, or make an empty "
+                "one to go on without the history"
+            )
+
     def truncate_metrics(self, step: int) -> None:
         """Drop the rows whose "step" is after `step`, atomically, as resuming does."""
         with self.lock(), _written(self.path / metrics.NAME):
@@ -203,6 +211,8 @@ class RunFolder:
         for name, content in files.items():
             with _written(self.path / name):
                 entries[name] = disk.stage(staged(self.path / name), content)
+        with _written(self.path / metrics.NAME):
+            metrics.sync(self.path / metrics.NAME)
         with _written(self.path / manifest.NAME):
             disk.sync_folder(self.path)
             disk.replace(self.path / manifest.NAME, self._manifest.updated(entries).to_bytes())

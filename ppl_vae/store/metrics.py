@@ -28,6 +28,13 @@ def append(path: Path, row: dict, mend: bool = False) -> None:
         raise disk.failed(path, error, "then go on with --resume") from error
 
 
+def sync(path: Path) -> None:
+    """Bring the rows down to the disk, where there are any."""
+    if path.exists():
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+
+
 def encode(row: dict) -> bytes:
     """One line of strict JSON; NumPy numbers and arrays become Python's."""
     return (json.dumps(_strict(row), allow_nan=False, ensure_ascii=False) + "\n").encode()

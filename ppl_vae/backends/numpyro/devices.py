@@ -10,7 +10,7 @@ from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from ppl_vae.backends.common.devices import parse
-from ppl_vae.errors import UsageError
+from ppl_vae.errors import DataError, UsageError
 
 ROWS = "rows"
 # JAX reads this before its first array, for which it would take three quarters of a GPU's memory: torch may
@@ -36,6 +36,25 @@ def find_devices(name: str, count: int = 1) -> list[Any]:
     if first + count > len(devices):
         raise UsageError(f"devices={count}: {_lacking(name, count, devices[first:])}")
     return devices[first : first + count]
+
+
+def narrow(arrays: Any) -> Any:
+    """Return arrays as they are, once JAX holds their whole numbers: it takes those of NumPy modulo 2 ** 32.
+
+    Raises
+    ------
+    DataError
+        For greater ones.
+    """
+    for values in jax.tree.leaves(arrays):
+        if isinstance(values, np.ndarray) and values.dtype.kind in "iu" and values.size:
+            held = np.iinfo(jax.dtypes.canonicalize_dtype(values.dtype))
+            if values.max() > held.max or values.min() < held.min:
+                raise DataError(
+                    f"JAX holds whole numbers of {held.bits} bits, the data has {values.max()}: "
+                    "scale it down, give it with fractions, or use the backend pyro"
+                )
+    return arrays
 
 
 def _lacking(name: str, count: int, devices: list[Any]) -> str:

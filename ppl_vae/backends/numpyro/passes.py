@@ -12,6 +12,7 @@ import numpyro
 from jax import Array, lax, random
 
 from ppl_vae.backends.common.terms import Densities
+from ppl_vae.backends.numpyro.devices import narrow
 from ppl_vae.backends.numpyro.functions import F
 from ppl_vae.backends.numpyro.tracing import Tracer
 from ppl_vae.data.batches import chunk_rows, count_rows
@@ -32,7 +33,7 @@ class Passes:
             key = random.fold_in(key, number)
         self._taken += stream is None
         run = compiled(self.bound, name, pure(self.bound, function))
-        arrays = jax.device_put(arrays, self.bound.device)
+        arrays = jax.device_put(narrow(arrays), self.bound.device)
         bound = self.bound
         return jax.device_get(run(bound.params, bound.state, key, dict(bound.scalars), *arrays))
 
@@ -64,7 +65,7 @@ class Passes:
                 # The last chunk is filled up, so that it needs no compilation of its own.
                 index = np.concatenate([index, np.full(most - size, part.start)])
             batch = {name: np.asarray(rows[name][index]) for name in self.bound.fields if name in rows}
-            yield jax.device_put(batch, self.bound.device), size
+            yield jax.device_put(narrow(batch), self.bound.device), size
 
     def _ready(self, batches: Iterator[Any]) -> Iterator[Any]:
         for batch, size in batches:
@@ -87,7 +88,8 @@ class Passes:
 
         name = ("importance", samples, at_once)
         sums = [self(name, run, batch)[:, :size] for batch, size in self.chunks(rows, most)]
-        total = np.logaddexp.reduce(np.concatenate(sums, 1).astype(np.float64), 0)
+        with np.errstate(invalid="ignore"):  # NaN of a run that diverged stays NaN
+            total = np.logaddexp.reduce(np.concatenate(sums, 1).astype(np.float64), 0)
         return total - math.log(samples)
 
 

@@ -31,12 +31,16 @@ class Site(common.Site):
     def inside(self) -> Array | None:
         try:
             inside = jnp.asarray(self.inner.support(self.value))
-            for fn in under(self.fn):
-                if isinstance(fn, dist.MaskedDistribution) and not isinstance(fn._mask, bool):
-                    inside = self.or_masked(inside, fn, jnp.asarray(fn._mask, bool))
+            for owner, mask in self.masks:
+                inside = self.or_masked(inside, owner, mask)
             return inside
         except (NotImplementedError, ValueError, AttributeError, TypeError):
             return None
+
+    @property
+    def masks(self) -> list[tuple[Any, Array]]:
+        masked = [fn for fn in under(self.fn) if isinstance(fn, dist.MaskedDistribution)]
+        return [(fn, jnp.asarray(fn._mask, bool)) for fn in masked if not isinstance(fn._mask, bool)]
 
     @property
     def validated(self) -> bool:

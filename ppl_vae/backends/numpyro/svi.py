@@ -14,7 +14,7 @@ from ppl_vae.backends.common import engine as common
 from ppl_vae.backends.common.evaluate import score
 from ppl_vae.backends.common.objective import check_groups, rows_of
 from ppl_vae.backends.numpyro.carry import STATE, Carry, Kept, copied, from_bytes, to_bytes
-from ppl_vae.backends.numpyro.devices import Devices
+from ppl_vae.backends.numpyro.devices import Devices, narrow
 from ppl_vae.backends.numpyro.objectives import Objective
 from ppl_vae.backends.numpyro.step import Step
 from ppl_vae.diagnostics.evidence import Scores
@@ -38,7 +38,7 @@ class Engine(common.Engine):
         self.loss = Objective(self.bound, objective, self.num_data)
         check_groups(getattr(objective, "groups", ()), self.bound)
         self.step = Step(self.loss, options, self.devices, self.dynamic)
-        self.data = train and self.devices.put(dict(train))
+        self.data = train and self.devices.put(narrow(dict(train)))
         self.carry: Carry | None = None
         self.best: Kept | None = None
         # A GPU asks the host before each step of a loop of unknown length. A CPU has nothing to ask: it is
@@ -161,6 +161,9 @@ class Engine(common.Engine):
         finally:
             self._show(before)
 
+    def finite(self) -> bool:
+        return self.carry is None or bool(_all_finite((self.carry.params, self.carry.state)))
+
     def scores(self) -> Scores | None:
         if self.valid is None:
             return None
@@ -198,3 +201,9 @@ class Engine(common.Engine):
             self.carry, self.best = from_bytes(content, self.carry, self._present())
             self._show_present()
         self._pending = None
+
+
+@jax.jit
+def _all_finite(tree: Any) -> Array:
+    kinds = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in kinds] or [True]))

@@ -169,6 +169,10 @@ class Engine(common.Engine):
             self.rng = torch.random.get_rng_state()
             self.cuda_rng = torch.cuda.get_rng_state(self.device) if self._cuda else None
 
+    def finite(self) -> bool:
+        tensors = [t for t in self.bound.tensors().values() if t.is_floating_point() and t.numel()]
+        return not tensors or bool(torch.stack(torch._foreach_norm(tensors, torch.inf)).isfinite().all())
+
     def scores(self) -> Scores | None:
         if self.valid is None:
             return None
