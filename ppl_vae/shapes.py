@@ -12,6 +12,14 @@ def as_shape(shape: Shape) -> tuple[int, ...]:
     return (shape,) if isinstance(shape, int) else tuple(shape)
 
 
+def other_shape(site: str, distribution: str, event: tuple[int, ...], row: tuple[int, ...]) -> str:
+    """Say that data has another shape than the distribution that scores it."""
+    return (
+        f"site {site!r}: its {distribution} has shape {tuple(event)} per row, the data {tuple(row)}: "
+        "make the network end in the data's shape"
+    )
+
+
 def vector_shape(shape: Shape) -> tuple[int]:
     """Return (D,); raises DataError for rows that are no vectors."""
     sizes = as_shape(shape)

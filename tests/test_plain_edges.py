@@ -155,7 +155,7 @@ def test_a_field_after_a_parameter_with_a_default_is_passed_by_name(backend):
         seen.append((width, labels is not None))
         with library.plate("data", len(x)):
             z = library.sample("z", library.distributions.Normal(labels[:, 0], 1.0))
-            library.sample("x", library.distributions.Normal(z[..., None], 1.0).to_event(1), obs=x)
+            library.sample("x", library.distributions.Normal(z[..., None] + 0 * x, 1.0).to_event(1), obs=x)
 
     def guide(batch, width=3, labels=None):
         with library.plate("data", len(batch)):

@@ -8,6 +8,7 @@ import numpy as np
 from ppl_vae.contract.case import Case
 from ppl_vae.contract.probe import BrokenRule, NotApplicable, ProgramFailure, Seen, other_event, said
 from ppl_vae.program import Program, data_fields
+from ppl_vae.shapes import other_shape
 
 
 def fields(case: Case) -> str:
@@ -140,10 +141,7 @@ def shapes(case: Case) -> str:
     for name, site in case.observed().items():
         row_shape = site.value.shape[1:]
         if site.event_shape != row_shape:
-            raise BrokenRule(
-                f"site {name!r}: its {site.distribution} has shape {site.event_shape} per row, the data "
-                f"{row_shape}: make the network end in the data's shape"
-            )
+            raise BrokenRule(other_shape(name, site.distribution, site.event_shape, row_shape))
     for label, site in case.traces.both().items():
         # Outside the support a density may fail: the rule "support" tells.
         failed = site.log_prob is None and (site.supported is None or site.supported.all())

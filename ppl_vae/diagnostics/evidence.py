@@ -30,7 +30,7 @@ class Scores:
     k : int or None
         Its number of samples.
     dims : int or float
-        Numbers in one observation; their mean where observations differ.
+        Numbers in one observation, without those masked; their mean where observations differ.
     discrete : bool
         The likelihood is a probability mass function; else a density.
     """

@@ -10,6 +10,7 @@ from ppl_vae.backends.common.site import ROWS_DIM, Pair, Trace
 from ppl_vae.errors import ProgramError
 from ppl_vae.functions import Functions
 from ppl_vae.likelihoods import Values
+from ppl_vae.shapes import other_shape
 
 # What else a program with further plates can do.
 NO_PLATES = ", or train with a stock ELBO and without validation rows"
@@ -66,10 +67,14 @@ def check_sites(pair: Pair, library: str) -> None:
 
 def inside_support(F: Functions, model: Trace) -> dict[str, tuple[Any, Values]]:
     """Compare the observed sites with their supports, where they check their values: which entries lie
-    inside, and what the values are.
+    inside, and what the values are. Refuses data of another shape, which would be broadcast.
     """
     checked = {}
     for name, site in model.observed.items():
+        event = site.event_shape
+        row = tuple(site.value.shape[site.value.ndim - len(event) :])
+        if not site.factor and row != event:
+            raise ProgramError(other_shape(name, site.distribution, event, row))
         inside = site.inside() if site.validated and 0 not in site.value.shape else None
         if inside is not None:
             value = F.to_float(site.value)

@@ -9,7 +9,7 @@ from ppl_vae.backends.common.bound import Bound
 from ppl_vae.backends.common.checks import NO_PLATES, check_plates
 from ppl_vae.backends.common.objective import rows_of
 from ppl_vae.backends.common.predictive import BUDGET
-from ppl_vae.backends.common.site import Pair
+from ppl_vae.backends.common.site import Pair, Site
 from ppl_vae.backends.common.terms import Terms
 from ppl_vae.backends.common.tracing import Arrays, Passes, Tracer
 from ppl_vae.data.batches import dims_of
@@ -72,21 +72,28 @@ def score(
 def _unweighted(bound: Bound, passes: Passes, rows: Rows, most: int) -> Scores:
     facts = _described(passes, rows)
     note = DETERMINISTIC if facts.pop("exact") else None
-    likelihood, kls, shared = [], [], None
+    likelihood, kls, shared, numbers = [], [], None, []
     for batch, count in passes.chunks(rows, most):
-        seen, kl, common = passes("bound", _bound_terms, batch)
+        seen, kl, common, masked = passes("bound", _bound_terms, batch)
+        numbers += [_per_row(value)[:count] for value in masked]
         likelihood.append(_per_row(seen)[:count])
         kls.append({name: _per_row(value)[:count] for name, value in kl.items()})
         shared = common if shared is None else shared
     total = np.concatenate(likelihood)
+    if numbers:
+        facts["dims"] = max(float(np.concatenate(numbers).mean()), 1 / len(total))
     kl = joined(kls, [len(part) for part in likelihood])
     kl_global = {name: float(value) for name, value in shared.items()}
     return Scores(total, kl, kl_global, bound.num_data or len(total), iw_note=note, **facts)
 
 
-def _bound_terms(tracer: Tracer, batch: Any) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    terms = Terms(tracer.F, tracer.pair(batch), 1)
-    return terms.log_likelihood, terms.kl, terms.kl_global
+def _bound_terms(tracer: Tracer, batch: Any) -> tuple[Any, dict[str, Any], dict[str, Any], list[Any]]:
+    """Return the terms of a bound, and where something is masked how many numbers it is of, per row."""
+    pair = tracer.pair(batch)
+    terms = Terms(tracer.F, pair, 1)
+    seen = _seen(pair)
+    masked = [sum(site.numbers() for site in seen)] if any(site.masks for site in seen) else []
+    return terms.log_likelihood, terms.kl, terms.kl_global, masked
 
 
 def _described(passes: Passes, rows: Rows) -> dict[str, Any]:
@@ -109,13 +116,17 @@ def _described(passes: Passes, rows: Rows) -> dict[str, Any]:
 
 def _facts(pair: Pair) -> dict[str, Any]:
     """Return the numbers in an observation, whether its likelihood is a mass, and if the guide is certain."""
-    seen = [site for site in pair.model.observed.local.values() if not site.factor]
+    seen = _seen(pair)
     latent = pair.guide.latent.values()
     return {
         "dims": max(1, sum(site.dims for site in seen)),
         "discrete": all(site.discrete for site in seen),
         "exact": bool(latent) and all(site.deterministic for site in latent),
     }
+
+
+def _seen(pair: Pair) -> list[Site]:
+    return [site for site in pair.model.observed.local.values() if not site.factor]
 
 
 def _importance(passes: Passes, rows: Rows, scores: Scores, samples: int, most: int, compile: str) -> None:

@@ -66,6 +66,21 @@ class Site:
         raise NotImplementedError
 
     @property
+    def masks(self) -> list[tuple[Any, Any]]:
+        """Distributions whose entries are left out, each with the array of bool that says so."""
+        raise NotImplementedError
+
+    def numbers(self) -> Any:
+        """Return how many numbers of a draw its density counts: `dims`, or without those masked, [*batch]."""
+        if not self.masks:
+            return self.dims
+        counted = self.value == self.value
+        for owner, mask in self.masks:
+            counted = counted & mask.reshape(tuple(mask.shape) + (1,) * len(owner.event_shape))
+        batch = counted.shape[: counted.ndim - len(self.event_shape)]
+        return counted.reshape((*batch, -1)).sum(-1)
+
+    @property
     def validated(self) -> bool:
         """Its distribution checks its values."""
         raise NotImplementedError

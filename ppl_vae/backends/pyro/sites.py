@@ -34,14 +34,17 @@ class Site(common.Site):
     def inside(self) -> Tensor | None:
         try:
             inside = self.inner.support.check(self.value)
-            masked = (fn for fn in under(self.fn) if isinstance(fn, dist.MaskedDistribution))
-            masks = [(fn, fn._mask) for fn in masked]
-            for owner, mask in [(self.fn, self.mask), *masks]:
-                if isinstance(mask, Tensor):
-                    inside = self.or_masked(inside, owner, mask.bool())
+            for owner, mask in self.masks:
+                inside = self.or_masked(inside, owner, mask)
             return inside
         except (NotImplementedError, RuntimeError, AttributeError, TypeError):
             return None
+
+    @property
+    def masks(self) -> list[tuple[Any, Tensor]]:
+        masked = (fn for fn in under(self.fn) if isinstance(fn, dist.MaskedDistribution))
+        masks = [(self.fn, self.mask), *((fn, fn._mask) for fn in masked)]
+        return [(owner, mask.bool()) for owner, mask in masks if isinstance(mask, Tensor)]
 
     @property
     def validated(self) -> bool:
