@@ -79,8 +79,16 @@ def pictures(run: Run) -> tuple[Any, Any, Any]:
         else {}
     )
     drawn = _tried(lambda: run.sample(count if others else SHOWN, covariates=others))
-    centres = {name: drawn[f"{name}_mean"] for name in names if f"{name}_mean" in drawn} if drawn else None
-    return originals, made, centres or None
+    return originals, made, _compared(run, drawn, names) if drawn else None
+
+
+def _compared(run: Run, drawn: Mapping[str, np.ndarray], names: set[str]) -> dict[str, np.ndarray] | None:
+    """Return what stands beside the data: draws, whose zeros and spread are the model's; of pictures and
+    sounds the centres, which show what is drawn without its noise.
+    """
+    of_centres = run.record.data.kind in ("image", "sound")
+    taken = {name: f"{name}_mean" if of_centres else name for name in names}
+    return {name: drawn[key] for name, key in taken.items() if key in drawn} or None
 
 
 def first_rows(run: Run, most: int) -> dict[str, np.ndarray] | None:
