@@ -22,10 +22,11 @@ def main(options):
     from ppl_vae.cli import opened, output
 
     run, target = opened.run(options), output.target(options, "latents-{split}.npz")
-    rows = opened.rows(run, options)
+    rows, names = opened.named_rows(run, options)
     latents = run.encode(rows, draw=options.draw, seed=options.seed)
     # What `decode` needs beside them: the rows' own covariates.
-    return output.arrays(run, target, latents | opened.beside(run, rows)) | {"split": options.split}
+    latents |= opened.beside(run, rows)
+    return output.arrays(run, target, latents, names=names) | {"split": options.split}
 
 
 if __name__ == "__main__":

@@ -26,8 +26,10 @@ def main(options):
     from ppl_vae.diagnostics.posterior import to_netcdf
 
     run, target = opened.run(options), output.target(options, "posterior-{split}-{method}.nc")
-    rows = opened.rows(run, options)
-    tree = posterior(run, rows, method=options.method, num_samples=options.num_samples, seed=options.seed)
+    rows, names = opened.named_rows(run, options)
+    coords = {"data": names} if names is not None and run.program.declared else None
+    chosen = {"method": options.method, "num_samples": options.num_samples, "seed": options.seed}
+    tree = posterior(run, rows, coords=coords, **chosen)
     path = to_netcdf(tree, target.path, overwrite=target.overwrite)
     found = output.about(run) | {"method": options.method, "num_samples": options.num_samples}
     return found | {

@@ -26,7 +26,7 @@ def main(options):
     covariates = opened.covariates(run, options, options.num_samples)
     drawn = run.sample(options.num_samples, covariates=covariates, seed=options.seed)
     centres = {name.removesuffix("_mean"): values for name, values in drawn.items() if name.endswith("_mean")}
-    return output.arrays(run, target, drawn | dict(covariates), pictures=centres)
+    return output.arrays(run, target, drawn, pictures=centres)
 
 
 if __name__ == "__main__":

@@ -110,6 +110,7 @@ class Program(Declaration):
         values = data.raw("train")[name]
         if values.dtype.kind not in "biu" or values.min() < 0:
             raise DataError(f"the field {name!r} holds no classes: give whole numbers from 0 on")
+        getattr(data, "counted", set()).add(name)
         return int(values.max()) + 1
 
     def filled(self, **makers: Callable[[], Any]) -> "Program":

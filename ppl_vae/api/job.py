@@ -1,5 +1,6 @@
 """A training that can start: a program that fits its data, and all that is decided before the first step."""
 
+import inspect
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -54,6 +55,7 @@ class Job:
             refuse_lacking(needed(program), sample.fields)
             program = program.adapted_to(sample)
             program.refuse_open()
+        _refuse_lost_mask(program, data)
         if isinstance(data, Data):
             data = settle_binarize(program, data)
             chosen = chosen.for_rows(data.num_rows("train"))
@@ -125,6 +127,19 @@ class Job:
 def fields_of(program: Any) -> tuple[str, ...] | None:
     """Return the fields that a declared program takes of a loader's batches; plain functions take all."""
     return data_fields(program) if program.declared else None
+
+
+def _refuse_lost_mask(program: Any, data: Data | Loader) -> None:
+    """Refuse to train on what stands for missing numbers, where the program does not take the mask."""
+    if data.roles.get("mask") is None:
+        return
+    taken = data_fields(program) if program.declared else inspect.signature(program.model).parameters
+    if "mask" not in taken:
+        name = type(program).__name__ if program.declared else program.name
+        raise UsageError(
+            f"{name} takes no mask: give its model and guide a parameter mask, for "
+            "ppl.mask or a distribution's .mask, or fill in what is missing"
+        )
 
 
 def _compiled_as(before: str, asked: str, path: Path) -> str:

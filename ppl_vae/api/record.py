@@ -19,8 +19,9 @@ from ppl_vae.store import RunFolder, as_yaml, write_config
 
 CONFIG = "config.yaml"
 FORMAT = 1
-# What may change when a run goes on: how long it takes and where it runs, not what it computes.
-CHANGES = ("epochs", "max_steps", "patience", "checkpoint_every", "device", "devices")
+# What may change when a run goes on: how long it takes and where it runs, not what it computes; and the
+# learning rate, for a run that diverged.
+CHANGES = ("epochs", "max_steps", "patience", "checkpoint_every", "device", "devices", "lr")
 LIBRARIES = ("ppl-vae", "torch", "pyro-ppl", "lightning-fabric", "jax", "numpyro", "flax", "optax", "numpy")
 
 
@@ -87,7 +88,7 @@ class RunRecord:
         made, lr = {field.name: getattr(self, field.name) for field in fields(self)}, self.training.lr
         plain_values = {"lr": lr if isinstance(lr, (int, float, str)) else schedules.text_of(lr)}
         plain_values["betas"] = list(self.training.betas)
-        made |= {"data": asdict(self.data), "training": asdict(self.training) | plain_values}
+        made |= {"data": self.data.record(), "training": asdict(self.training) | plain_values}
         return {name: value for name, value in made.items() if value is not None}
 
     def content(self) -> bytes:
@@ -108,7 +109,7 @@ class RunRecord:
         lost = isinstance(before, str) and before.startswith("<")
         if lost and schedules.text_of(changes.get("lr", 0)) != before:
             raise UsageError(f"the run's lr was the schedule {before} of Python: give it again as lr=...")
-        fixed = sorted(set(changes) - {*CHANGES, "log_every", *(["lr"] if lost else [])})
+        fixed = sorted(set(changes) - {*CHANGES, "log_every"})
         if fixed:
             raise UsageError(f"{fixed[0]} of a run cannot change: start another one, in another folder")
         return replace(self.training, **changes)

@@ -18,18 +18,46 @@ def check_rows(bound: Any, rows: Mapping[str, np.ndarray]) -> Mapping[str, np.nd
         For a field that the guide needs and that is missing, fields of different lengths, and a shape that is
         not the program's.
     """
-    for name, array in rows.items():
-        expected = getattr(bound.program, f"{name}_shape", None)
-        if expected is not None and array.shape[1:] != tuple(expected):
-            raise DataError(
-                f"{name} has shape {array.shape[1:]} per row, the program was trained on {tuple(expected)}"
-            )
+    check_shapes(bound, rows)
     _check_fields(bound, rows)
     lengths = {name: len(array) for name, array in rows.items()}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise DataError(f"the fields have different numbers of rows: {listed}")
     return rows
+
+
+def check_shapes(
+    bound: Any, rows: Mapping[str, np.ndarray], trained: Mapping[str, Any] | None = None
+) -> Mapping[str, np.ndarray]:
+    """Return rows by field as they are, once each has the program's shape, or else that of training."""
+    for name, array in rows.items():
+        expected = getattr(bound.program, f"{name}_shape", None) or (trained or {}).get(name)
+        if expected is not None and array.shape[1:] != tuple(expected):
+            raise DataError(
+                f"{name} has shape {array.shape[1:]} per row, the program was trained on {tuple(expected)}"
+            )
+    return rows
+
+
+def as_rows(value: Any) -> Any:
+    """Return a single number or text as one row."""
+    single = isinstance(value, (int, float, str, np.generic)) or getattr(value, "shape", None) == ()
+    return np.reshape(value, (1,)) if single else value
+
+
+def repeated(rows: Mapping[str, np.ndarray], n: int) -> dict[str, np.ndarray]:
+    """Return n rows of each field: those given, or the only one n times.
+
+    Raises
+    ------
+    DataError
+        For another number of rows.
+    """
+    for name, values in rows.items():
+        if len(values) not in (1, n) or not n:
+            raise DataError(f"{name} has {len(values)} rows: give {n} rows, or one for all")
+    return {name: np.repeat(values, n // len(values), 0) for name, values in rows.items()}
 
 
 def _check_fields(bound: Any, rows: Mapping[str, np.ndarray]) -> None:

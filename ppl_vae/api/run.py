@@ -11,14 +11,13 @@ from safetensors.numpy import load as load_tensors
 
 from ppl_vae import checks
 from ppl_vae.api.record import RunRecord
-from ppl_vae.api.rows import check_rows
+from ppl_vae.api.rows import as_rows, check_rows, check_shapes, repeated
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.data import Data
 from ppl_vae.data.loader import is_batches
-from ppl_vae.data.loading import in_memory
 from ppl_vae.diagnostics.evidence import Scores
 from ppl_vae.diagnostics.posterior import PosteriorDraws
-from ppl_vae.errors import RunError, UsageError
+from ppl_vae.errors import DataError, RunError, UsageError
 from ppl_vae.store import RunFolder
 from ppl_vae.training import POSITION, Position
 
@@ -104,9 +103,15 @@ class Run:
         data = self.record.data
         return data.scaled(check_rows(self.bound, data.named(x, self.bound.fields)))
 
-    def _covariates(self, given: Mapping[str, Any] | None) -> dict[str, np.ndarray]:
-        data = self.record.data
-        return data.scaled(data.named(given or {}, self.bound.fields))
+    def _covariates(self, given: Mapping[str, Any] | None, n: int) -> dict[str, np.ndarray]:
+        """Return n rows of covariates: as many as given, or the only one n times."""
+        given = _by_name(given)
+        data, known = self.record.data, self.bound.fields
+        for name in given:
+            if name not in known:
+                raise UsageError(f"covariates: {self.name} takes no {name!r}, it takes {', '.join(known)}")
+        rows = data.scaled(data.named({name: as_rows(value) for name, value in given.items()}, known))
+        return repeated(check_shapes(self.bound, rows, data.shapes), n)
 
     def encode(self, x: Any, *, draw: bool = False, seed: int = 0) -> dict[str, np.ndarray]:
         """Return the guide's latents of rows by site, [N, *event]: means, or one draw; of a code site also
@@ -122,15 +127,16 @@ class Run:
         """
         if not isinstance(latents, Mapping):
             latents = {self._only_latent(covariates): latents}
+        n = min(map(_count, latents.values()), default=0)
         latents = {
             name: np.asarray(value, np.float32)
             for name, value in latents.items()
             if not name.endswith("_codes")
         }
-        return self._verbs.decode(self.bound, latents, covariates=self._covariates(covariates), seed=seed)
+        return self._verbs.decode(self.bound, latents, covariates=self._covariates(covariates, n), seed=seed)
 
     def _only_latent(self, covariates: Mapping[str, Any] | None) -> str:
-        one = {name: value[:1] for name, value in self._covariates(covariates).items()}
+        one = {name: as_rows(value)[:1] for name, value in _by_name(covariates).items()}
         drawn = self.sample(1, covariates=one)
         names = [name for name in drawn if name not in self.bound.fields and not name.endswith("_mean")]
         if len(names) != 1:
@@ -141,10 +147,12 @@ class Run:
         self, n: int, *, covariates: Mapping[str, Any] | None = None, seed: int = 0
     ) -> dict[str, np.ndarray]:
         """Draw n rows from the prior: every local site by name, and `<field>_mean`, the centre of its
-        likelihood. Global latents are drawn from the guide, once for all rows.
+        likelihood, beside the covariates used (n rows of each, or one for all). Global latents are drawn from
+        the guide, once for all rows.
         """
         checks.whole_number("n", n)
-        return self._verbs.sample(self.bound, n, covariates=self._covariates(covariates), seed=seed)
+        used = self._covariates(covariates, n)
+        return self._verbs.sample(self.bound, n, covariates=used, seed=seed) | used
 
     def reconstruct(self, x: Any, *, draw: bool = False, seed: int = 0) -> dict[str, np.ndarray]:
         """Return the likelihood's centre given each row's own latents, by observed field."""
@@ -159,7 +167,9 @@ class Run:
         if importance_samples is not None:
             checks.whole_number("importance_samples", importance_samples)
         rows = x if is_batches(x) and not self.bound.fields else self._rows(x)
-        return self._verbs.score(self.bound, rows, importance_samples, seed=seed, compile=compile)
+        scores = self._verbs.score(self.bound, rows, importance_samples, seed=seed, compile=compile)
+        _refuse_nan(scores)
+        return scores
 
     def draws(
         self,
@@ -189,6 +199,28 @@ class Run:
         """
         scores = self.score(x, importance_samples, seed=seed)
         return scores.elbo if scores.iw is None else scores.iw
+
+
+def _by_name(covariates: Any) -> Mapping[str, Any]:
+    if covariates is not None and not isinstance(covariates, Mapping):
+        raise UsageError(f"covariates is {type(covariates).__name__}: give a dict of arrays by name")
+    return covariates or {}
+
+
+def _count(latent: Any) -> int:
+    if not np.ndim(latent):
+        raise DataError("a latent is a single number: give rows")
+    return len(latent)
+
+
+def _refuse_nan(scores: Scores) -> None:
+    for name, values in (("ELBO", scores.elbo), ("importance weighted bound", scores.iw)):
+        bad = np.isnan(values) if values is not None else np.zeros(0, bool)
+        if bad.any():
+            raise RunError(
+                f"the {name} is NaN in {bad.sum()} of {len(bad)} rows, first in row {int(bad.argmax())}: "
+                "the run diverged, or the model has no density there"
+            )
 
 
 def open_run(
@@ -235,7 +267,7 @@ def _kept_step(folder: RunFolder, record: RunRecord) -> int:
 
 def _data(record: RunRecord, given: Any) -> Data | Callable[[], Data] | None:
     if given is not None:
-        return in_memory(given).under(record.data.binarize)
+        return record.data.as_given(given)
     # Loaded when it is needed: a run can be sampled from without its data.
     return record.data.again if record.data.options else None
 

@@ -76,6 +76,35 @@ def data(parser: ArgumentParser, default: str | None = "digits") -> None:
         ],
     )
     offline(group)
+    table(parser)
+
+
+def table(parser: ArgumentParser) -> None:
+    """Add what tells the columns of a table (or the arrays of an .npz), and how its text is written."""
+    _add(
+        parser.add_argument_group("columns of your own table, or arrays of your .npz"),
+        [
+            (
+                "--x",
+                str | None,
+                None,
+                "what becomes x, separated by commas; else every number without another role",
+            ),
+            ("--label", str | None, None, "classes: the field y; text becomes codes"),
+            ("--batch", str | None, None, "groups: the field batch; text becomes codes"),
+            ("--index", str | None, None, "names of rows; none: nothing is taken for them"),
+            ("--ignore", str | None, None, "what is left out, separated by commas"),
+            (
+                "--mask",
+                str | None,
+                None,
+                "nan: what is missing is masked (the field mask); or a column of 0 and 1",
+            ),
+            ("--delimiter", str | None, None, "between cells: comma, semicolon, tab, bar or space"),
+            ("--decimal", str | None, None, "before fractions: . or ,"),
+            ("--header", bool | None, None, "whether the first line names the columns"),
+        ],
+    )
 
 
 def offline(parser: Any) -> None:

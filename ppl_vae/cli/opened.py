@@ -8,6 +8,7 @@ import numpy as np
 
 from ppl_vae import checks
 from ppl_vae.api import Run, open_run
+from ppl_vae.cli.output import ROW_NAMES
 from ppl_vae.cli.running import say
 from ppl_vae.data import Data
 from ppl_vae.data.files import read
@@ -39,24 +40,31 @@ def data(run: Run, options: Any) -> Data:
 
 def rows(run: Run, options: Any) -> dict[str, np.ndarray]:
     """Return the rows of --split, at most --rows of them."""
+    return named_rows(run, options)[0]
+
+
+def named_rows(run: Run, options: Any) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+    """Return the rows of --split, at most --rows of them, and their names where a table has such."""
     if options.rows is not None:
         checks.whole_number("rows", options.rows)
     dataset = data(run, options)
     dataset.refuse_empty(options.split)
-    return {name: values[: options.rows] for name, values in dataset.rows(options.split).items()}
+    taken = {name: values[: options.rows] for name, values in dataset.rows(options.split).items()}
+    names = dataset.labels.get(options.split)
+    return taken, None if names is None else names[: options.rows]
 
 
 def latents(run: Run, options: Any) -> dict[str, np.ndarray] | np.ndarray:
     """Return the latents of --latents by site, or the only array, without what `sample` wrote beside them."""
     if options.latents is None:
         raise UsageError("name a file of latents: --latents z.npz")
-    arrays = read(Path(options.latents))[0]
+    arrays = read(Path(options.latents)).fields
     if set(arrays) == {"x"} and "x" in run.bound.fields:  # an array without a name
         return arrays["x"]
     return {
         name: values
         for name, values in arrays.items()
-        if name not in run.bound.fields and not name.endswith("_mean")
+        if name not in (*run.bound.fields, ROW_NAMES) and not name.endswith("_mean")
     }
 
 
@@ -73,11 +81,11 @@ def covariates(run: Run, options: Any, n: int) -> dict[str, np.ndarray]:
     file of latents, else of the training rows in turn.
     """
     if options.covariates is not None:
-        return read(Path(options.covariates))[0]
+        return read(Path(options.covariates), classes=run.record.data.classes).fields
     if len(run.bound.fields) <= 1:
         return {}
     if options.get("latents") is not None:
-        fields = read(Path(options.latents))[0]
+        fields = read(Path(options.latents)).fields
         given = {name: values for name, values in fields.items() if name in run.bound.fields}
         given = {name: values for name, values in given.items() if f"{name}_mean" not in fields}
         if given:

@@ -17,6 +17,7 @@ from ppl_vae.report import image_grid
 from ppl_vae.store import disk
 
 SHOWN = 64
+ROW_NAMES = "row_names"
 COLUMNS = 8
 
 
@@ -52,13 +53,20 @@ def arrays(
     fields: Mapping[str, np.ndarray],
     pictures: Mapping[str, np.ndarray] | None = None,
     originals: Mapping[str, np.ndarray] | None = None,
+    names: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Write a verb's arrays, and a PNG grid where they are images; return what to print."""
+    """Write a verb's arrays, a PNG grid of images, a table of rows that have names; return what to print."""
+    table = where.path.with_name(f"{where.path.stem}-rows.csv")
+    if names is not None:
+        disk.refuse_place(table, where.overwrite)
     result = about(run) | {
         "n": count(fields),
         "arrays": {name: list(values.shape) for name, values in fields.items()},
     }
-    result |= {"out": str(disk.write(where.path, npz(fields), where.overwrite)), "picture": None}
+    named = {} if names is None else {ROW_NAMES: names}
+    result |= {"out": str(disk.write(where.path, npz(fields | named), where.overwrite)), "picture": None}
+    if names is not None:
+        result["table"] = str(disk.write(table, _table(fields, names), where.overwrite))
     shown = _images(run, pictures, originals) if where.picture is not None and pictures else None
     if shown is not None:
         png = io.BytesIO()
@@ -93,6 +101,19 @@ def _images(
         1,
     )
     return lines.reshape(-1, *made.shape[1:])
+
+
+def _table(fields: Mapping[str, np.ndarray], names: np.ndarray) -> bytes:
+    """Return single numbers and vectors per row as CSV, the names of the rows first."""
+    import pandas as pd
+
+    columns = {}
+    for field, values in fields.items():
+        if values.ndim == 1:
+            columns[field] = values
+        elif values.ndim == 2:
+            columns |= {f"{field}_{i}": values[:, i] for i in range(values.shape[1])}
+    return pd.DataFrame(columns, index=names).to_csv(index_label="row").encode()
 
 
 def npz(fields: Mapping[str, np.ndarray]) -> Callable[[BinaryIO], None]:

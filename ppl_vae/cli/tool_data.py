@@ -2,7 +2,7 @@
 
 $ ppl-vae data list
 $ ppl-vae data fetch mnist
-$ ppl-vae data info my_table.csv
+$ ppl-vae data info my_table.csv --label species
 """
 
 from argparse import SUPPRESS
@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser
 from ppl_vae import data
 from ppl_vae.cli import arguments
 from ppl_vae.cli.running import hint, say
+from ppl_vae.cli.training import TABLE
 from ppl_vae.errors import UsageError
 
 ACTIONS = ("list", "fetch", "info")
@@ -26,6 +27,7 @@ def parser() -> ArgumentParser:
         "names", nargs="*", type=str, default=SUPPRESS, help="names of data sets; of info also a path"
     )
     arguments.offline(parser)
+    arguments.table(parser)
     return parser
 
 
@@ -40,8 +42,15 @@ def main(options: Any) -> dict[str, Any]:
         raise UsageError(f"name a data set: ppl-vae data {action} NAME (ppl-vae data list shows them)")
     if action == "fetch":
         return {"fetched": [data.fetch(name, offline=options.offline) for name in names]}
-    described = [data.load(name, offline=options.offline).describe() for name in names]
+    described = [_described(name, options) for name in names]
     return described[0] if len(described) == 1 else {"data": described}
+
+
+def _described(name: str, options: Any) -> dict[str, Any]:
+    """Return what a data set was understood to be; names of columns are cut short."""
+    loaded = data.load(name, offline=options.offline, **{part: options[part] for part in TABLE})
+    coords = {field: names[:20] for field, names in loaded.coords.items()}
+    return loaded.describe() | {"coords": coords, "row_labels": bool(loaded.labels), "notes": loaded.notes}
 
 
 def _listed() -> dict[str, Any]:

@@ -16,10 +16,12 @@ from ppl_vae.api.record import CHANGES, RunRecord
 from ppl_vae.api.settings import TRAINING, Settings
 from ppl_vae.cli.running import as_json, say
 from ppl_vae.data import Data
+from ppl_vae.data.roles import ROLES
 from ppl_vae.errors import UsageError
 from ppl_vae.store import RunFolder
 from ppl_vae.training import VALIDATED
 
+TABLE = (*ROLES, "delimiter", "decimal", "header")
 _ASIDE = ("out", "resume", "model_file", "objective", "tensorboard", "progress", "data", "offline")
 
 
@@ -66,7 +68,7 @@ def objective(options: Any) -> Any:
 
 def load_data(options: Any) -> Data:
     """Load the data of a training."""
-    names = ("binarize", "offline", "valid", "test", "split_seed", "kind", "levels")
+    names = ("binarize", "offline", "valid", "test", "split_seed", "kind", "levels", *TABLE)
     return data_sets.load(options.data, **{name: options[name] for name in names})
 
 

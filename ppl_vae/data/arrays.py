@@ -1,14 +1,22 @@
 """Data from arrays: what kind of data an array is, and the checks that every array passes."""
 
+import logging
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from ppl_vae import checks
 from ppl_vae.data import splits as rules
 from ppl_vae.data.dataset import SPLITS, Data, as_taken
+from ppl_vae.data.fields import dense, of_arrays
 from ppl_vae.data.kinds import normalise_x
+from ppl_vae.data.roles import NO_CLASSES, NO_ROLES, ROW_LABELS, Classes, Roles, Table
+from ppl_vae.data.tables import of_frame
 from ppl_vae.errors import DataError, UsageError
+
+LOG = logging.getLogger(__name__)
+LARGEST = np.iinfo(np.int64).max
 
 
 def of(
@@ -21,6 +29,12 @@ def of(
     split_seed=0,
     kind=None,
     levels=None,
+    x=None,
+    label=None,
+    batch=None,
+    index=None,
+    ignore=None,
+    mask=None,
     like=None,
     **unknown,
 ) -> Data:
@@ -39,8 +53,11 @@ def of(
         "image", "vector", "counts" or "sound"; else inferred from type and shape of x.
     levels : int, optional
         Number of levels of a quantised x; else 2 for bits, 256 for images of bytes.
+    x, label, batch, index, ignore, mask : str or list of str, optional
+        What the columns of a DataFrame (or the arrays of a dict) are for: see `Roles`.
     like : Description, optional
-        Of other data, whose kind and levels an x of whole numbers has where none are given.
+        Of other data, whose kind and levels an x of whole numbers has where none are given, and whose columns
+        and classes these are.
 
     Raises
     ------
@@ -52,10 +69,40 @@ def of(
     checks.options("data.of", unknown, of.__kwdefaults__)
     if isinstance(data, Data):
         _refuse_options(valid=valid, test=test, kind=kind, levels=levels, split_seed=split_seed or None)
+        _refuse_options(x=x, label=label, batch=batch, index=index, ignore=ignore, mask=mask)
         return data if binarize is None else data.under(binarize)
-    fields, coords = as_fields(data)
-    by_split, rule = _splits(fields, name, valid, test, split_seed)
+    roles = Roles(x, label, batch, index, ignore, mask)
+    if like is not None:
+        roles = like.roles_beside(data, roles)
+    table = as_table(data, roles, NO_CLASSES if like is None else like.classes)
+    made = of_table(table, name, roles, like, binarize, valid, test, split_seed, kind, levels)
+    if like is None:
+        say_notes(made)
+    return made
+
+
+def say_notes(data: Data) -> None:
+    """Log what was taken for what."""
+    for note in data.notes:
+        LOG.info("%s: %s", data.name, note)
+
+
+def of_table(
+    table: Table,
+    name,
+    roles,
+    like=None,
+    binarize=None,
+    valid=None,
+    test=None,
+    split_seed=0,
+    kind=None,
+    levels=None,
+) -> Data:
+    """Return data from the fields of a table; see `of`."""
+    by_split, rule = _splits(table.fields, name, valid, test, split_seed)
     by_split = {split: _checked(rows, name, split) for split, rows in by_split.items()}
+    labels = {split: rows.pop(ROW_LABELS) for split, rows in by_split.items() if ROW_LABELS in rows}
     _refuse_unequal(by_split, name)
     if like is not None and all("x" in rows and rows["x"].dtype.kind in "ui" for rows in by_split.values()):
         kind, levels = kind or like.kind, levels or like.levels
@@ -63,7 +110,20 @@ def of(
     for rows in by_split.values():
         for field in rows.keys() - {"x"}:
             rows[field] = as_taken(rows[field])
-    return Data(name, by_split, kind, levels, binarize or "auto", rule, "memory", "", coords)
+    return Data(
+        name,
+        by_split,
+        kind,
+        levels,
+        binarize or "auto",
+        rule,
+        "memory",
+        "",
+        table.coords,
+        labels=labels,
+        notes=tuple(table.notes),
+        roles={"index": table.index} | roles.record() if "x" in table.coords else roles.record(),
+    )
 
 
 def _refuse_options(**options):
@@ -72,36 +132,24 @@ def _refuse_options(**options):
         raise UsageError(f"{', '.join(given)} cannot be changed on Data that is made: load it with them")
 
 
-def as_fields(data) -> tuple[dict, dict]:
-    """Named arrays, and the names of columns where there are any."""
+def as_table(data, roles: Roles = NO_ROLES, classes: Classes = NO_CLASSES) -> Table:
+    """Return what a user gives as named arrays, rows first, with the names of columns where there are any.
+
+    Raises
+    ------
+    UsageError
+        An object that is no data.
+    """
     if isinstance(data, Mapping):
-        return dict(data), {}
+        return of_arrays(data, roles, classes)
     if hasattr(data, "columns") and hasattr(data, "iloc"):
-        return {"x": _frame_values(data)}, {"x": [str(column) for column in data.columns]}
-    if hasattr(data, "__array__") or isinstance(data, (list, tuple)):
-        return {"x": data}, {}
+        return of_frame(data, roles, classes)
+    if hasattr(data, "__array__") or hasattr(data, "toarray") or isinstance(data, (list, tuple)):
+        return of_arrays({"x": data}, replace(roles, x=None), classes)
     raise UsageError(
         f"{type(data).__name__} is no data: give a name, a path, an array, a dict of arrays, a DataFrame or "
         "a loader with a length"
     )
-
-
-def _frame_values(frame) -> np.ndarray:
-    """The columns of a DataFrame as one array; a column that is not numeric is refused by name."""
-    columns = []
-    for i, column in enumerate(frame.columns):
-        values = frame.iloc[:, i]
-        if getattr(values.dtype, "kind", "O") not in "buif":
-            raise DataError(
-                f"column {str(column)!r} is not numeric (type {values.dtype}): drop or convert it"
-            )
-        if values.isna().any():
-            row = int(np.argmax(values.isna().to_numpy()))
-            raise DataError(f"column {str(column)!r} has no value in row {row}: drop it or fill it in")
-        columns.append(values.to_numpy(dtype=values.dtype.kind + str(values.dtype.itemsize)))
-    if not columns:
-        raise DataError("the DataFrame has no columns")
-    return np.stack(columns, axis=1)
 
 
 def _splits(fields, name, valid, test, seed):
@@ -160,7 +208,10 @@ def _complete(given, name, valid, test, seed):
 
 def _checked(rows, name, split) -> dict:
     """Fields as finite numeric arrays with equally many rows, at least one."""
-    rows = {str(field): numeric(values, _at(name, str(field), split)) for field, values in rows.items()}
+    rows = {
+        field: values if field == ROW_LABELS else numeric(values, _at(name, str(field), split))
+        for field, values in rows.items()
+    }
     counts = {field: len(values) for field, values in rows.items()}
     if len(set(counts.values())) != 1:
         counted = ", ".join(f"{field} {n}" for field, n in counts.items())
@@ -183,13 +234,18 @@ def numeric(values, where: str) -> np.ndarray:
         Naming the place.
     """
     try:
-        values = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+        values = dense(values)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
     except (ValueError, TypeError) as error:
         raise DataError(f"{where} is no array of numbers ({error})") from error
     if values.dtype.kind not in "buif":
         raise DataError(f"{where} is not numeric (type {values.dtype}): convert it")
     if values.ndim == 0:
         raise DataError(f"{where} is a single number: give rows")
+    if values.dtype.kind == "u" and values.size and values.max() > LARGEST:
+        row = int(np.argwhere(values > LARGEST)[0][0])
+        raise DataError(f"{where} has a whole number beyond 64 bits with a sign in row {row}: scale it down")
     if values.dtype.kind == "f":
         with np.errstate(over="ignore"):
             values = values.astype(np.float32, copy=False)

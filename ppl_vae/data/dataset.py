@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +39,14 @@ class Data:
         Names of the columns (or of the classes, for `y`) by field, where they are known.
     options : dict or None
         What `load` was called with, so that a run can load the same data again. None: made in memory.
+    labels : dict
+        Names of the rows by split, `[N]` of text, where they have any.
+    notes : tuple of str
+        What was taken for what.
+    roles : dict
+        Columns by the role that they were given.
+    counted : set
+        Fields whose classes a program has counted.
 
     Raises
     ------
@@ -55,6 +64,10 @@ class Data:
     licence: str = ""
     coords: dict[str, list] = field(default_factory=dict)
     options: dict | None = None
+    labels: dict[str, np.ndarray] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    roles: dict[str, Any] = field(default_factory=dict)
+    counted: set[str] = field(default_factory=set)
 
     def __post_init__(self):
         checks.one_of("kind of data", self.kind, KINDS)

@@ -1,57 +1,91 @@
 """The user's files: .npz, .npy, .csv and folders of images."""
 
-import csv
-import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ppl_vae.data.dataset import SPLITS
+from ppl_vae.data.delimited import AS_IT_LOOKS, Layout
+from ppl_vae.data.fields import of_arrays
+from ppl_vae.data.roles import NO_CLASSES, NO_ROLES, Classes, Roles, Table
+from ppl_vae.data.tables import read_csv
 from ppl_vae.errors import DataError
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 
 
-def read(path: Path) -> tuple[dict, dict]:
+TABLES = (".csv", ".tsv", ".txt")
+
+
+def read(
+    path: Path, roles: Roles = NO_ROLES, layout: Layout = AS_IT_LOOKS, classes: Classes = NO_CLASSES
+) -> Table:
     """Read a file or a folder of images.
+
+    Parameters
+    ----------
+    path : Path
+    roles : Roles
+        What the columns of a table, or the arrays of an .npz, are for.
+    layout : Layout
+        How a table that is text is to be read.
+    classes : dict
+        Names of classes by field, where their codes are settled already.
 
     Returns
     -------
-    (dict, dict)
-        Named arrays as `arrays.of` takes them, and coords: names of columns or of classes by field.
+    Table
+        Named arrays as `arrays.of` takes them, with the names of columns or of classes by field.
 
     Raises
     ------
     DataError
         If there is no such file, its type is unknown, or its content is wrong.
     """
+    suffix = path.suffix.lower()
     if path.is_dir():
-        return read_images(path)
+        return read_images(path, classes.get("y"))
     if not path.exists():
         raise DataError(f"{path} does not exist: correct the path")
-    readers = {".npz": read_npz, ".npy": read_npy, ".csv": read_csv}
-    if path.suffix.lower() not in readers:
-        raise DataError(f"{path} is of no known type: give .npz, .npy, .csv or a folder of images")
+    if suffix not in (".npz", ".npy", *TABLES):
+        raise DataError(f"{path} is of no known type: give .npz, .npy, .csv, .tsv or a folder of images")
     try:
-        return readers[path.suffix.lower()](path)
+        if suffix in TABLES:
+            return read_csv(path, roles, layout, classes)
+        return of_arrays(
+            read_npz(path) if suffix == ".npz" else read_npy(path), roles, classes, text_left_out=True
+        )
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error})") from error
 
 
-def read_npz(path: Path) -> tuple[dict, dict]:
+def read_npz(path: Path) -> dict[str, np.ndarray]:
     """Named arrays; an only array without a name is x."""
     arrays = _loaded(path)
     if not isinstance(arrays, dict):
         raise DataError(f"{path} is a single array, no .npz: rename it to .npy")
-    return ({"x": arrays["arr_0"]} if list(arrays) == ["arr_0"] else arrays), {}
+    if set(arrays) >= {"format", "shape", "data"}:
+        return {"x": _sparse(path)}
+    return {"x": arrays["arr_0"]} if list(arrays) == ["arr_0"] else arrays
 
 
-def read_npy(path: Path) -> tuple[dict, dict]:
+def _sparse(path):
+    """A matrix that `scipy.sparse.save_npz` wrote."""
+    from scipy.sparse import load_npz
+
+    try:
+        return load_npz(path)
+    except Exception as error:
+        raise DataError(f"{path} is a damaged sparse matrix ({error}): write it again") from error
+
+
+def read_npy(path: Path) -> dict[str, np.ndarray]:
     """One array, x."""
     array = _loaded(path)
     if isinstance(array, dict):
         raise DataError(f"{path} holds several arrays: rename it to .npz")
-    return {"x": array}, {}
+    return {"x": array}
 
 
 def _loaded(path):
@@ -66,50 +100,10 @@ def _loaded(path):
         ) from error
 
 
-def read_csv(path: Path) -> tuple[dict, dict]:
-    """Numeric columns as x; the first line may name them."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = [(i, line) for i, line in enumerate(csv.reader(file), start=1) if line]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is no CSV text ({error})") from error
-    if not lines:
-        raise DataError(f"{path} is empty: it has no rows")
-    names = [cell.strip() for cell in lines[0][1]]
-    header = not any(_is_number(name) for name in names)
-    columns = names if header else [str(i) for i in range(1, len(names) + 1)]
-    rows = [_csv_row(path, number, cells, columns) for number, cells in lines[header:]]
-    if not rows:
-        raise DataError(f"{path} is empty: it has a header and no rows")
-    whole = all(cell.strip().lstrip("+-").isdigit() for _, cells in lines[header:] for cell in cells)
-    x = np.array(rows, np.int64 if whole else np.float64)
-    return {"x": x}, {"x": columns} if header else {}
-
-
-def _csv_row(path, number, cells, columns) -> list[float]:
-    if len(cells) != len(columns):
-        raise DataError(f"{path}, line {number}: {len(cells)} cells, but {len(columns)} in the first line")
-    try:
-        values = [float(cell) for cell in cells]
-        if all(map(math.isfinite, values)):
-            return values
-    except ValueError:
-        pass
-    i = next(i for i, cell in enumerate(cells) if not _is_number(cell) or not math.isfinite(float(cell)))
-    what = f"{cells[i]!r} is no finite number" if cells[i].strip() else "is empty"
-    raise DataError(f"{path}, line {number}, column {columns[i]!r}: {what}; drop the column or fill it in")
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def read_images(folder: Path) -> tuple[dict, dict]:
-    """Images of one size as x; subfolders are classes y; folders train, valid, test give the splits."""
+def read_images(folder: Path, known: Sequence[str] | None = None) -> Table:
+    """Images of one size as x; subfolders are classes y (those known, where they are settled); folders train,
+    valid, test give the splits.
+    """
     subfolders = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
     if "train" in subfolders and set(subfolders) <= set(SPLITS):
         files = {split: _image_files(folder / split) for split in subfolders}
@@ -119,13 +113,17 @@ def read_images(folder: Path) -> tuple[dict, dict]:
     classes = sorted({label for paths in files.values() for _, label in paths if label is not None})
     if classes and any(label is None for paths in files.values() for _, label in paths):
         raise DataError(f"{folder}: some images lie in subfolders (classes) and some do not: move them")
+    if known and set(classes) - set(known):
+        new = sorted(set(classes) - set(known))
+        raise DataError(f"{folder}: {', '.join(new)} are no classes trained on: {', '.join(known)}")
+    classes = list(known or classes) if classes else []
     size, mode = _size_and_mode(everything)
     by_split = {}
     for split, paths in files.items():
         by_split[split] = {"x": np.stack([_pixels(path, size, mode) for path, _ in paths])}
         if classes:
             by_split[split]["y"] = np.array([classes.index(label) for _, label in paths], np.int64)
-    return by_split.get("all", by_split), {"y": classes} if classes else {}
+    return Table(by_split.get("all", by_split), {"y": classes} if classes else {})
 
 
 def _image_files(folder: Path) -> list[tuple[Path, str | None]]:
@@ -151,6 +149,8 @@ def _size_and_mode(paths) -> tuple[tuple[int, int], str]:
                     f"{path} is {image.width}x{image.height} pixels, but {paths[0].name} is "
                     f"{size[0]}x{size[1]}: all images must have one size"
                 )
+            if getattr(image, "n_frames", 1) > 1:
+                raise DataError(f"{path} holds {image.n_frames} pictures: write each into a file of its own")
             if image.mode.startswith(("I", "F")):
                 raise DataError(f"{path} has more than 8 bits per pixel (mode {image.mode}): convert it")
             size, mode = image.size, mode if image.mode in ("L", "1", "LA") else "RGB"
@@ -161,6 +161,10 @@ def _pixels(path, size, mode) -> np.ndarray:
     """uint8 `[C, H, W]`."""
     with _opened(path) as image:
         try:
+            if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
+                raise DataError(
+                    f"{path} is transparent in places, which has no meaning here: lay it over a ground"
+                )
             pixels = np.asarray(image.convert(mode), np.uint8)
         except (OSError, SyntaxError) as error:
             raise DataError(f"{path} is damaged ({error}): remove or replace it") from error

@@ -57,6 +57,18 @@ def _channels_first(x, name):
     return x
 
 
+def laid_out(x: np.ndarray, kind: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Return rows of x in the layout of data whose rows have a shape, as `normalise_x` would."""
+    if x.shape[1:] == shape:
+        return x
+    if x.ndim == 1:
+        return x[:, None]
+    if kind == "image" and x.ndim in (3, 4):
+        moved = x[:, None] if x.ndim == 3 else np.moveaxis(x, -1, 1)
+        return np.ascontiguousarray(moved) if moved.shape[1:] == shape else x
+    return x
+
+
 def levels_of(xs, name: str, kind: str, levels: int | None) -> int | None:
     """Levels as given, else 2, 256 or 65536 for images of integers and 2 for vectors of bits."""
     first, *_ = xs

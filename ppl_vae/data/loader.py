@@ -44,6 +44,7 @@ class Loader:
     def __init__(self, batches: Any, fields: tuple[str, ...] | None = None, kind: str | None = None):
         self.batches, self.fields, self._kind = batches, fields, kind
         self.coords: dict[str, list] = {}
+        self.roles: dict[str, Any] = {}
         self._shapes: dict[str, tuple[int, ...]] | None = None  # of a row of the first batch seen
         if not len(self):
             raise DataError(NO_BATCHES)
