@@ -228,3 +228,26 @@ def test_modules_that_a_function_names_are_evaluated_in_eval_mode_and_saved_with
     np.testing.assert_allclose(scores[0], scores[1][:10], rtol=1e-5)
     again = open_run(folder / "run", data=x)
     np.testing.assert_allclose(again.score(x[:10], seed=0).kl["z"], scores[0], rtol=1e-6)
+
+
+NOT_TRAINED = NAMED_MODULE.replace(
+    "def guide(x):", "features = nn.Linear(64, 64)\n\n\ndef guide(x):"
+).replace("encoder(x)", "encoder(features(x.flatten(1)).reshape(x.shape))")
+
+
+@pytest.mark.filterwarnings("ignore:.* was not registered in the param store")  # Pyro's, of frozen layers
+@pytest.mark.parametrize("frozen", [True, False])
+def test_weights_that_are_not_trained_are_kept(folder, frozen, caplog):
+    """A module that no `pyro.module` registers, and a frozen layer of one."""
+    register = 'features.requires_grad_(False)\n    pyro.module("features", features)\n    pyro.module('
+    text = NOT_TRAINED.replace("pyro.module(", register) if frozen else NOT_TRAINED
+    (folder / "fixed.py").write_text(text)
+    x = (np.random.default_rng(0).random((60, 1, 8, 8)) < 0.3).astype(np.float32)
+    run = fit(load("./fixed.py"), x, max_steps=3, batch_size=20, out=folder / "run")
+    again = open_run(folder / "run", data=x)  # executes the file, which draws other weights
+    assert np.array_equal(again.score(x, seed=0).elbo, run.score(x, seed=0).elbo)
+    weights = {name: v for name, v in run.bound.weights().items() if not name.startswith("fixed")}
+    assert len(weights) == len(run.bound.weights()) - 2
+    with caplog.at_level("WARNING", logger="ppl_vae"):
+        again.bound.load_weights(weights)  # of a run of an earlier version
+    assert "not trained" in caplog.text and "weight" in caplog.text

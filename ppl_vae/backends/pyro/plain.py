@@ -1,6 +1,7 @@
 """Two plain Pyro functions as a bound program: their parameters live in a parameter store of their own."""
 
 import inspect
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -15,6 +16,9 @@ from ppl_vae.backends.pyro.arrays import find_device, noise_kept
 from ppl_vae.backends.pyro.library import OnPyro
 from ppl_vae.errors import ProgramError, RunError
 from ppl_vae.program import PlainProgram
+
+LOG = logging.getLogger(__name__)
+FIXED = "fixed"  # begins the names of parameters that are not trained
 
 
 def modules_of(program: PlainProgram) -> list[nn.Module]:
@@ -100,10 +104,19 @@ class PlainBound(common.PlainBound, OnPyro):
         return list(self._store["params"].values())
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return unconstrained parameters by name, and buffers of their modules."""
-        tensors = {name: value.detach() for name, value in self._store["params"].items()}
+        """Return unconstrained parameters by name, and of the modules buffers and parameters that are not
+        trained: frozen ones, and those of modules that no `pyro.module` registers.
+        """
+        trained = self._store["params"]
+        tensors = {name: value.detach() for name, value in trained.items()}
+        places = {value.data_ptr() for value in trained.values()}
         for number, owner in enumerate(self._owners):
             tensors |= {f"buffer{number}.{name}": value for name, value in owner.named_buffers()}
+            tensors |= {
+                f"{FIXED}{number}.{name}": value.detach()
+                for name, value in owner.named_parameters()
+                if value.data_ptr() not in places
+            }
         return tensors
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
@@ -112,12 +125,19 @@ class PlainBound(common.PlainBound, OnPyro):
             self._loaded = dict(tensors)
             return
         mine = self.tensors()
+        lost = {name for name in set(mine) - set(tensors) if name.startswith(FIXED)}
+        if lost and not any(name.startswith(FIXED) for name in tensors):
+            LOG.warning(
+                "the run was written without weights that are not trained (%s): they are as %s makes them",
+                ", ".join(sorted(lost)), self.program.name,
+            )  # fmt: skip
+            mine = {name: value for name, value in mine.items() if name not in lost}
         if set(mine) != set(tensors):
             raise RunError(
                 f"the weights do not fit {self.program.name}: "
                 f"{', '.join(sorted(set(mine) ^ set(tensors)))} on one side only"
             )
         with torch.no_grad():
-            for name, value in self.tensors().items():
+            for name, value in mine.items():
                 value.copy_(tensors[name])
         self._loaded = None
