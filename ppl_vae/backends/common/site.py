@@ -61,9 +61,20 @@ class Site:
         """Return KL(self || prior) in closed form, masked, scale 1, [*batch]; None where none is known."""
         raise NotImplementedError
 
+    def _supported(self) -> Any:
+        """Tell which entries of the value lie in the support of `inner`."""
+        raise NotImplementedError
+
     def inside(self) -> Any | None:
         """Tell which entries of the value lie in the support or are masked; None where that is unknown."""
-        raise NotImplementedError
+        try:
+            inside = self._supported()
+            for owner, mask in self.masks:
+                within = len(owner.event_shape) - len(self.inner.event_shape)
+                inside = inside | ~mask.reshape(tuple(mask.shape) + (1,) * within)
+            return inside
+        except (NotImplementedError, RuntimeError, ValueError, AttributeError, TypeError):
+            return None
 
     @property
     def masks(self) -> list[tuple[Any, Any]]:
@@ -89,11 +100,6 @@ class Site:
     def inner(self) -> Any:
         """The distribution under `to_event`, `mask` and `expand`."""
         return under(self.fn)[-1]
-
-    def or_masked(self, inside: Any, owner: Any, mask: Any) -> Any:
-        """Return which entries are inside, or masked by a mask of a distribution's batch shape."""
-        within = len(owner.event_shape) - len(self.inner.event_shape)
-        return inside | ~mask.reshape(tuple(mask.shape) + (1,) * within)
 
     @cached_property
     def log_density(self) -> Any:

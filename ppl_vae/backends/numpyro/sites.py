@@ -28,14 +28,8 @@ class Site(common.Site):
         except NotImplementedError:
             return None
 
-    def inside(self) -> Array | None:
-        try:
-            inside = jnp.asarray(self.inner.support(self.value))
-            for owner, mask in self.masks:
-                inside = self.or_masked(inside, owner, mask)
-            return inside
-        except (NotImplementedError, ValueError, AttributeError, TypeError):
-            return None
+    def _supported(self) -> Array:
+        return jnp.asarray(self.inner.support(self.value))
 
     @property
     def masks(self) -> list[tuple[Any, Array]]:

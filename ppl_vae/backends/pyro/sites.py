@@ -31,14 +31,8 @@ class Site(common.Site):
         except NotImplementedError:
             return None
 
-    def inside(self) -> Tensor | None:
-        try:
-            inside = self.inner.support.check(self.value)
-            for owner, mask in self.masks:
-                inside = self.or_masked(inside, owner, mask)
-            return inside
-        except (NotImplementedError, RuntimeError, AttributeError, TypeError):
-            return None
+    def _supported(self) -> Tensor:
+        return self.inner.support.check(self.value)
 
     @property
     def masks(self) -> list[tuple[Any, Tensor]]:
