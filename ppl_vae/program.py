@@ -124,13 +124,18 @@ def needed(program: Program) -> list[str]:
     return [name for name, parameter in parameters if parameter.default is parameter.empty]
 
 
+def _column(field: str) -> str:
+    option = {"y": "label", "batch": "batch", "mask": "mask"}.get(field)
+    return f", or name the column of a table with the option {option}" if option else ""
+
+
 def refuse_lacking(names: Iterable[str], fields: Sequence[str]) -> None:
     """Raise DataError where data lacks one of the fields of some names."""
     for name in names:
         if name not in fields:
             raise DataError(
                 f"the program needs a field {name!r}, the data has {', '.join(fields)}: "
-                f"give an .npz or a dict of arrays that holds {name} too"
+                f"give an .npz or a dict of arrays that holds {name} too{_column(name)}"
             )
 
 

@@ -8,7 +8,7 @@ import pytest
 import scipy.sparse
 import torch
 
-from ppl_vae import Program, data, evaluate, fit, load, open_run
+from ppl_vae import Program, check, data, evaluate, fit, load, open_run
 from ppl_vae.api import resume
 from ppl_vae.errors import DataError, PplVaeError, ProgramError, RunError, UsageError
 
@@ -174,6 +174,8 @@ def test_counts_beyond_32_bits_are_counts_or_refused(backend):
 def test_a_program_without_a_mask_is_not_trained_on_what_stands_for_missing_numbers():
     x = np.where(WHOLE == 3, np.nan, WHOLE)
     with pytest.raises(UsageError, match="VAE takes no mask"):
+        check(load("vae", likelihood="normal", hidden=(8,)), data.of(x, mask="nan"))
+    with pytest.raises(UsageError, match="VAE takes no mask"):
         fit(load("vae", likelihood="normal", hidden=(8,)), data.of(x, mask="nan"), epochs=1)
 
 
@@ -275,6 +277,8 @@ def test_bits_per_dimension_count_what_is_observed(backend, by_handler):
     rows = made.rows("test")
     nats = 0.5 * (rows["x"][rows["mask"]] ** 2 + np.log(2 * np.pi)).sum()
     assert evaluate(run)["bits_per_dim"] == pytest.approx(nats / rows["mask"].sum() / np.log(2), rel=1e-5)
+    error = ((rows["x"] - run.reconstruct(rows)["x"])[rows["mask"]] ** 2).mean()
+    assert evaluate(run)["mse"] == pytest.approx(error, rel=1e-5)
     assert -evaluate(run)["elbo_nats"] == pytest.approx(nats / len(rows["x"]), rel=1e-5)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ppl_vae.api.evaluation import evaluate
 from ppl_vae.api.exporting import export
 from ppl_vae.api.fitting import fit, resume
+from ppl_vae.api.job import refuse_lost_mask
 from ppl_vae.api.run import Run, open_run
 from ppl_vae.api.settings import check_backend, program_of, settle_binarize
 from ppl_vae.backends import backend as backend_named
@@ -82,6 +83,7 @@ def check(program: Any, data: Any, backend: str | None = None, *, seed: int = 0)
     program, dataset = program_of(program), in_memory(data)
     backend = backend or program.backends[0]
     check_backend(program, backend)
+    refuse_lost_mask(program, dataset)
     dataset = settle_binarize(program, dataset)
     return apply_rules(program, dataset, _probes(program, backend), backend, seed)
 

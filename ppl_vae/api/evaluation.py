@@ -94,8 +94,16 @@ def _reconstructed(run: Run, rows: Mapping[str, np.ndarray]) -> dict[str, Any]:
         mean = run.reconstruct(rows).get("x")
     except ProgramError:  # a likelihood without a mean
         mean = None
-    result = {} if mean is None or mean.shape != rows["x"].shape else squared_error(rows["x"], mean)
+    result = (
+        {} if mean is None or mean.shape != rows["x"].shape else squared_error(rows["x"], mean, _mask(rows))
+    )
     codes = {name: value for name, value in run.encode(rows).items() if name.endswith("_codes")}
     for value in codes.values():
         result |= codebook_use(value, run.program.codes, run.record.training.batch_size)
     return result
+
+
+def _mask(rows: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """Return which numbers of `x` are there, where a field says so for each."""
+    mask = rows.get("mask")
+    return None if mask is None or mask.shape != rows["x"].shape else mask.astype(bool)

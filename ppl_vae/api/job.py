@@ -55,7 +55,7 @@ class Job:
             refuse_lacking(needed(program), sample.fields)
             program = program.adapted_to(sample)
             program.refuse_open()
-        _refuse_lost_mask(program, data)
+        refuse_lost_mask(program, data)
         if isinstance(data, Data):
             data = settle_binarize(program, data)
             chosen = chosen.for_rows(data.num_rows("train"))
@@ -129,7 +129,7 @@ def fields_of(program: Any) -> tuple[str, ...] | None:
     return data_fields(program) if program.declared else None
 
 
-def _refuse_lost_mask(program: Any, data: Data | Loader) -> None:
+def refuse_lost_mask(program: Any, data: Data | Loader) -> None:
     """Refuse to train on what stands for missing numbers, where the program does not take the mask."""
     if data.roles.get("mask") is None:
         return
@@ -138,7 +138,8 @@ def _refuse_lost_mask(program: Any, data: Data | Loader) -> None:
         name = type(program).__name__ if program.declared else program.name
         raise UsageError(
             f"{name} takes no mask: give its model and guide a parameter mask, for "
-            "ppl.mask or a distribution's .mask, or fill in what is missing"
+            "ppl.mask or a distribution's .mask (of the gallery's in a copy: ppl-vae copy), or fill in what is "
+            "missing"
         )
 
 

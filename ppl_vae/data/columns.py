@@ -78,6 +78,7 @@ def _row_names(
         labels = values if labels is None else labels
     if roles.index:
         table.index = roles.index
+        table.notes += [f"names of rows from {roles.index!r} instead"] if labels is not None else []
         return rest.pop(roles.index)
     if labels is not None or roles.index == "":
         return labels
@@ -118,9 +119,13 @@ def _refuse_text(columns: Mapping[str, np.ndarray], where: Sequence[str]) -> Non
                 )
         row = row or 0
         raise DataError(
-            f"{where[row]}, column {name!r}: {str(values[row])!r} is no number: say what the column is for "
-            f"(label={name!r}, batch={name!r}, index={name!r}, ignore={name!r}, or x with it as codes)"
+            f"{where[row]}, column {name!r}: {str(values[row])!r} is no number: say what columns of text "
+            f"are for ({_shown(_texts(columns))}) with the options label, batch, index, ignore or x"
         )
+
+
+def _texts(columns: Mapping[str, np.ndarray]) -> list[str]:
+    return [name for name, values in columns.items() if values.dtype.kind == "O"]
 
 
 def fits(value: int) -> bool:
@@ -187,7 +192,8 @@ def _matrix(
     if missing.any():
         row, column = (int(i) for i in np.argwhere(missing)[0])
         raise DataError(
-            f"{where[row]}, column {names[column]!r} has no value: fill it in, or mask it (mask='nan')"
+            f"{where[row]}, column {names[column]!r} has no value: fill it in, or mask what is missing (the "
+            "option mask: nan)"
         )
     return x
 

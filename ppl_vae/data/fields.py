@@ -80,7 +80,7 @@ def dense(values: Any, masked: bool = False) -> Any:
         if masked:
             return values
         if np.ma.is_masked(values):
-            raise DataError("it has masked values: fill them in, or give it with mask='nan'")
+            raise DataError("it has masked values: fill them in, or give it with the option mask: nan")
         return values.data
     if hasattr(values, "toarray"):
         return values.toarray()

@@ -90,7 +90,7 @@ class Roles:
                     close = get_close_matches(name, columns, 1)
                     meant = f" (did you mean {close[0]!r}?)" if close else ""
                     shown = ", ".join(columns[:12]) + (" ..." if len(columns) > 12 else "")
-                    raise UsageError(f"{role}={name!r}: there is no such column{meant}; there are {shown}")
+                    raise UsageError(f"{role}: there is no column {name!r}{meant}; there are {shown}")
                 if name in taken:
                     raise UsageError(f"the column {name!r} cannot be both {taken[name]} and {role}")
                 taken[name] = role

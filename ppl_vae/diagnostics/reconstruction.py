@@ -3,13 +3,19 @@
 import numpy as np
 
 
-def squared_error(x: np.ndarray, reconstruction: np.ndarray) -> dict[str, float]:
+def squared_error(
+    x: np.ndarray, reconstruction: np.ndarray, mask: np.ndarray | None = None
+) -> dict[str, float]:
     """Return the mean squared error over all numbers, and over their variance (1: no better than the mean).
 
     Parameters
     ----------
     x, reconstruction : [N, *event]
+    mask : [N, *event], optional
+        Only numbers where it is true count.
     """
+    if mask is not None and mask.any():
+        x, reconstruction = x[mask], reconstruction[mask]
     error = float(np.mean(np.square(x.astype(np.float64) - reconstruction)))
     variance = float(np.var(x.astype(np.float64)))
     return {"mse": error, "mse_over_variance": error / variance if variance > 0 else None}
