@@ -151,6 +151,12 @@ def _line_of(error: BaseException, source: ModelSource) -> int | None:
 
 def fault(error: BaseException) -> str | None:
     """Return the line of an executed file that an error comes through, and what it says; None of others."""
+    where = place(error)
+    return None if where is None else f"{where}: {_one_line(error)}"
+
+
+def place(error: BaseException) -> str | None:
+    """Return the file and line of an executed file that an error comes through; None of others."""
     files = {
         getattr(module, "__file__", None)
         for name, module in [*sys.modules.items()]
@@ -158,7 +164,7 @@ def fault(error: BaseException) -> str | None:
     }
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if frame.filename in files:
-            return f"{frame.filename}, line {frame.lineno}: {_one_line(error)}"
+            return f"{frame.filename}, line {frame.lineno}"
     return None
 
 

@@ -117,6 +117,9 @@ def test_a_fault_of_a_users_file_is_one_line(tmp_path, monkeypatch, backend):
     assert f"mine.py, line {line}: ValueError: not enough values to unpack" in message
     message = refused(1, "train", *own, *words)
     assert "loss.py, line 8: AttributeError" in message and "PPL_VAE_TRACEBACK=1" in message
+    (tmp_path / "mine.py").write_text(source.replace("net.encoder(x)", "net.encodr(x)"))
+    message = refused(1, "train", tmp_path / "mine.py", *words)
+    assert "no network 'encodr'" in message and f"mine.py, line {line})" in message
     monkeypatch.setenv("PPL_VAE_TRACEBACK", "1")
     assert any(one.startswith("Traceback (most recent") for one in cli("train", *own, *words).err)
 

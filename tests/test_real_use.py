@@ -10,6 +10,7 @@ import torch
 
 from ppl_vae import Program, check, data, evaluate, fit, load, open_run
 from ppl_vae.api import resume
+from ppl_vae.api.fitting import refuse_other_data
 from ppl_vae.errors import DataError, PplVaeError, ProgramError, RunError, UsageError
 
 BACKENDS = ["pyro", "numpyro"]
@@ -368,3 +369,15 @@ def test_two_plain_functions_take_the_mask_too():
 def test_latents_and_covariates_of_another_kind_are_refused_in_a_line(counts, call):
     with pytest.raises(PplVaeError):
         call(counts)
+
+
+@pytest.mark.parametrize("mine", ["00ff" * 16, "ff00" * 16])
+def test_processes_of_a_run_have_the_same_data(mine):
+    other = int("0ff0" * 3, 16)
+
+    def agree(number):
+        return max(number, other if number > 0 else -other)
+
+    refuse_other_data("0ff0" * 16, agree)
+    with pytest.raises(DataError, match="different data"):
+        refuse_other_data(mine, agree)

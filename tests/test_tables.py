@@ -205,6 +205,7 @@ def test_from_a_file_to_tables_with_the_names_of_its_rows(tmp_path, monkeypatch,
     assert list(written.columns)[:2] == ["z_0", "z_1"]
     assert written.index.tolist() == latents["row_names"].tolist()
     np.testing.assert_allclose(written[["z_0", "z_1"]], latents["z"], rtol=1e-5)
+    assert written["batch"].tolist() == table.set_index("sample").loc[written.index, "site"].tolist()
     # The same rows in another file, in another order, alone: the same codes, the same latents.
     few = table[table["sample"].isin(written.index) & (table["site"] == "south")][::-1]
     few[["site", *reversed(GENES), "sample"]].to_csv("few.csv", index=False)

@@ -19,7 +19,7 @@ from ppl_vae.api.run import WEIGHTS, Run, make_bound
 from ppl_vae.api.settings import Settings, program_of
 from ppl_vae.api.signals import stop_request
 from ppl_vae.data import Data
-from ppl_vae.errors import PplVaeError, UsageError
+from ppl_vae.errors import DataError, PplVaeError, UsageError
 from ppl_vae.store import RunFolder
 from ppl_vae.training import POSITION, Engine, Loop, Position
 
@@ -187,6 +187,7 @@ class _Session:
         callbacks = list(self.shown.callbacks)
         with nullcontext() if self.folder is None else self.folder.lock():
             self.engine.start()
+            refuse_other_data(self.job.data.sha256, self.engine.agree)
             if self.shown.tensorboard:
                 callbacks.append(board.writer_to(self.folder.path / "tensorboard"))
             position, history = self._begun()
@@ -252,6 +253,27 @@ class _Session:
     def _save(self, files: Mapping[str, Any]) -> None:
         own = {CONFIG: self._record().content(), WEIGHTS: save_tensors(self.engine.chosen())}
         self.folder.write(dict(files) | own)
+
+
+def refuse_other_data(sha256: str, agree: Callable[[int], int]) -> None:
+    """Refuse to train where the processes of a run hold different data; each of them does.
+
+    Parameters
+    ----------
+    sha256 : str
+        Of this process' data.
+    agree : callable
+        Returns the greatest of a number of each process.
+
+    Raises
+    ------
+    DataError
+    """
+    number = int(sha256[:12], 16)
+    if agree(number) != -agree(-number):
+        raise DataError(
+            "the processes of this run have different data: make it the same in each, seeded alike"
+        )
 
 
 def _told(run: Run, bar: tqdm, callbacks: list[Callback]) -> Callable[[str, Position, dict[str, Any]], None]:

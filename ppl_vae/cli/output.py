@@ -66,7 +66,7 @@ def arrays(
     named = {} if names is None else {ROW_NAMES: names}
     result |= {"out": str(disk.write(where.path, npz(fields | named), where.overwrite)), "picture": None}
     if names is not None:
-        result["table"] = str(disk.write(table, _table(fields, names), where.overwrite))
+        result["table"] = str(disk.write(table, _table(run, fields, names), where.overwrite))
     shown = _images(run, pictures, originals) if where.picture is not None and pictures else None
     if shown is not None:
         png = io.BytesIO()
@@ -103,14 +103,14 @@ def _images(
     return lines.reshape(-1, *made.shape[1:])
 
 
-def _table(fields: Mapping[str, np.ndarray], names: np.ndarray) -> bytes:
-    """Return single numbers and vectors per row as CSV, the names of the rows first."""
+def _table(run: Run, fields: Mapping[str, np.ndarray], names: np.ndarray) -> bytes:
+    """Return numbers and vectors per row as CSV, after the names of the rows; classes by their names."""
     import pandas as pd
 
-    columns = {}
+    columns, classes = {}, run.record.data.classes
     for field, values in fields.items():
         if values.ndim == 1:
-            columns[field] = values
+            columns[field] = np.asarray(classes[field])[values] if field in classes else values
         elif values.ndim == 2:
             columns |= {f"{field}_{i}": values[:, i] for i in range(values.shape[1])}
     return pd.DataFrame(columns, index=names).to_csv(index_label="row").encode()

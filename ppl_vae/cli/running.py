@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ppl_vae import model_files
-from ppl_vae.errors import PplVaeError
+from ppl_vae.errors import PplVaeError, ProgramError
 
 TRACEBACK = "PPL_VAE_TRACEBACK"  # asks for the whole traceback of a fault in a model's or an objective's file
 
@@ -77,7 +77,9 @@ def guarded(verb: str, work: Callable[[], int | None]) -> int:
             sys.stdout.flush()
             return code
     except PplVaeError as error:
-        say(f"{name}: {' '.join(str(error).split())}")
+        if os.environ.get(TRACEBACK):
+            traceback.print_exc()
+        say(f"{name}: {' '.join(str(error).split())}{_beside(error)}")
         return error.exit_code
     except KeyboardInterrupt:
         say(f"{name}: interrupted")
@@ -99,6 +101,12 @@ def guarded(verb: str, work: Callable[[], int | None]) -> int:
         else:
             say(f"{name}: {place} ({TRACEBACK}=1 shows the traceback)")
         return 1
+
+
+def _beside(error: PplVaeError) -> str:
+    """Return where in a user's file a program was refused, where its message does not say so."""
+    place = model_files.place(error) if isinstance(error, ProgramError) else None
+    return "" if place is None or place in str(error) else f" ({place})"
 
 
 @contextlib.contextmanager
