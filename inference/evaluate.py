@@ -34,7 +34,7 @@ def parser():
 def main(options):
     """Score the rows, keep the numbers in the run's folder, and tell them."""
     from ppl_vae import evaluate
-    from ppl_vae.cli import opened, output
+    from ppl_vae.cli import opened, output, running
     from ppl_vae.store import disk
 
     started = time.perf_counter()
@@ -45,6 +45,8 @@ def main(options):
     asked = {name: options[name] for name in ("rows", "seed", "compile")}
     result = evaluate(run, options.split, options.importance_samples, data=data, **asked)
     per_row = result.pop("per_row")
+    if options.importance_samples and result.get("iw_note"):
+        running.say(f"no importance weighted bound: {result['iw_note']}")
     result |= {"seed": options.seed, "data_sha256": data.sha256, "seconds": time.perf_counter() - started}
     if options.per_row is not None:
         disk.write(options.per_row, output.npz(per_row), options.overwrite)

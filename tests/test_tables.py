@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pandas as pd
 import pytest
-from command_line import ok
+from command_line import ok, refused
 
 from ppl_vae import data
 from ppl_vae.errors import DataError, UsageError
@@ -291,3 +291,9 @@ def test_columns_that_are_left_out_are_not_judged(tmp_path):
         data.of(table, ignore="big")
     table.to_csv(tmp_path / "table.csv", index=False)
     assert data.load(tmp_path / "table.csv", ignore="when,big").shape("x") == (1,)
+
+
+def test_a_role_that_is_given_twice_is_refused(tmp_path):
+    MIXED.to_csv(tmp_path / "a.csv", index=False)
+    words = ("--ignore", "comment", "--ignore=sex")
+    assert "--ignore is given twice" in refused(2, "data", "info", tmp_path / "a.csv", *words)

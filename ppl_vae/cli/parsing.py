@@ -39,6 +39,7 @@ def parse(make: Callable[[], ArgumentParser], words: Sequence[str]) -> Namespace
     UsageError
         For an unknown option or key, and for a value of the wrong kind.
     """
+    _refuse_repeated(words)
     words = _bracketed(_configs_first(words), _TUPLES)
     parser = make()
     if not _has(parser, "program"):
@@ -58,6 +59,18 @@ def parse(make: Callable[[], ArgumentParser], words: Sequence[str]) -> Namespace
     parser = make()
     kinds = _add_fields(parser, name)
     return _parsed(parser, _bracketed(words, kinds))
+
+
+def _refuse_repeated(words: Sequence[str]) -> None:
+    """Refuse a role of columns that is given twice: the last would win, and the first be lost."""
+    given = [word.partition("=")[0] for word in words if word.startswith("--")]
+    if len(given) == len(set(given)):
+        return
+    from ppl_vae.data.roles import ROLES  # with NumPy, which no help text waits for
+
+    for role in ROLES:
+        if given.count(f"--{role}") > 1:
+            raise UsageError(f"--{role} is given twice: once is enough, with commas between names")
 
 
 def _has(parser: ArgumentParser, name: str) -> bool:
