@@ -311,6 +311,19 @@ def test_other_data_has_the_columns_codes_and_names_of_training(tmp_path, backen
         evaluate(run, split="train", data=data.of(south.assign(site="east"), batch="site", **whole))
 
 
+def test_what_is_said_of_other_data_goes_before_what_is_recorded(tmp_path):
+    run = fit(
+        load("counts", z_dim=2, hidden=(8,)), data.of(sited(), batch="site"), max_steps=1, batch_size=32
+    )
+    table = sited().rename(columns={"site": "place"})
+    table[table["place"] == "south"][:1].to_csv(tmp_path / "one.csv", index=False)
+    described = run.record.data
+    one = data.load(tmp_path / "one.csv", batch="place", like=described, valid=0, test=0)
+    assert one.raw("train")["batch"].tolist() == [1] and one.labels["train"].tolist() == ["c1"]
+    of_frame = data.of(table[1:2], batch="place", like=described, valid=0, test=0)
+    assert of_frame.raw("train")["batch"].tolist() == [1] and of_frame.labels["train"].tolist() == ["c1"]
+
+
 def test_a_count_beyond_those_trained_on_is_no_class():
     @dataclass(frozen=True)
     class Visits(Masked):

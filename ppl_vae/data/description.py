@@ -186,12 +186,12 @@ class Description:
         return [names.index(name) for name in self.columns]
 
     def roles_beside(self, given: Any = None, roles: Roles = NO_ROLES) -> Roles:
-        """Return what the columns of other data are for: as said, or as in training where they are there.
+        """Return what the columns of other data are for: as said, the rest as in training where there.
 
         Runs from before columns had roles took none for names of rows.
         """
         recorded = self.roles if self.roles or not self.columns else {"index": "none"}
-        roles = replace(roles if roles.record() else Roles(**recorded), lenient=True)
+        roles = Roles(**(recorded | roles.record()), lenient=True)
         if isinstance(given, Mapping) and not set(roles.x or ()) <= set(map(str, given)):
             roles = replace(roles, x=None)  # rows by field
         return roles

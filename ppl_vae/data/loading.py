@@ -92,7 +92,7 @@ def _load_path(given: str, options: dict, like) -> Data:
     layout = Layout(**{part.name: options.get(part.name) for part in dataclasses.fields(Layout)})
     roles = Roles(**{part.name: options.get(part.name) for part in dataclasses.fields(Roles)})
     if like is not None:
-        roles = like.roles_beside(roles)
+        roles = like.roles_beside(roles=roles)
     table = read(path, roles, layout, NO_CLASSES if like is None else like.classes)
     parts = ("binarize", "valid", "test", "split_seed", "kind", "levels")
     made = of_table(table, given, roles, like, **{part: options.get(part) for part in parts})
