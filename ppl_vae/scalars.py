@@ -53,7 +53,7 @@ def for_loss(scalars: Mapping[str, Any]) -> dict[str, Any]:
 def _refuse_negative(name: str, schedule: Schedule, max_steps: int) -> None:
     for step in np.unique(np.linspace(0, max(max_steps - 1, 0), LOOKED_AT).astype(int)).tolist():
         value = float(schedule(step))
-        if not 0 <= value < np.inf:
+        if not 0 <= value <= float(np.finfo(np.float32).max):
             raise UsageError(
                 f"{name} is {value:g} at step {step}: learning rates are finite and not negative"
             )

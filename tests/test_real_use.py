@@ -1,6 +1,7 @@
 """What a person gives means the same everywhere, or is refused in one line: covariates, classes, numbers."""
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,11 @@ import torch
 from ppl_vae import Program, check, data, evaluate, fit, load, open_run
 from ppl_vae.api import resume
 from ppl_vae.api.fitting import refuse_other_data
+from ppl_vae.cli.page import pictures
+from ppl_vae.diagnostics.evidence import Scores
 from ppl_vae.errors import DataError, PplVaeError, ProgramError, RunError, UsageError
+from ppl_vae.options import Training
+from ppl_vae.training import Loop
 
 BACKENDS = ["pyro", "numpyro"]
 REALS = np.random.default_rng(2).normal(size=(80, 3)).astype(np.float32)
@@ -394,3 +399,28 @@ def test_processes_of_a_run_have_the_same_data(mine):
     refuse_other_data("0ff0" * 16, agree)
     with pytest.raises(DataError, match="different data"):
         refuse_other_data(mine, agree)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_only_update_to_infinity_is_an_error(backend):
+    """The loss, computed before the update, is finite: the weights alone tell."""
+    options = {"max_steps": 1, "batch_size": 32, "backend": backend, "optimizer": "adamw"}
+    with pytest.raises(RunError, match="weights are no longer finite by step 1"):
+        fit(load("vae", **SMALL), data.of(REALS), lr=1e30, weight_decay=1e30, **options)
+    with pytest.raises(UsageError, match="lr is 1e\\+39 at step 0"):
+        fit(load("vae", **SMALL), data.of(REALS), lr=1e39, **options)
+
+
+def test_a_bound_that_is_not_finite_is_never_the_best():
+    bounds = iter([np.nan, -np.inf, -3.0, np.nan, np.inf])
+    engine = SimpleNamespace(scores=lambda: Scores(np.full(4, next(bounds)), {"z": np.zeros(4)}), select=list)
+    loop = Loop(engine, [0], Training(epochs=5), None, lambda *told: None, lambda: False)
+    for step in range(1, 6):
+        loop.position.step = step
+        loop._validate()
+    assert (loop.position.best, loop.position.best_step) == (-3.0, 3)
+
+
+def test_the_report_compares_counts_with_draws(counts):
+    drawn = pictures(counts)[2]["x"]
+    assert np.array_equal(drawn, np.round(drawn)) and drawn.shape[1:] == (4,)

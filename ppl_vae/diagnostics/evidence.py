@@ -82,7 +82,8 @@ def over_batches(facts: Sequence[Mapping[str, Any]], lengths: Sequence[int]) -> 
 
 def stderr(values: np.ndarray) -> float | None:
     """Return the standard error of a mean; None for a single row."""
-    return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
+    with np.errstate(invalid="ignore"):  # of a bound that is not finite
+        return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
 
 
 def bits_per_dim(nats: float, dims: float, discrete: bool, levels: int | None) -> float:
