@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml constraints/cpu.txt
 	@echo "Installing into $(VENV): about a minute, and the downloads"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch
-	$(PIP) -e '.[numpyro,notebooks,tensorboard,onnx,dev]'
+	$(PIP) -e '.[numpyro,notebooks,tables,singlecell,tensorboard,onnx,dev]'
 	touch $@
 
 demo: $(STAMP)
