@@ -131,7 +131,18 @@ class Functions:
     # Shapes.
 
     def concat(self, parts: Sequence[Array], axis: int = -1) -> Array:
-        """Join arrays along an axis that they have."""
+        """Join arrays along an axis that they have. What lacks axes in front, as data lacks the particles' that
+        a latent has, is repeated over those of the array with the most.
+        """
+        most = max(parts, key=lambda part: part.ndim)
+        missing = [tuple(most.shape[: most.ndim - part.ndim]) for part in parts]
+        pairs = zip(parts, missing, strict=True)
+        return self._joined(
+            [self.broadcast_to(part, (*more, *part.shape)) if more else part for part, more in pairs], axis
+        )
+
+    def _joined(self, parts: Sequence[Array], axis: int) -> Array:
+        """Join arrays that have the same axes."""
 
     def stack(self, parts: Sequence[Array], axis: int = 0) -> Array:
         """Join arrays along a new axis."""

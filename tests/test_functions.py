@@ -61,6 +61,10 @@ CASES = {
     "log_softmax": (lambda F, x: F.log_softmax(x), lambda: np.log(softmax(X))),
     "cumsum": (lambda F, x: F.cumsum(x), lambda: X.cumsum(-1)),
     "concat": (lambda F, x: F.concat([x, x], -2), lambda: np.concatenate([X, X], -2)),
+    "concat, fewer axes": (
+        lambda F, x: F.concat([x, x[0], x[0, 0]], -1),
+        lambda: np.concatenate([X, *(np.broadcast_to(part, X.shape) for part in (X[0], X[0, 0]))], -1),
+    ),
     "stack": (lambda F, x: F.stack([x, x], -1), lambda: np.stack([X, X], -1)),
     "split": (lambda F, x: F.split(x, 2)[1], lambda: X[..., 2:]),
     "split by sizes": (lambda F, x: F.split(x, (1, 2, 1))[1], lambda: X[..., 1:3]),
@@ -198,6 +202,7 @@ def test_unknown_activations_are_refused(backend):
 
 # What the base itself computes; torch has some of them otherwise.
 SHARED = {
+    "concat",
     "PI",
     "activation",
     "identity",

@@ -29,7 +29,7 @@ class JaxFunctions(Functions, modules=(jnp, jax.nn, lax)):
     def clip(self, x, low=None, high=None):
         return jnp.clip(x, low, high)
 
-    def concat(self, parts, axis=-1):
+    def _joined(self, parts, axis):
         return jnp.concatenate(tuple(parts), axis)
 
     def stack(self, parts, axis=0):

@@ -43,7 +43,7 @@ class TorchFunctions(Functions, modules=(torch, nnf)):
     def min(self, x, axis=None, keepdims=False):
         return x.amin(() if axis is None else axis, keepdim=keepdims)
 
-    def concat(self, parts, axis=-1):
+    def _joined(self, parts, axis):
         return torch.cat(tuple(parts), axis)
 
     def stack(self, parts, axis=0):
