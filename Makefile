@@ -1,7 +1,7 @@
 # make demo   train a VAE on real images and look at its report        make test   run the tests
 # make lint   ruff, as the pre-commit hooks run it                     make test-slow   and the long ones
 # make clean  remove .venv and runs/demo
-# make bench  time everything beside its peers (about half an hour), print the table, draw docs/growth.svg
+# make bench  time everything beside its peers (about half an hour), write the tables of docs, draw docs/growth.svg
 #
 # PYTHON=python3.12 make test   takes another interpreter
 # PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"   takes torch's CPU build from PyTorch's own index
@@ -57,7 +57,7 @@ bench: $(PEERS)
 		$(BIN)/python benchmarks/$$name.py --out benchmarks/results/$$name.json || exit 1; \
 	done
 	$(BIN)/python benchmarks/plot.py
-	$(BIN)/python benchmarks/speed_table.py
+	$(BIN)/python benchmarks/tables.py
 
 # pythae asks for a backport of a module of the standard library: all else that it needs is installed first.
 $(PEERS): $(STAMP)

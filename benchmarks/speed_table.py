@@ -1,9 +1,5 @@
-"""Print the README's tables of speed from the committed numbers of the benchmarks.
+"""The tables of speed, from the committed numbers of the benchmarks."""
 
-python benchmarks/speed_table.py
-"""
-
-import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -81,15 +77,3 @@ def profiles(folder: Path = RESULTS) -> str:
             cells = [number(value) for value in (*found["parts"].values(), found["median"])]
             lines.append(f"| {result['workload']} | {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of the JSON files")
-    folder = parser.parse_args(argv).results
-    print(table(folder), gpu(folder), formats(folder), profiles(folder), sep="\n", end="")
-
-
-if __name__ == "__main__":
-    main()

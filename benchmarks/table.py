@@ -1,17 +1,13 @@
-"""Print the README's table of results from the committed numbers of the recipes.
-
-python benchmarks/table.py
-"""
+"""The tables of results, from the committed numbers of the recipes."""
 
 import json
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = ROOT / "inference" / "recipes"
-COLUMNS = ("program", "data", "test result", "published", "protocol", "train, evaluate", "commands")
-HEAD = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|\n"
 
 
 def cell(metric: str, test: dict) -> str:
@@ -30,25 +26,51 @@ def minutes(result: dict) -> str:
     return f"{result['train']['seconds'] / 60:.0f} + {result['test']['seconds'] / 60:.0f} min"
 
 
-def table() -> str:
-    """Return the table in Markdown, a row for every result that is there."""
-    rows = []
+def found() -> Iterator[tuple[dict, dict]]:
+    """Yield what was published beside every result that is there."""
     for name, about in yaml.safe_load((ROOT / "benchmarks" / "published.yaml").read_text()).items():
         path = RECIPES / f"{name}.json"
-        if not path.exists():
-            continue
-        result = json.loads(path.read_text())
-        cells = (
-            about["program"],
-            about["data"],
-            cell(about["metric"], result["test"]),
-            about["published"],
-            about["protocol"],
-        )
-        commands = "; ".join(f"`{command}`" for command in result["commands"])
-        rows.append(f"| {' | '.join(cells)} | {minutes(result)} | {commands} |\n")
-    return HEAD + "".join(rows)
+        if path.exists():
+            yield about, json.loads(path.read_text())
 
 
-if __name__ == "__main__":
-    print(table(), end="")
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def table() -> str:
+    """Return the whole table, a row for every result."""
+    return markdown(
+        ("program", "data", "test result", "published", "protocol", "train, evaluate", "commands"),
+        (
+            (
+                about["program"],
+                about["data"],
+                cell(about["metric"], result["test"]),
+                about["published"],
+                about["protocol"],
+                minutes(result),
+                "; ".join(f"`{command}`" for command in result["commands"]),
+            )
+            for about, result in found()
+        ),
+    )
+
+
+def short() -> str:
+    """Return the README's table: what was measured beside what was published."""
+    return markdown(
+        ("program", "data", "on test rows", "published"),
+        (
+            (
+                about["program"],
+                about["data"].partition(",")[0],
+                cell(about["metric"], result["test"]).partition(";")[0],
+                about["published"].partition(" (")[0],
+            )
+            for about, result in found()
+            if about.get("first", True)
+        ),
+    )

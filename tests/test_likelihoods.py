@@ -251,8 +251,8 @@ KINDS = {
 }
 
 
-def test_the_readme_lists_every_likelihood_by_its_data():
-    lines = (ROOT / "README.md").read_text().splitlines()
+def test_the_docs_list_every_likelihood_by_its_data():
+    lines = (ROOT / "docs" / "models.md").read_text().splitlines()
     for takes, words in KINDS.items():
         (row,) = [line for line in lines if line.startswith(f"| {words} |")]
         known = {kind.name for kind in likelihoods.KNOWN.values() if kind.takes == takes}
@@ -281,8 +281,8 @@ def test_a_density_that_is_constant_on_the_cells_has_the_bits_of_their_masses(le
 
 
 def documented(name="Laplace"):
-    """A likelihood that docs/architecture.md shows."""
-    text = (ROOT / "docs" / "architecture.md").read_text().partition("## A likelihood of your own")[2]
+    """A likelihood that docs/models.md shows."""
+    text = (ROOT / "docs" / "models.md").read_text().partition("## A likelihood of your own")[2]
     names = {"__name__": __name__}
     exec(re.search("```python\n(.*?)```", text, re.DOTALL)[1], names)
     return names[name]

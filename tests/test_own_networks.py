@@ -13,7 +13,7 @@ from ppl_vae import Network, Program, bind, check, data, evaluate, fit, load
 from ppl_vae.errors import ProgramError, UsageError
 
 ROOT = Path(ppl_vae.__file__).parent.parent
-PAGE = (ROOT / "docs/architecture.md").read_text()
+PAGE = (ROOT / "docs/models.md").read_text()
 (GATED,) = re.findall(
     r"^```python\n(.*?)^```", PAGE.partition("## A network of your own")[2].partition("\n## ")[0], re.M | re.S
 )

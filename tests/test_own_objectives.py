@@ -484,19 +484,19 @@ def test_groups_of_unknown_networks_are_refused(networks, message, backend):
         fit(TwoParts(), X, Named(), max_steps=2, **options(backend))
 
 
-PAGE = (Path(ppl_vae.__file__).parent.parent / "docs" / "architecture.md").read_text()
+DOCS = Path(ppl_vae.__file__).parent.parent / "docs"
 
 
-def documented(heading, name):
-    """Return what the first Python block under a heading of docs/architecture.md declares."""
-    space = {"__name__": __name__}
-    exec(re.search("```python\n(.*?)```", PAGE.partition(f"## {heading}\n")[2], re.DOTALL)[1], space)
+def documented(page, heading, name):
+    """Return what the first Python block under a heading of a page of the docs declares."""
+    space, text = {"__name__": __name__}, (DOCS / page).read_text()
+    exec(re.search("```python\n(.*?)```", text.partition(f"## {heading}\n")[2], re.DOTALL)[1], space)
     return space[name]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_documented_objective_pays_its_floor(backend):
-    kind = documented("An objective of your own", "FreeBits")
+    kind = documented("objectives.md", "An objective of your own", "FreeBits")
     run = fit(
         "linear_gaussian",
         X,
@@ -518,6 +518,6 @@ def test_the_documented_diagnostic_finds_the_evidence(backend):
     x = exact.draw(5, w, b)
     run = fit(exact.program(), x, backend=backend, max_steps=1, batch_size=2, device="cpu")
     run.bound.load_weights(exact.weights(w, b, shift=0.1, inflate=1.2))
-    found = documented("A diagnostic of your own", "log_evidence")(run, x)
+    found = documented("posterior.md", "A diagnostic of your own", "log_evidence")(run, x)
     # A guide near the posterior: the weights of 1,000 draws vary by some per cent.
     np.testing.assert_allclose(np.asarray(found), exact.evidence(x, w, b), atol=0.1)

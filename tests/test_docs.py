@@ -1,18 +1,20 @@
-"""Every command and every Python block of the README runs as it stands.
+"""Every command and every Python block of the README and of each page of the docs runs as it stands.
 
-The blocks are taken in order, in a fresh folder that looks like the checkout, so that a later command finds
-what an earlier one has made. What takes long or needs data that is not embedded is only parsed
-(`--print_config`), and so is what works on the run of such a command. Set-up lines are compared with the
-project's files. Anything else fails here.
+The blocks of a page are taken in order, in a fresh folder that looks like the checkout, so that a later one
+finds what an earlier one has made; its Python is one program. What takes long or needs data that is not
+embedded is only parsed (`--print_config`), and so is what works on the run of such a command. Set-up lines
+are compared with the project's files. Anything else fails here.
 """
 
 import contextlib
+import io
 import os
 import re
 import shlex
 import subprocess
 import sys
 import tomllib
+import types
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from command_line import cli
 import ppl_vae
 
 ROOT = Path(ppl_vae.__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXTRAS = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
 FAR_DATA = {"mnist", "fashion-mnist", "cifar10", "frey-faces", "static-mnist"}
 NOT_RUN = {"git", "cd", ".", "source", "tensorboard", "jupyter", "pre-commit", "ruff", "sudo", "export"}
@@ -105,7 +108,7 @@ class Reader:
         elif re.fullmatch(r"python[\d.]*|pip", tool):
             self.python(line, words)
         elif tool not in {"pytest", *NOT_RUN}:
-            pytest.fail(f"the README's command is tested by nothing: {line}")
+            pytest.fail(f"a command that nothing tests: {line}")
 
     def ours(self, line, words):
         runs = {word for word in words if word in self.long_runs}
@@ -144,24 +147,67 @@ class Reader:
             self.run("bash", "-euo", "pipefail", "-c", line)
 
 
-def test_the_readme_runs(tmp_path):
+class Page:
+    """Runs the blocks of a page in order. Those of Python are one module, so that its classes have a source."""
+
+    def __init__(self, path, home):
+        self.text, self.reader = path.read_text(), Reader(home)
+        self.file = self.reader.home / f"page_{path.stem.lower()}.py"
+        self.module = types.ModuleType(self.file.stem)
+        self.module.__file__ = str(self.file)
+
+    def run(self):
+        for language, block in blocks(self.text):
+            if language in {"bash", "console", "sh", "shell"}:
+                for line in commands(language, block):
+                    self.reader.command(line)
+            elif language == "python":
+                self.python(block)
+        for line in inline(self.text):
+            self.reader.command(line)
+
+    def python(self, block):
+        named = re.match(r"# (\w+\.py)\n", block)
+        if named:  # a block that begins with a file's name is that file
+            (self.reader.home / named[1]).write_text(block)
+            return
+        before = self.file.read_text() if self.file.exists() else ""
+        self.file.write_text(before + block)
+        lines = "\n" * before.count("\n")
+        with contextlib.chdir(self.reader.home), contextlib.redirect_stdout(io.StringIO()):
+            exec(compile(lines + block, self.file, "exec"), vars(self.module))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_a_page_runs(path, tmp_path, monkeypatch):
+    page = Page(path, tmp_path)
+    monkeypatch.setitem(sys.modules, page.module.__name__, page.module)
+    page.run()
+
+
+def anchors(text):
+    """Return the anchors that a page's headings make."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_the_links_of_a_page_lead_somewhere(path):
+    text = path.read_text()
+    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)):
+        name, _, anchor = target.partition("#")
+        if "://" in name or name.startswith("mailto:"):
+            continue
+        found = path.parent / name if name else path
+        assert found.exists(), target
+        assert not anchor or anchor in anchors(found.read_text()), target
+
+
+def test_the_readme_is_short_and_leads_to_every_page():
     text = (ROOT / "README.md").read_text()
-    reader, program = Reader(tmp_path), []
-    for language, block in blocks(text):
-        if language in {"bash", "console", "sh", "shell"}:
-            for line in commands(language, block):
-                reader.command(line)
-        elif language == "python":
-            named = re.match(r"# (\w+\.py)\n", block)
-            if named:  # a block that begins with a file's name is that file
-                (reader.home / named[1]).write_text(block)
-            else:
-                program.append(block)
-    for line in inline(text):
-        reader.command(line)
-    if program:
-        (reader.home / "readme_blocks.py").write_text("\n".join(program))
-        reader.run(sys.executable, "readme_blocks.py")
+    assert text.count("\n") <= 150
+    for page in PAGES[1:]:
+        assert f"](docs/{page.name})" in text
 
 
 def test_make_demo_and_make_test_come_first():
@@ -172,12 +218,6 @@ def test_make_demo_and_make_test_come_first():
     ]
     named = [line.split("#")[0].strip() for line in shell if not line.startswith(("git ", "cd "))]
     assert named[:2] == ["make demo", "make test"]
-
-
-def test_the_links_lead_to_files():
-    for target in re.findall(r"\]\(([^)#\s]+)", (ROOT / "README.md").read_text()):
-        if "://" not in target and not target.startswith("mailto:"):
-            assert (ROOT / target).exists(), target
 
 
 # The reader itself
