@@ -2,8 +2,8 @@
 
     PPL_VAE_DATA=~/data python benchmarks/picture.py --data mnist --out docs/plane.png
 
-Trains for some minutes. Left: where the guide puts test rows. Right: what the decoder makes of points that are even in
-probability under the prior.
+Trains for some minutes. Left: where the guide puts test rows. Right: what the decoder makes of points that
+are even in probability under the prior.
 """
 
 import argparse

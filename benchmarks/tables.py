@@ -23,7 +23,7 @@ MADE: Mapping[str, Callable[[], str]] = {
 
 
 def filled(text: str) -> str:
-    """Return a page with its tables made anew: what stands between `<!-- made: NAME -->` and `<!-- end -->`."""
+    """Return a page with its tables, from `<!-- made: NAME -->` to `<!-- end -->`, made anew."""
     return re.sub(
         r"(?<=<!-- made: )([\w ]+)( -->\n).*?(?=<!-- end -->)",
         lambda block: f"{block[1]}{block[2]}{MADE[block[1]]()}",

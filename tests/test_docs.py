@@ -148,7 +148,7 @@ class Reader:
 
 
 class Page:
-    """Runs the blocks of a page in order. Those of Python are one module, so that its classes have a source."""
+    """Runs the blocks of a page in order. Those of Python are one module, with sources of its classes."""
 
     def __init__(self, path, home):
         self.text, self.reader = path.read_text(), Reader(home)
