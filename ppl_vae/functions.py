@@ -131,7 +131,7 @@ class Functions:
     # Shapes.
 
     def concat(self, parts: Sequence[Array], axis: int = -1) -> Array:
-        """Join arrays along an axis that they have. What lacks axes in front, as data lacks a latent's axis of
+        """Join arrays along an axis that they have. What lacks axes in front, as data lacks the axis of
         particles, is repeated over those of the array with the most.
         """
         most = max(parts, key=lambda part: part.ndim)
