@@ -49,8 +49,9 @@ class Training:
     patience : int or None
         Stop after so many validations without a better bound. None: never.
     keep : str
-        Which weights a run ends with: "best" on validation (the last where there are no validation rows) or
-        "last".
+        Which weights a run ends with: "best" by the mean bound of the validation rows (the last where there
+        are none) or "last". A row that alone would decide that mean is warned of and counts as ten median
+        absolute deviations from the median.
     log_every : int
         Steps that one row of the history sums up.
     checkpoint_every : float

@@ -4,6 +4,7 @@ A backend gives an Engine, which runs optimizer steps; this loop decides which o
 """
 
 import json
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ppl_vae.data.batches import batches, num_batches, order
-from ppl_vae.diagnostics.evidence import Scores, summary
+from ppl_vae.diagnostics.evidence import Scores, robust_mean, summary
 from ppl_vae.errors import DataError, RunError
 from ppl_vae.options import Training
 from ppl_vae.scalars import Plan
@@ -21,6 +22,9 @@ from ppl_vae.scalars import Plan
 # What a row of the history tells of the validation rows.
 VALIDATED = ("elbo_nats", "elbo_stderr", "rate_nats", "distortion_nats", "bits_per_dim")
 
+CHOICE = "elbo_robust_nats"  # by which weights are chosen, where one row would decide the bound
+
+LOG = logging.getLogger(__name__)
 POSITION = "position.json"
 
 
@@ -187,6 +191,7 @@ class Loop:
 
     def __post_init__(self) -> None:
         self.total = self.options.total_steps(len(self.source))
+        self._warned = False
 
     def run(self) -> Position:
         """Train to the end, or to where it is stopped; leave the chosen weights in the bound program."""
@@ -264,7 +269,10 @@ class Loop:
         if scores is None:
             return
         numbers = summary(scores, self.levels)
-        value, position = numbers["elbo_nats"], self.position
+        (value, said), position = robust_mean(scores.elbo), self.position
+        if said and not self._warned:
+            LOG.warning(said)
+            self._warned = True
         if math.isfinite(value) and (position.best is None or value > position.best):
             position.best, position.best_step, position.waited = value, position.step, 0
             self.engine.select()
@@ -272,7 +280,7 @@ class Loop:
             position.waited += 1
             position.done = self.options.patience is not None and position.waited >= self.options.patience
         epoch = (position.step - 1) // len(self.source)
-        row = {"step": position.step, "epoch": epoch, "split": "valid"}
+        row = {"step": position.step, "epoch": epoch, "split": "valid"} | ({CHOICE: value} if said else {})
         self._record("valid", row | {name: numbers[name] for name in VALIDATED})
 
     def _record(self, event: str, row: dict[str, Any]) -> None:

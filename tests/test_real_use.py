@@ -13,7 +13,7 @@ from ppl_vae import Program, check, data, evaluate, fit, load, open_run
 from ppl_vae.api import resume
 from ppl_vae.api.fitting import refuse_other_data
 from ppl_vae.cli.page import pictures
-from ppl_vae.diagnostics.evidence import Scores
+from ppl_vae.diagnostics.evidence import Scores, robust_mean
 from ppl_vae.errors import DataError, PplVaeError, ProgramError, RunError, UsageError
 from ppl_vae.options import Training
 from ppl_vae.training import Loop
@@ -419,6 +419,31 @@ def test_a_bound_that_is_not_finite_is_never_the_best():
         loop.position.step = step
         loop._validate()
     assert (loop.position.best, loop.position.best_step) == (-3.0, 3)
+
+
+def test_one_row_among_few_does_not_decide_alone_which_weights_are_best(caplog):
+    """Median -2 and median deviation 1: row 4 counts as -12, so that the second bound is the better one."""
+    first = np.array([-1.0, -2.0, -3.0, -1.0, -92.0, -3.0, -2.0, -1.0, -3.0])
+    second = np.array([-1.1, -2.1, -3.1, -1.1, -2.1, -3.1, -2.1, -1.1, -3.1])
+    third = np.array([9.0, 9.0, 9.0, 9.0, -200.0, 9.0, 9.0, 9.0, 9.0])  # without its outlier the best
+    bounds, rows = iter([first, second, first, third]), []
+    engine = SimpleNamespace(scores=lambda: Scores(next(bounds), {"z": np.zeros(9)}), select=list)
+    told = lambda event, position, row: rows.append(row)  # noqa: E731
+    loop = Loop(engine, [0], Training(epochs=4), None, told, lambda: False)
+    with caplog.at_level("WARNING", logger="ppl_vae"):
+        for step in range(1, 5):
+            loop.position.step = step
+            loop._validate()
+    assert [row.get("elbo_robust_nats") for row in rows] == [-28 / 9, None, -28 / 9, 9.0]
+    assert (loop.position.best, loop.position.best_step) == (9.0, 4)
+    assert rows[0]["elbo_nats"] == first.mean() == -12
+    (line,) = caplog.messages
+    assert "validation row 4 has a bound of -92 nats, the 9 rows -12 +- 10 (standard error)" in line
+
+
+@pytest.mark.parametrize("bound", [[-1.0, -92.0, -1.0, -2.0], np.random.default_rng(0).normal(size=20)])
+def test_the_mean_of_rows_none_of_which_decides_alone_is_the_mean(bound):
+    assert robust_mean(np.array(bound)) == (np.mean(bound), "")
 
 
 def test_the_report_compares_counts_with_draws(counts):

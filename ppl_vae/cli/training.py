@@ -19,7 +19,7 @@ from ppl_vae.data import Data
 from ppl_vae.data.roles import ROLES
 from ppl_vae.errors import UsageError
 from ppl_vae.store import RunFolder
-from ppl_vae.training import VALIDATED
+from ppl_vae.training import CHOICE, VALIDATED
 
 TABLE = (*ROLES, "delimiter", "decimal", "header")
 _ASIDE = ("out", "resume", "model_file", "objective", "tensorboard", "progress", "data", "offline")
@@ -154,4 +154,4 @@ def validation(run: Run) -> Mapping[str, Any]:
     rows = [row for row in run.history if row["split"] == "valid" and row.get("elbo_nats") is not None]
     if not rows or run.record.training.keep == "last":
         return rows[-1] if rows else {}
-    return max(rows, key=lambda row: row["elbo_nats"])
+    return max(rows, key=lambda row: row.get(CHOICE, row["elbo_nats"]))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 DETERMINISTIC = "the guide is deterministic: the importance weighted bound is the ELBO"
+TYPICAL = 10.0  # median absolute deviations that a row may be away from the median
 
 
 @dataclass
@@ -84,6 +85,39 @@ def stderr(values: np.ndarray) -> float | None:
     """Return the standard error of a mean; None for a single row."""
     with np.errstate(invalid="ignore"):  # of a bound that is not finite
         return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
+
+
+def outlier(values: np.ndarray) -> int | None:
+    """Return the row that alone decides a mean; None where none does.
+
+    Of five rows or more, it lies at least one nat and ten median absolute deviations from the median, and its
+    squared deviation is more than half of that of all rows.
+    """
+    if len(values) < 5 or not np.isfinite(values).all():
+        return None
+    away = np.abs(values - np.median(values))
+    row, squares = int(away.argmax()), away**2
+    far = away[row] > max(1.0, TYPICAL * float(np.median(away)))
+    return row if far and squares[row] > squares.sum() / 2 else None
+
+
+def robust_mean(values: np.ndarray) -> tuple[float, str]:
+    """Return the mean by which a run chooses weights, and what is to be said of it.
+
+    A row that alone would decide the mean counts as ten median absolute deviations from the median.
+    """
+    row = outlier(values)
+    if row is None:
+        return float(values.mean()), ""
+    said = (
+        f"validation row {row} has a bound of {values[row]:.4g} nats, the {len(values)} rows "
+        f"{values.mean():.4g} +- {stderr(values):.2g} (standard error): it counts less in the choice of "
+        "weights; look at it, or give more validation rows"
+    )
+    middle, values = np.median(values), values.copy()
+    most = TYPICAL * float(np.median(np.abs(values - middle)))
+    values[row] = np.clip(values[row], middle - most, middle + most)
+    return float(values.mean()), said
 
 
 def bits_per_dim(nats: float, dims: float, discrete: bool, levels: int | None) -> float:
