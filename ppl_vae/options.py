@@ -35,7 +35,7 @@ class Training:
     optimizer : str
         adam, adamw or adamax.
     lr : float, str or schedule
-        Learning rate, or a schedule of it over the steps.
+        Learning rate, or a schedule of it over the steps (`plateau:...`: over the validation bounds).
     weight_decay, eps : float
         Of the optimizer.
     betas : tuple of float

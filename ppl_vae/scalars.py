@@ -8,7 +8,7 @@ import numpy as np
 
 from ppl_vae.errors import ProgramError, UsageError
 from ppl_vae.options import Training
-from ppl_vae.schedules import Schedule, as_schedule
+from ppl_vae.schedules import Plateau, Schedule, as_schedule
 
 RATE, AVERAGE = "lr", "ema"
 LOOKED_AT = 20_000  # steps at which a learning rate is looked at before a run: all of most runs
@@ -59,6 +59,12 @@ def _refuse_negative(name: str, schedule: Schedule, max_steps: int) -> None:
             )
 
 
+def _refuse_plateaus(schedules: Mapping[str, Any]) -> None:
+    for name, schedule in schedules.items():
+        if isinstance(schedule, Plateau):
+            raise UsageError(f"{name}: the schedule {schedule} is for learning rates alone; choose another")
+
+
 class Plan:
     """The named scalars of a run.
 
@@ -73,6 +79,11 @@ class Plan:
     program : Program or PlainProgram
     max_steps : int
         Length of the run; a schedule that does not end within it is refused.
+
+    Attributes
+    ----------
+    plateaus : dict of str to dict
+        The states of learning rates that depend on the bound, by scalar: part of a checkpoint.
     """
 
     def __init__(self, options: Training, objective: Any, program: Any, max_steps: int):
@@ -87,6 +98,7 @@ class Plan:
         for group in groups:
             replace(options, **group.settings())  # refuses settings that make no sense
         own = own_schedules(program)
+        _refuse_plateaus(own | getattr(objective, "schedules", dict)())
         self._objective: Callable[[int], dict[str, float]] = getattr(objective, "scalars", lambda step: {})
         theirs = self._objective(0)
         for whose, names, others in (("objective", theirs, ()), ("program", own, theirs)):
@@ -96,16 +108,32 @@ class Plan:
         self._schedules |= own
         for schedule in self._schedules.values():
             schedule.check_fits(max_steps)
+        self.plateaus = {name: one.first() for name, one in self._plateaus().items()}
         if hasattr(objective, "check_fits"):
             objective.check_fits(max_steps)
 
     def at(self, step: int) -> dict[str, float]:
         """Return every scalar's value at a step 0, 1, ..."""
         values = {name: float(schedule(step)) for name, schedule in self._schedules.items()}
+        values |= {name: state["value"] for name, state in self.plateaus.items()}
         values |= self._objective(step)
         if self._ema is not None:
             values[AVERAGE] = (1 - self._ema) / (1 - self._ema ** (step + 1))
         return values
+
+    def _plateaus(self) -> dict[str, Plateau]:
+        return {name: one for name, one in self._schedules.items() if isinstance(one, Plateau)}
+
+    def go_on(self, plateaus: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take the states of learning rates from a checkpoint; one of another schedule starts anew."""
+        for name, before in plateaus.items():
+            if name in self.plateaus and self.plateaus[name]["schedule"] == before["schedule"]:
+                self.plateaus[name] = dict(before)
+
+    def validated(self, bound: float) -> None:
+        """Tell learning rates of a bound on the validation rows, in nats per row."""
+        for name, schedule in self._plateaus().items():
+            self.plateaus[name] = schedule.after(self.plateaus[name], bound)
 
     def table(self, steps: Sequence[int]) -> dict[str, np.ndarray]:
         """Return every scalar's values at some steps, [steps] each."""

@@ -133,6 +133,7 @@ class Position:
     seconds: float = 0.0
     done: bool = False
     total: int | None = None
+    plateaus: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, content: bytes) -> "Position":
@@ -192,6 +193,7 @@ class Loop:
     def __post_init__(self) -> None:
         self.total = self.options.total_steps(len(self.source))
         self._warned = False
+        self.plan.go_on(self.position.plateaus)
 
     def run(self) -> Position:
         """Train to the end, or to where it is stopped; leave the chosen weights in the bound program."""
@@ -279,6 +281,8 @@ class Loop:
         else:
             position.waited += 1
             position.done = self.options.patience is not None and position.waited >= self.options.patience
+        self.plan.validated(value)
+        position.plateaus = dict(self.plan.plateaus)
         epoch = (position.step - 1) // len(self.source)
         row = {"step": position.step, "epoch": epoch, "split": "valid"} | ({CHOICE: value} if said else {})
         self._record("valid", row | {name: numbers[name] for name in VALIDATED})

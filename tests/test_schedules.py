@@ -1,9 +1,20 @@
 import math
 
+import numpy as np
 import pytest
 
 from ppl_vae.errors import UsageError
-from ppl_vae.schedules import Constant, Cosine, Cyclical, Linear, StepTable, as_schedule, iwae_table, text_of
+from ppl_vae.schedules import (
+    Constant,
+    Cosine,
+    Cyclical,
+    Linear,
+    Plateau,
+    StepTable,
+    as_schedule,
+    iwae_table,
+    text_of,
+)
 
 EVERY = [
     Constant(0.5),
@@ -11,6 +22,7 @@ EVERY = [
     Cyclical(0, 1, 40, 4, 0.5),
     Cosine(1e-3, 1e-5, 100, 10),
     StepTable((1.0, 0.5, 0.25), (3, 7)),
+    Plateau(1e-3, 0.5, 3, 0.1, 1e-5),
 ]
 
 
@@ -52,6 +64,27 @@ def test_cosine_warm_up_rises_from_zero_to_the_start():
     assert schedule(5) == pytest.approx(5e-4)
     assert schedule(10) == 1e-3
     assert schedule(60) == pytest.approx(5e-4)
+
+
+@pytest.mark.parametrize(
+    ("factor", "patience", "threshold", "minimum"),
+    [(0.5, 0, 0.0, 0.0), (0.3, 2, 0.5, 0.02), (0.9, 3, 2.0, 0)],
+)
+def test_a_plateau_is_torchs(factor, patience, threshold, minimum):
+    import torch
+
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, "max", factor, patience, threshold, "abs", min_lr=minimum, eps=0.0
+    )
+    schedule = Plateau(1.0, factor, patience, threshold, minimum)
+    state, rates = schedule.first(), []
+    for bound in [*np.random.default_rng(0).normal(-90, 2, 40), math.nan, -math.inf, -80.0, -80.0, -80.0]:
+        theirs.step(bound)
+        state = schedule.after(state, bound)
+        rates.append(state["value"])
+        assert rates[-1] == optimizer.param_groups[0]["lr"]
+    assert len(set(rates)) > 3 and rates[-1] >= minimum
 
 
 def test_table_changes_at_its_boundaries():
@@ -123,6 +156,7 @@ def test_short_texts():
     assert as_schedule("cosine:1e-3:1e-5:20000") == Cosine(1e-3, 1e-5, 20000, 0)
     assert as_schedule("cyclical:0:1:100") == Cyclical(0, 1, 100, 4, 0.5)
     assert as_schedule("iwae:500") == iwae_table(500)
+    assert as_schedule("plateau:1e-3") == Plateau(1e-3, 0.1, 10, 0.0, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +175,11 @@ def test_short_texts():
         "cyclical:0:1:10:2:1.5",
         "table:1:5:2:5:3",
         "table:1:5",
+        "plateau:1:1",
+        "plateau:1:0.5:-1",
+        "plateau:1:0.5:1.5",
+        "plateau:1:0.5:1:-1",
+        "plateau:1:0.5:1:0:2",
         "",
         float("inf"),
         True,

@@ -78,7 +78,7 @@ def test_a_run_stopped_anywhere_resumes_to_the_same_bits(tmp_path, backend, name
     made, found, objective, optimizer = resumable(name)
     options = {
         "epochs": 3, "batch_size": 32, "ema": 0.9, "clip_norm": 1.0, "log_every": 3, "checkpoint_every": 0.0,
-        "optimizer": optimizer, "backend": backend,
+        "optimizer": optimizer, "backend": backend, "lr": "plateau:1e-3:0.5:0:1000",
     }  # fmt: skip
     whole = fit(made, found, objective, out=tmp_path / "whole", **options)
 
@@ -94,6 +94,8 @@ def test_a_run_stopped_anywhere_resumes_to_the_same_bits(tmp_path, backend, name
     files = ["weights.safetensors"] + ["state.safetensors"] * (backend == "numpyro")
     for file in files:  # torch's archives of equal states differ
         assert (tmp_path / "part" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+    rates = {row["epoch"]: row["lr"] for row in whole.history if row["split"] == "train"}
+    assert rates == {0: 1e-3, 1: 1e-3, 2: 5e-4}  # no bound rises by 1000 nats
     positions = [json.loads((tmp_path / f / "position.json").read_text()) for f in ("whole", "part")]
     assert positions[0] | {"seconds": 0} == positions[1] | {"seconds": 0}
     opened = open_run(tmp_path / "part", data=found)
@@ -159,6 +161,15 @@ def test_a_warm_up_rises_by_the_step(backend):
 
 
 COUNTS = {"x": np.ones((64, 3), "f"), "batch": np.arange(64) % 2, "size": np.ones(64, "f")}
+
+
+def test_a_plateau_is_for_a_learning_rate_and_needs_validation_rows():
+    found = data.of(np.random.default_rng(0).random((30, 4, 4)), levels=None, kind="image", valid=0)
+    with pytest.raises(UsageError, match=r"lr=plateau:\.\.\. needs validation rows"):
+        fit(vae(), found, epochs=1, lr="plateau:1e-3")
+    for objective in (ELBO(beta="plateau:1"), "elbo(beta=plateau:1)"):
+        with pytest.raises(UsageError, match="beta: the schedule plateau:1:.* is for learning rates alone"):
+            fit(vae(), np.zeros((30, 16), np.float32), objective, epochs=1)
 
 
 @pytest.mark.parametrize(

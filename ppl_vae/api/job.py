@@ -40,6 +40,8 @@ class Job:
             raise UsageError("patience needs validation rows: hold some out with valid=..., or leave it away")
         # Refuses schedules that are longer than the run.
         plan = Plan(self.record.training, self.objective, self.program, self.total)
+        if plan.plateaus and not self.data.num_rows("valid"):
+            raise UsageError("lr=plateau:... needs validation rows: hold some out with valid=...")
         object.__setattr__(self, "plan", plan)
 
     @classmethod
