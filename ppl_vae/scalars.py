@@ -130,10 +130,11 @@ class Plan:
             if name in self.plateaus and self.plateaus[name]["schedule"] == before["schedule"]:
                 self.plateaus[name] = dict(before)
 
-    def validated(self, bound: float) -> None:
-        """Tell learning rates of a bound on the validation rows, in nats per row."""
+    def validated(self, bound: float) -> dict[str, dict[str, Any]]:
+        """Tell learning rates of a bound on the validation rows, in nats per row; return their states."""
         for name, schedule in self._plateaus().items():
             self.plateaus[name] = schedule.after(self.plateaus[name], bound)
+        return dict(self.plateaus)
 
     def table(self, steps: Sequence[int]) -> dict[str, np.ndarray]:
         """Return every scalar's values at some steps, [steps] each."""

@@ -21,7 +21,6 @@ from ppl_vae.scalars import Plan
 
 # What a row of the history tells of the validation rows.
 VALIDATED = ("elbo_nats", "elbo_stderr", "rate_nats", "distortion_nats", "bits_per_dim")
-
 CHOICE = "elbo_robust_nats"  # by which weights are chosen, where one row would decide the bound
 
 LOG = logging.getLogger(__name__)
@@ -281,8 +280,7 @@ class Loop:
         else:
             position.waited += 1
             position.done = self.options.patience is not None and position.waited >= self.options.patience
-        self.plan.validated(value)
-        position.plateaus = dict(self.plan.plateaus)
+        position.plateaus = self.plan.validated(value)
         epoch = (position.step - 1) // len(self.source)
         row = {"step": position.step, "epoch": epoch, "split": "valid"} | ({CHOICE: value} if said else {})
         self._record("valid", row | {name: numbers[name] for name in VALIDATED})
