@@ -428,3 +428,67 @@ def test_the_verb(folder):
     assert "there is no folder no: make it first" in refused(2, "export", "run", "no/e.pt2")
     assert "'sample': choose encode" in refused(2, "export", "run", "f.pt2", "--what", "sample")
     assert "nothing" in refused(1, "export", "nothing", "f.pt2")
+
+
+class Layered(torch.nn.Module):
+    """An encoder with a layer that draws in training and is at rest afterwards, or is named as one that does."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer, self.recurrent = layer, isinstance(layer, torch.nn.RNNBase)
+        self.out = torch.nn.Linear(16 if self.recurrent else 8, 4)
+
+    def forward(self, x):
+        steps = self.layer(x[..., 0, :, :])
+        return self.out((steps[0] if self.recurrent else steps).mean(-2))
+
+
+LAYERS = {
+    "dropout": lambda: torch.nn.Dropout(0.5),
+    "alpha dropout": lambda: torch.nn.AlphaDropout(0.5),
+    "gru": lambda: torch.nn.GRU(8, 16, batch_first=True),
+    "lstm": lambda: torch.nn.LSTM(8, 16, batch_first=True),
+    "transformer": lambda: torch.nn.TransformerEncoderLayer(8, 2, 16, 0.5, batch_first=True),
+}
+
+
+@dataclass(frozen=True)
+class AtRest(Toy):
+    layer: str = "dropout"
+    noisy: bool = False
+    backends = ("pyro",)
+
+    def networks(self, nn):
+        return {"e": Layered(LAYERS[self.layer]()), "d": nn.MLP(2, (16,), (1, 8, 8))}
+
+    def model(self, ppl, net, x=None):
+        with ppl.minibatch(x):
+            z = ppl.sample("z", ppl.standard_normal(2))
+            ppl.sample("x", ppl.dist.Normal(net.d(z), 0.3).to_event(3), obs=x)
+
+    def guide(self, ppl, net, x):
+        with ppl.minibatch(x):
+            loc, raw = net.e(x).chunk(2, -1)
+            if self.noisy:
+                loc = loc + 0.0 * torch.randn_like(loc)  # what is drawn need not be seen
+            ppl.sample("z", ppl.dist.Normal(loc, raw.exp()).to_event(1))
+
+
+@pytest.mark.parametrize("suffix", FILES)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_what_is_at_rest_is_written_whatever_its_operators_are_called(layer, suffix, tmp_path):
+    rows = np.random.default_rng(0).random((12, 1, 8, 8)).astype("f")
+    run = fit(AtRest(layer=layer), rows, max_steps=1, batch_size=6, compile="off")
+    path = tmp_path / f"e{suffix}"
+    export(run, path, what="encode")
+    for n in (1, 7):
+        close(opened(path)({"x": rows[:n]}), run.encode(rows[:n]))
+
+
+@LACKING
+def test_what_draws_is_refused_as_onnx_even_where_the_draw_is_not_seen(tmp_path):
+    rows = np.random.default_rng(0).random((12, 1, 8, 8)).astype("f")
+    run = fit(AtRest(noisy=True), rows, max_steps=1, batch_size=6, compile="off")
+    with pytest.raises(UsageError, match="encode draws random numbers"):
+        export(run, tmp_path / "e.onnx", what="encode")
+    assert export(run, tmp_path / "e.pt2", what="encode")["difference"] < 1e-6

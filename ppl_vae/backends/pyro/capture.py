@@ -7,6 +7,7 @@ twice. Captured once (`torch.export`) and compiled, the handlers are gone and wh
 import contextvars
 import io
 import logging
+import re
 import sys
 import traceback
 import warnings
@@ -146,7 +147,8 @@ def compiler_at_hand(bound: nn.Module) -> Iterator[None]:
 
 def first_line(error: Exception) -> str:
     """Return an error of torch's as one line."""
-    text = str(error).partition("The error above occurred when calling")[0].strip()  # torch's advice
+    text = re.sub(r"\x1b\[[\d;]*m", "", str(error))  # colours
+    text = text.partition("The error above occurred when calling")[0].strip()  # torch's advice
     if not text and type(error).__name__ == "GuardOnDataDependentSymNode":
         return "its control flow depends on the values of data"
     return ": ".join(filter(None, [type(error).__name__, text.partition("\n")[0]]))
