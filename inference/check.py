@@ -25,12 +25,11 @@ def parser():
 def main(options):
     """Check the program and tell what each rule found."""
     from ppl_vae import check, load
-    from ppl_vae.cli import running, training
+    from ppl_vae.cli import training
 
     program = load(training.program_name(options), **options.model)
     report = check(program, training.load_data(options), backend=options.backend, seed=options.seed)
-    running.say(str(report))
-    return report.to_dict() | {"exit_code": 0 if report.ok else 1}
+    return report.to_dict() | {"text": str(report), "exit_code": 0 if report.ok else 1}
 
 
 if __name__ == "__main__":

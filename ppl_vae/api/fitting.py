@@ -1,7 +1,6 @@
 """`fit` and `resume`: from a program, data and an objective to a run, in memory or in a folder."""
 
 import logging
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -10,8 +9,8 @@ from typing import Any
 
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
-from tqdm import tqdm
 
+from ppl_vae import bars
 from ppl_vae.api import board
 from ppl_vae.api.job import Job
 from ppl_vae.api.record import CONFIG, RunRecord
@@ -20,6 +19,7 @@ from ppl_vae.api.settings import Settings, program_of
 from ppl_vae.api.signals import stop_request
 from ppl_vae.data import Data
 from ppl_vae.errors import DataError, PplVaeError, UsageError
+from ppl_vae.progress import heard_by
 from ppl_vae.store import RunFolder
 from ppl_vae.training import POSITION, Engine, Loop, Position
 
@@ -69,7 +69,7 @@ def fit(
         Each is called with (event, state): event is log, valid, checkpoint or end, state holds position, row
         and run.
     progress : bool, optional
-        A progress bar; by default on a terminal.
+        A progress bar; by default on a terminal and in a notebook.
     tensorboard : bool
         Also write TensorBoard logs into the run folder.
     compile : str
@@ -217,10 +217,10 @@ class _Session:
 
     def _looped(self, run: Run, position: Position, callbacks: list[Callback]) -> Run:
         job, engine, first = self.job, self.engine, position.step
-        shown = sys.stderr.isatty() if self.shown.progress is None else self.shown.progress
         with (
             stop_request(engine.agree) as stop,
-            tqdm(total=job.total, initial=first, disable=not shown, unit="step") as bar,
+            bars.training(job.total, first, self.shown.progress) as bar,
+            heard_by(None),
         ):
             options = job.record.training
             Loop(
@@ -276,15 +276,15 @@ def refuse_other_data(sha256: str, agree: Callable[[int], int]) -> None:
         )
 
 
-def _told(run: Run, bar: tqdm, callbacks: list[Callback]) -> Callable[[str, Position, dict[str, Any]], None]:
+def _told(
+    run: Run, bar: bars.Told, callbacks: list[Callback]
+) -> Callable[[str, Position, dict[str, Any]], None]:
     """Return what the loop tells of a run, for its folder, the bar and the callbacks."""
 
     def emit(event: str, position: Position, row: dict[str, Any]) -> None:
         if run.folder is not None and row:
             run.folder.append_metrics(row)
-        bar.update(position.step - bar.n)
-        if row:
-            bar.set_postfix_str(f"{row['split']} {row.get('elbo_nats', float('nan')):.2f} nats")
+        bar(position.step, row)
         for callback in callbacks:
             callback(event, {"position": position, "row": row, "run": run})
 

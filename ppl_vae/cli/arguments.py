@@ -28,6 +28,12 @@ def new(doc: str, prog: str | None = None) -> ArgumentParser:
         action="config",
         help="YAML file of options, or the name of a recipe; options of the command line win",
     )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        default=SUPPRESS,
+        help="the result as one line of JSON on a terminal too",
+    )
     return parser
 
 

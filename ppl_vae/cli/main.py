@@ -53,7 +53,8 @@ def overview() -> str:
         "usage: ppl-vae VERB ...      (ppl-vae VERB --help tells the options)\n\n"
         f"Variational autoencoders as probabilistic programs.\n\n{rows}\n\n"
         "A file inference/NAME.py of the working folder is a verb too.\n"
-        "The last line of stdout is the result as JSON; everything else goes to stderr."
+        "The result is a table on a terminal; elsewhere, or with --json, JSON on the last line of stdout.\n"
+        "Everything else goes to stderr."
     )
 
 

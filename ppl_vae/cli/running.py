@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ppl_vae import model_files
+from ppl_vae import bars, model_files
 from ppl_vae.errors import PplVaeError, ProgramError
 
 TRACEBACK = "PPL_VAE_TRACEBACK"  # asks for the whole traceback of a fault in a model's or an objective's file
@@ -34,7 +34,8 @@ def script(parser: Callable[[], Any], main: Callable[[Any], Mapping[str, Any] | 
     parser : callable
         Returns the script's ArgumentParser.
     main : callable
-        Takes the parsed options and returns what is printed as JSON.
+        Takes the parsed options and returns the result: a table on a terminal, else one line of JSON. Its
+        `text`, if any, is what a person reads instead of the table; `exit_code` is that of the process.
     """
     verb = Path(sys.argv[0]).stem
     # The interpreter looks for cycles in everything several times as it ends, which takes a second.
@@ -56,16 +57,31 @@ def run(
         options = parsing.parse(parser, words)
         _log()
         # Whatever a library or a model file prints must not end up behind the result.
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), bars.passes(verb):
             result = main(options)
         result = dict(result or {})
         code = result.pop("exit_code", 0)
         if result:
-            print(json.dumps(as_json(result), allow_nan=False), flush=True)
+            _answer(result, options.get("json") or not bars.is_terminal(sys.stdout))
         stopped = result.get("stopped_by")
         return 128 + signal.Signals[stopped] if stopped else code
 
     return guarded(verb, work)
+
+
+def _answer(result: dict[str, Any], json_line: bool) -> None:
+    """Print a result: as JSON, or for a person."""
+    text = result.pop("text", None)
+    if json_line:
+        if text is not None:
+            say(text)
+        print(json.dumps(as_json(result), allow_nan=False), flush=True)
+    elif text is not None:
+        print(text, flush=True)
+    else:
+        from ppl_vae.cli import tables
+
+        tables.show(as_json(result))
 
 
 def guarded(verb: str, work: Callable[[], int | None]) -> int:

@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser
 
 from ppl_vae import data
 from ppl_vae.cli import arguments
-from ppl_vae.cli.running import hint, say
+from ppl_vae.cli.running import hint
 from ppl_vae.cli.training import TABLE
 from ppl_vae.errors import UsageError
 
@@ -55,6 +55,8 @@ def _described(name: str, options: Any) -> dict[str, Any]:
 
 def _listed() -> dict[str, Any]:
     rows = data.catalogue()
-    for row in rows:
-        say(f"{row['name']:<14} {row['kind']:<7} {'x'.join(map(str, row['shape'])):<9} {row['where']}")
-    return {"data": rows}
+    lines = [
+        f"{row['name']:<14} {row['kind']:<7} {'x'.join(map(str, row['shape'])):<9} {row['where']}"
+        for row in rows
+    ]
+    return {"data": rows, "text": "\n".join(lines)}

@@ -12,7 +12,6 @@ from jsonargparse import ArgumentParser
 
 from ppl_vae import data
 from ppl_vae.cli import arguments
-from ppl_vae.cli.running import say
 from ppl_vae.data.locate import cache_folder
 
 
@@ -35,9 +34,8 @@ def main(options: Any) -> dict[str, Any]:
     report["data"] = {row["name"]: row["where"] for row in data.catalogue()}
     report["cache"] = {"folder": str(cache), "writable": _writable(cache)}
     report["backends"] = {name: _smoke(name) for name in _installed()}
-    for name, value in report.items():
-        say(f"{name}: {value}")
-    return report | {"exit_code": 0 if all(one["ok"] for one in report["backends"].values()) else 1}
+    ok = all(one["ok"] for one in report["backends"].values())
+    return report | {"exit_code": 0 if ok else 1}
 
 
 def _devices() -> dict[str, Any]:

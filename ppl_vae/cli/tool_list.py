@@ -7,7 +7,6 @@ from jsonargparse import ArgumentParser
 
 from ppl_vae import gallery
 from ppl_vae.cli import arguments
-from ppl_vae.cli.running import say
 
 
 def parser() -> ArgumentParser:
@@ -19,8 +18,8 @@ def main(options: Any) -> dict[str, Any]:
     """Print the table and return it."""
     models = gallery.names()
     width = max(len(entry.name) for entry in models) if models else 0
-    for entry in models:
-        say(f"{entry.name:<{width}}  {'+'.join(entry.backends):<12}  {entry.summary}")
+    lines = [f"{entry.name:<{width}}  {'+'.join(entry.backends):<12}  {entry.summary}" for entry in models]
     folders = {root / "inference" / "recipes" for root in (Path.cwd(), gallery.packaged())}
     recipes = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
-    return {"models": [entry._asdict() for entry in models], "scripts": gallery.scripts(), "recipes": recipes}
+    found = {"models": [one._asdict() for one in models], "scripts": gallery.scripts(), "recipes": recipes}
+    return found | {"text": "\n".join(lines)}

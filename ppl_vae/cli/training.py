@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ppl_vae import bars, load, objectives
 from ppl_vae import data as data_sets
-from ppl_vae import load, objectives
 from ppl_vae.api import Run, resume
 from ppl_vae.api.fitting import Shown, start
 from ppl_vae.api.record import CHANGES, RunRecord
@@ -22,7 +22,7 @@ from ppl_vae.store import RunFolder
 from ppl_vae.training import CHOICE, VALIDATED
 
 TABLE = (*ROLES, "delimiter", "decimal", "header")
-_ASIDE = ("out", "resume", "model_file", "objective", "tensorboard", "progress", "data", "offline")
+_ASIDE = ("out", "resume", "model_file", "objective", "tensorboard", "progress", "data", "offline", "json")
 
 
 def trained(options: Any) -> Run:
@@ -51,7 +51,7 @@ def settings(options: Any, program: Any) -> Settings:
 
 def shown(options: Any, out: str | Path) -> Shown:
     """Return who hears of the training."""
-    return Shown([announced(out)], options.progress, options.tensorboard)
+    return Shown([announced(out, options.progress)], options.progress, options.tensorboard)
 
 
 def objective(options: Any) -> Any:
@@ -83,16 +83,18 @@ def folder(options: Any) -> Path:
     return candidate
 
 
-def announced(out: str | Path, seconds: float = 10.0) -> Callable[[str, Mapping[str, Any]], None]:
+def announced(
+    out: str | Path, progress: bool | None = None, seconds: float = 10.0
+) -> Callable[[str, Mapping[str, Any]], None]:
     """Return a callback that says where the run is written, and now and then how it stands if no bar does."""
-    last = None
+    last, bar = None, bars.moves(sys.stderr) if progress is None else progress
 
     def tell(event: str, state: Mapping[str, Any]) -> None:
         nonlocal last
         if last is None:
             say(f"writing to {out}")
             last = time.monotonic()
-        elif event == "valid" and not sys.stderr.isatty() and time.monotonic() - last > seconds:
+        elif event == "valid" and not bar and time.monotonic() - last > seconds:
             row, last = state["row"], time.monotonic()
             say(f"step {row['step']}: {row['elbo_nats']:.2f} nats on the validation rows")
 

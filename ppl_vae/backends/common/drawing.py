@@ -12,6 +12,7 @@ from ppl_vae.backends.common.site import Trace
 from ppl_vae.backends.common.terms import added
 from ppl_vae.backends.common.tracing import Arrays, Passes, Tracer
 from ppl_vae.data.batches import count_rows
+from ppl_vae.progress import tell
 
 Values = dict[str, Any]
 GUIDE, PREDICTIVE, PRIOR, RESAMPLE = range(4)  # streams of random numbers
@@ -127,6 +128,10 @@ class Job:
                 batch = {name: self.rows[name][index] for name in self.bound.fields if name in self.rows}
                 noise, is_first = (stream, start, first), first == among.start
                 yield Chunk(samples, rows, draws, index, batch, noise, is_first)
+                within = (among.stop - among.start) * start + (rows.stop - among.start) * (
+                    samples.stop - start
+                )
+                tell(among.start * count + within, count_rows(self.rows) * count)
 
 
 def _even(count: int, most: int) -> int:

@@ -12,6 +12,7 @@ from ppl_vae.backends.common.tracing import Arrays, Passes, Tracer
 from ppl_vae.data.batches import dims_of, slices
 from ppl_vae.errors import DataError, ProgramError
 from ppl_vae.program import refuse_missing
+from ppl_vae.progress import told
 
 # Numbers of one observation that are worked on at once, over rows and draws: tens of megabytes per layer.
 BUDGET = 2**22
@@ -127,7 +128,7 @@ def _generate(
         fixed = shared_latents(bound, passes, first, shared, draw)
         passes.stage(1)
         parts, size = [], max([*map(math.prod, (shapes | shared).values()), 1])
-        for part in slices(n, max(1, BUDGET // size)):
+        for part in told(slices(n, max(1, BUDGET // size)), n):
             rows = part.stop - part.start
             given = {name: value[part] for name, value in latents.items()} | fixed
             batch = {name: values[part] for name, values in covariates.items()}

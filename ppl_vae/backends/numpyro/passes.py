@@ -16,6 +16,7 @@ from ppl_vae.backends.numpyro.devices import narrow
 from ppl_vae.backends.numpyro.functions import F
 from ppl_vae.backends.numpyro.tracing import Tracer
 from ppl_vae.data.batches import chunk_rows, count_rows
+from ppl_vae.progress import tell, told
 
 
 class Passes:
@@ -51,15 +52,16 @@ class Passes:
     def chunks(self, rows: Any, most: int) -> Iterator[tuple[dict[str, Array], int | None]]:
         bound = self.bound
         if not isinstance(rows, Mapping):
-            yield from self._ready(
-                (jax.device_put(bound.as_batch(item), bound.device), None) for item in rows
-            )
+            batches = ((jax.device_put(bound.as_batch(item), bound.device), None) for item in rows)
+            for done, batch in enumerate(self._ready(batches), 1):
+                yield batch
+                tell(done, len(rows))
             return
         yield from self._ready(self._padded(rows, most))
 
     def _padded(self, rows: Mapping[str, np.ndarray], most: int) -> Iterator[tuple[dict[str, Array], int]]:
         count = count_rows(rows)
-        for part in chunk_rows(rows, most):
+        for part in told(chunk_rows(rows, most), count):
             index, size = np.arange(part.start, part.stop), part.stop - part.start
             if size < most < count:
                 # The last chunk is filled up, so that it needs no compilation of its own.

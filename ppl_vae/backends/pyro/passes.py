@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from ppl_vae.backends.pyro.arrays import noise_kept, on_host
 from ppl_vae.backends.pyro.denormals import flushed
 from ppl_vae.backends.pyro.tracing import Tracer
-from ppl_vae.data.batches import chunk_rows
+from ppl_vae.data.batches import chunk_rows, count_rows
 from ppl_vae.options import stream as stream_of
+from ppl_vae.progress import tell, told
 
 
 class Passes:
@@ -42,9 +43,11 @@ class Passes:
 
     def chunks(self, rows: Any, most: int) -> Iterator[tuple[dict[str, Tensor], int | None]]:
         if not isinstance(rows, Mapping):
-            yield from ((self.bound.as_batch(item), None) for item in rows)
+            for done, item in enumerate(rows, 1):
+                yield self.bound.as_batch(item), None
+                tell(done, len(rows))
             return
-        for part in chunk_rows(rows, most):
+        for part in told(chunk_rows(rows, most), count_rows(rows)):
             yield self.bound.put({n: rows[n][part] for n in self.bound.fields if n in rows}), None
 
     def importance(self, rows: Any, samples: int, at_once: int, most: int, compile: bool) -> np.ndarray:
