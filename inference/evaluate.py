@@ -41,6 +41,8 @@ def main(options):
     if options.per_row is not None:
         disk.refuse_place(options.per_row, options.overwrite)
     run = opened.run(options)
+    with run.folder.lock():  # where nothing can be kept, nothing is computed
+        pass
     data = opened.data(run, options)
     asked = {name: options[name] for name in ("rows", "seed", "compile")}
     result = evaluate(run, options.split, options.importance_samples, data=data, **asked)

@@ -1,14 +1,14 @@
 """What the fields of a dataclass hold, against their annotations."""
 
 import sys
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
 from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from ppl_vae import checks
-from ppl_vae.errors import UsageError
+from ppl_vae.errors import RunError, UsageError
 
 _NUMBERS = {int: Integral, float: Real}
 _WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "True or False", NoneType: "None"}
@@ -39,6 +39,30 @@ def check(made: Any) -> None:
             raise UsageError(f"{name}={value!r}: give {_words(kind)}{example}")
 
 
+def recorded(kind: type, values: Any, place: str) -> dict[str, Any]:
+    """Return the values of a dataclass's fields out of those that a file holds.
+
+    Raises
+    ------
+    RunError
+        Naming the `place`: for what is no mapping, lacks a field or holds something else under its name.
+    """
+    remedy = "restore it from a copy of the run"
+    if not isinstance(values, Mapping):
+        raise RunError(f"{place} is not a mapping of names to values: {remedy}")
+    taken, needed = types(kind), {one.name for one in fields(kind) if one.init and _is_needed(one)}
+    for name, wanted in taken.items():
+        if name in values and not matches(values[name], wanted):
+            raise RunError(f"{place}: {name} is not {_words(wanted)}: {remedy}")
+        if name in needed - values.keys():
+            raise RunError(f"{place} has no {name}: {remedy}")
+    return {name: values[name] for name in taken if name in values}
+
+
+def _is_needed(field: Any) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
 def matches(value: Any, kind: Any) -> bool:
     """Tell whether a value is what an annotation says; true of annotations that say nothing at run time."""
     origin, inner = get_origin(kind), get_args(kind)
@@ -52,6 +76,8 @@ def matches(value: Any, kind: Any) -> bool:
         return isinstance(value, str) or hasattr(value, "name")
     if origin in (tuple, list, Sequence):
         return _items_match(value, origin, inner)
+    if origin in (dict, Mapping) and isinstance(value, Mapping):
+        return all(matches(key, inner[0]) and matches(item, inner[1]) for key, item in value.items())
     try:
         return isinstance(value, NoneType if kind is None else origin or kind)
     except TypeError:  # Any, a type variable, a protocol

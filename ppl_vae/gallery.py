@@ -20,6 +20,7 @@ from ppl_vae import model_files
 from ppl_vae.errors import PplVaeError, RunError, UsageError
 from ppl_vae.model_files import ModelSource
 from ppl_vae.program import PlainProgram, Program
+from ppl_vae.store.manifest import holds_run
 
 _KINDS = {
     "model": ("models", ".py"),
@@ -213,10 +214,14 @@ def copy(name_or_path: str | os.PathLike, dest: str | os.PathLike) -> Path:
 
 
 def _known(kind: str) -> dict[str, Path]:
-    """Return the files of a kind by name; the working folder's come before the package's."""
+    """Return the files of a kind by name; the working folder's come before the package's, unless it is (in) a
+    run, whose files are read and not executed.
+    """
     folder, ending = _KINDS[kind]
     paths: dict[str, Path] = {}
-    for root in (Path.cwd(), packaged()):
+    here = Path.cwd()
+    own = [] if any(map(holds_run, (here, *here.parents))) else [here]
+    for root in (*own, packaged()):
         for path in sorted((root / folder).glob(f"*{ending}")):
             if not path.name.startswith(("_", ".")):
                 paths.setdefault(path.stem, path)
@@ -250,7 +255,13 @@ def recorded_source(
         remedy += f" (a copy is {Path(run) / kind}.py)"
     if not path.is_absolute():
         raise RunError(f"the run records its {kind} by the relative path {path}: {remedy}")
-    if run is not None and path.resolve().is_relative_to(Path(run).resolve()):
+    try:
+        real = path.resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # a null character, links that go round
+        raise RunError(f"the run records its {kind} by the path {str(path)!r} ({error}): {remedy}") from None
+    if path != real:  # such as /proc/self/cwd/model.py, which is whatever lies here now
+        raise RunError(f"the run records its {kind} by {path}, which leads to {real}: {remedy}")
+    if run is not None and real.is_relative_to(Path(run).resolve()):
         raise RunError(
             f"the {kind} file {path} lies inside the run folder and is not executed unasked: {remedy}"
         )

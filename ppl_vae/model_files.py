@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ppl_vae import reading
 from ppl_vae.declaration import undecorated
 from ppl_vae.errors import ProgramError, UsageError
 from ppl_vae.program import PlainProgram, Program
@@ -50,7 +51,9 @@ class ModelSource:
     def record(self) -> dict[str, str]:
         """Return what a run folder keeps: origin, name, sha256 and, of a user's file, the path."""
         record = {"origin": self.origin, "name": self.name, "sha256": self.sha256}
-        return record if self.origin == "gallery" or self.path is None else record | {"path": str(self.path)}
+        if self.origin == "gallery" or self.path is None:
+            return record
+        return record | {"path": str(self.path.resolve())}
 
 
 def read(path: Path, origin: str = "file", kind: str = "model") -> ModelSource:
@@ -67,7 +70,7 @@ def read(path: Path, origin: str = "file", kind: str = "model") -> ModelSource:
     if path.is_dir():
         raise UsageError(f"{path} is a folder: name a {kind} file in it")
     try:
-        content = path.read_bytes()
+        content = reading.whole(path)
         text = content.decode("utf-8")
     except FileNotFoundError:
         raise UsageError(f"there is no {kind} file {path}: check the path") from None

@@ -3,12 +3,11 @@
 A backend gives an Engine, which runs optimizer steps; this loop decides which ones and what is saved.
 """
 
-import json
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -17,6 +16,7 @@ from ppl_vae.data.batches import batches, num_batches, order
 from ppl_vae.diagnostics.evidence import Scores, robust_mean, summary
 from ppl_vae.errors import DataError, RunError
 from ppl_vae.options import Training
+from ppl_vae.position import POSITION, Position
 from ppl_vae.scalars import Plan
 
 # What a row of the history tells of the validation rows.
@@ -24,7 +24,6 @@ VALIDATED = ("elbo_nats", "elbo_stderr", "rate_nats", "distortion_nats", "bits_p
 CHOICE = "elbo_robust_nats"  # by which weights are chosen, where one row would decide the bound
 
 LOG = logging.getLogger(__name__)
-POSITION = "position.json"
 
 
 class Advance(NamedTuple):
@@ -119,41 +118,6 @@ class Rows:
         for index, rows in enumerate(batches(order(self.seed, number, self.rows), self.batch_size)):
             if index >= start:
                 yield rows
-
-
-@dataclass
-class Position:
-    """Where a run stands; saved with every checkpoint."""
-
-    step: int = 0
-    best: float | None = None
-    best_step: int | None = None
-    waited: int = 0
-    seconds: float = 0.0
-    done: bool = False
-    total: int | None = None
-    plateaus: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, content: bytes) -> "Position":
-        """Return what `to_bytes` gave."""
-        return cls(**json.loads(content))
-
-    def to_bytes(self) -> bytes:
-        """Return the position as a file of a checkpoint."""
-        return json.dumps(asdict(self)).encode()
-
-    def chosen(self, keep: str) -> int:
-        """Return the number of steps after which the weights were taken that a run ends with."""
-        return self.best_step if keep == "best" and self.best_step is not None else self.step
-
-    def going_on(self, total: int, patience: int | None) -> "Position":
-        """Return where a run of so many steps goes on: one that has ended does where it was given more steps,
-        or, if it stopped early, more patience.
-        """
-        longer = self.total is not None and total > self.total
-        patient = self.step < total and (patience is None or self.waited < patience)
-        return replace(self, done=self.done and not (longer or patient))
 
 
 @dataclass

@@ -135,3 +135,22 @@ def test_every_download_has_a_hash():
         # Without a published hash there is one address, and the content decides.
         assert all(name in source.archives or len(urls) == 1 for name, urls in source.downloads.items())
         assert all(url.startswith("http") for urls in source.downloads.values() for url in urls)
+
+
+def test_a_download_is_no_larger_than_what_is_published(mnist, server, monkeypatch):
+    web, address = server
+    name = registry.SOURCES["mnist"].files[0]
+    (web / name).write_bytes(bytes(10**6))
+    monkeypatch.delenv("PPL_VAE_DATA")
+    serve(monkeypatch, "mnist", {name: (address + name,)})
+    monkeypatch.setattr(type(registry.SOURCES["mnist"]), "largest", 10**5)
+    with pytest.raises(DataError, match="images-idx3-ubyte.gz: larger than the published file"):
+        data.load("mnist")
+
+
+def test_a_packed_file_is_not_unpacked_beyond_what_it_can_hold(mnist, monkeypatch):
+    name = registry.SOURCES["mnist"].files[0]
+    (mnist[0] / name).write_bytes(gzip.compress(bytes(10**6)))
+    monkeypatch.setattr(type(registry.SOURCES["mnist"]), "largest", 10**5)
+    with pytest.raises(DataError, match=f"{name} is too large: it is another file; remove it"):
+        data.load("mnist")

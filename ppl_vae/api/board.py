@@ -13,6 +13,8 @@ def writer_to(path: Path) -> Callable[[str, Mapping[str, Any]], None]:
         from tensorboard.summary import Writer
     except ImportError:
         raise UsageError("TensorBoard is not installed: pip install 'ppl-vae[tensorboard]'") from None
+    if path.is_symlink():
+        raise UsageError(f"{path} is a link, which is not followed: remove it")
     writer = Writer(str(path))
 
     def write(event: str, state: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from safetensors.numpy import save as save_tensors
 from ppl_vae import bars
 from ppl_vae.api import board
 from ppl_vae.api.job import Job
-from ppl_vae.api.record import CONFIG, RunRecord
+from ppl_vae.api.record import CONFIG, RunRecord, history
 from ppl_vae.api.run import WEIGHTS, Run, make_bound
 from ppl_vae.api.settings import Settings, program_of
 from ppl_vae.api.signals import stop_request
@@ -190,7 +190,7 @@ class _Session:
             refuse_other_data(self.job.data.sha256, self.engine.agree)
             if self.shown.tensorboard:
                 callbacks.append(board.writer_to(self.folder.path / "tensorboard"))
-            position, history = self._begun()
+            position, rows = self._begun()
             if self.folder is not None and self.job.earlier is not None:
                 LOG.info("going on from step %d", position.step)
                 # Once the checkpoint is known to be whole.
@@ -198,7 +198,7 @@ class _Session:
                 self.folder.truncate_metrics(position.step)
             given = self.job.data if isinstance(self.job.data, Data) else None
             run = Run(
-                self.bound, given, self.job.record, history, self.folder,
+                self.bound, given, self.job.record, rows, self.folder,
                 earlier_seconds=position.seconds, rank=self.engine.rank,
             )  # fmt: skip
             return self._looped(run, position, callbacks)
@@ -211,9 +211,9 @@ class _Session:
         position = Position.read(folder.read(POSITION))
         if position.step:
             folder.refuse_lost_metrics()
-        history = [row for row in folder.metrics() if row["step"] <= position.step]
+        rows = [row for row in history(folder) if row["step"] <= position.step]
         self.engine.restore(folder.read)
-        return position.going_on(self.job.total, self.job.record.training.patience), history
+        return position.going_on(self.job.total, self.job.record.training.patience), rows
 
     def _looped(self, run: Run, position: Position, callbacks: list[Callback]) -> Run:
         job, engine, first = self.job, self.engine, position.step

@@ -66,6 +66,7 @@ class Job:
         record = RunRecord.of(program, data, chosen)
         if before is not None:
             before.refuse_other(record, earlier.path)
+            record = replace(record, kept=before.kept)
         return cls(program, data, chosen.objective, record, earlier)
 
     @classmethod

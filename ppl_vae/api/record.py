@@ -2,13 +2,15 @@
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
-from ppl_vae import checks, gallery, likelihoods, objectives, schedules
+from ppl_vae import annotations, checks, gallery, likelihoods, objectives, schedules
 from ppl_vae.api import settings
+from ppl_vae.backends import NAMES
 from ppl_vae.data import Data
 from ppl_vae.data.description import Description
 from ppl_vae.data.loader import Loader
@@ -46,6 +48,8 @@ class RunRecord:
         on, off or auto; once it has trained, what auto decided.
     versions : dict
         Of Python and the libraries that the run began with.
+    kept : dict
+        What another version wrote beside all that: it is written again, and not looked at.
     """
 
     format: int = FORMAT
@@ -58,6 +62,7 @@ class RunRecord:
     training: Training
     compile: str
     versions: dict[str, str]
+    kept: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -77,18 +82,47 @@ class RunRecord:
 
     @classmethod
     def open(cls, folder: RunFolder) -> "RunRecord":
-        """Read the record of a run folder, of another version too."""
-        config = folder.config()
-        data = Description(**_known(Description, config["data"]))
-        training = Training(**_known(Training, config["training"]))
-        return cls(**_known(cls, config) | {"data": data, "training": training})
+        """Read the record of a run folder, of another version too.
+
+        Raises
+        ------
+        RunError
+            For a newer format, and where something is missing or is not what its name says.
+        """
+        config, place = folder.config(), str(folder.path / CONFIG)
+        written = config.get("format", FORMAT)
+        if isinstance(written, int) and written > FORMAT:
+            raise RunError(
+                f"{place} has format {written}, of a newer ppl_vae (this one reads {FORMAT}): upgrade ppl_vae"
+            )
+        kept = _unknown(cls, config)
+        parts = {}
+        for name, kind in (("data", Description), ("training", Training)):
+            values = config.get(name)
+            known = annotations.recorded(kind, values, f"{place}: {name}")
+            try:
+                parts[name] = kind(**known)
+            except UsageError as error:
+                raise RunError(f"{place}: {name}: {error}") from None
+            if unknown := _unknown(kind, values):
+                kept[name] = unknown
+        values = annotations.recorded(cls, config | parts, place)
+        for name in ("origin", "name", "sha256"):
+            if name not in values["program"]:
+                raise RunError(f"{place}: program has no {name}: restore it from a copy of the run")
+        if values["backend"] not in NAMES:
+            raise RunError(f"{place}: unknown backend {values['backend']!r}: choose {' or '.join(NAMES)}")
+        return cls(**values | {"kept": kept})
 
     def to_config(self) -> dict[str, Any]:
         """Return the record as config.yaml holds it."""
         made, lr = {field.name: getattr(self, field.name) for field in fields(self)}, self.training.lr
+        kept = made.pop("kept")
         plain_values = {"lr": lr if isinstance(lr, (int, float, str)) else schedules.text_of(lr)}
         plain_values["betas"] = list(self.training.betas)
         made |= {"data": self.data.record(), "training": asdict(self.training) | plain_values}
+        for name, value in kept.items():
+            made[name] = made[name] | value if name in made else value
         return {name: value for name, value in made.items() if value is not None}
 
     def content(self) -> bytes:
@@ -139,7 +173,9 @@ class RunRecord:
             return self._same(settings.make_objective(given, self.backend))
         text, file = self.objective, self.objective_file
         if file is not None:
-            gallery.recorded_source(Path(file["path"]), file, run, "--objective FILE:Class(...)", "objective")
+            option, path = "--objective FILE:Class(...)", Path(str(file.get("path", "")))
+            source = gallery.recorded_source(path, file, run, option, "objective")
+            text = f"{source.path}:{_bare(text)}"  # no other file than the one that was looked at
         elif text.partition("(")[0].lower() not in objectives.OBJECTIVES and not objectives.names_stock(text):
             raise RunError(f"the run's objective {text!r} was defined in Python: give it as objective=...")
         return settings.make_objective(text, self.backend)
@@ -213,6 +249,31 @@ def versions() -> dict[str, str]:
     return installed
 
 
-def _known(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a dataclass's fields."""
-    return {field.name: values[field.name] for field in fields(kind) if field.name in values}
+def _unknown(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is none of a dataclass's fields."""
+    known = {field.name for field in fields(kind)} - {"kept"}
+    return {name: value for name, value in values.items() if name not in known}
+
+
+def history(folder: RunFolder) -> list[dict[str, Any]]:
+    """Return the rows of metrics.jsonl.
+
+    Raises
+    ------
+    RunError
+        For a row that no training wrote.
+    """
+    rows = folder.metrics()
+    for line, row in enumerate(rows, 1):
+        numbers = [value for name, value in row.items() if name != "split"]
+        whole = [row.get("step"), row.get("epoch", 0)]
+        if (
+            not all(isinstance(value, int) and value >= 0 for value in whole)
+            or not isinstance(row.get("split"), str)
+            or not all(isinstance(value, (int, float, NoneType)) for value in numbers)
+        ):
+            raise RunError(
+                f"{folder.path / 'metrics.jsonl'}, line {line} is no row of a training's history: "
+                "restore the file from a copy of the run"
+            )
+    return rows

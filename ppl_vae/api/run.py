@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 
 from ppl_vae import checks
-from ppl_vae.api.record import RunRecord
+from ppl_vae.api.record import RunRecord, history
 from ppl_vae.api.rows import as_rows, check_rows, check_shapes, repeated
 from ppl_vae.backends import backend as backend_named
+from ppl_vae.backends.common.engine import understood
 from ppl_vae.data import Data
 from ppl_vae.data.loader import is_batches
 from ppl_vae.diagnostics.evidence import Scores
@@ -247,15 +247,11 @@ def open_run(
     record = RunRecord.open(folder)
     program = record.made_program(folder.path, model_file)
     bound = make_bound(program, record, device)
-    try:
+    with understood(str(folder.path / WEIGHTS)):
         bound.load_weights(load_tensors(folder.read(WEIGHTS)))
-    except SafetensorError as error:
-        raise RunError(
-            f"{folder.path / WEIGHTS} cannot be read ({error}): restore it from a copy of the run"
-        ) from None
     bound.start_scalars(program, _kept_step(folder, record))
     bound.eval()
-    return Run(bound, _data(record, data), record, folder.metrics(), folder)
+    return Run(bound, _data(record, data), record, history(folder), folder)
 
 
 def _kept_step(folder: RunFolder, record: RunRecord) -> int:

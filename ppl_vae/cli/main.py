@@ -66,7 +66,7 @@ def _scripts() -> dict[str, Path]:
 
 def _summary(path: Path) -> str:
     try:
-        return (ast.get_docstring(ast.parse(path.read_bytes())) or "").partition("\n")[0]
+        return running.shown((ast.get_docstring(ast.parse(path.read_bytes())) or "").partition("\n")[0])
     except (OSError, SyntaxError, ValueError):
         return "(cannot be read)"
 

@@ -20,7 +20,7 @@ def write(run: Run, files: Mapping[str, Any] | None = None) -> str | None:
     if run.folder is None:
         return None
     files = dict(files or {})
-    run.folder.write(files | {NAME: html(run, files).encode()})
+    run.folder.write(files | {NAME: html(run, files).encode("utf-8", "backslashreplace")})
     return str(run.folder.path / NAME)
 
 

@@ -87,6 +87,7 @@ def _answer(result: dict[str, Any], json_line: bool) -> None:
 def guarded(verb: str, work: Callable[[], int | None]) -> int:
     """Call `work` and turn what it raises into a line on stderr and an exit code."""
     name = f"ppl-vae {verb}".strip()
+    _open_streams()
     try:
         with _sigterm():
             code = work() or 0
@@ -104,7 +105,11 @@ def guarded(verb: str, work: Callable[[], int | None]) -> int:
         say(f"{name}: terminated")
         return 143
     except BrokenPipeError:  # the reader of our output has gone: nothing more to tell it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_stdout()
+        return 1
+    except (OSError, MemoryError) as error:
+        say(f"{name}: {_of_the_system(error)}")
+        _leave_stdout()
         return 1
     except SystemExit as error:
         if isinstance(error.code, str):
@@ -117,6 +122,36 @@ def guarded(verb: str, work: Callable[[], int | None]) -> int:
         else:
             say(f"{name}: {place} ({TRACEBACK}=1 shows the traceback)")
         return 1
+
+
+def _open_streams() -> None:
+    """Open what was closed of stdin, stdout and stderr: the next file would take its place, and with it
+    whatever a library writes there.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, this one
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
+
+
+def _leave_stdout() -> None:
+    """Let nothing that is left for stdout fail once more as the interpreter ends."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        return
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _of_the_system(error: OSError | MemoryError) -> str:
+    """Return what the operating system refused, and of which file."""
+    if isinstance(error, MemoryError):
+        return f"there is not enough memory ({error}): take fewer rows, draws or features"
+    path = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
+    where = f"{path[:80]}{'...' if len(path) > 80 else ''}: " if path else ""
+    return f"{where}{error.strerror or ' '.join(str(error).split())}"
 
 
 def _beside(error: PplVaeError) -> str:
@@ -160,8 +195,16 @@ def _log() -> None:
 
 
 def say(text: str) -> None:
-    """Tell the person something, beside the result."""
-    print(text, file=sys.stderr, flush=True)
+    """Tell the person something, beside the result; where nobody listens any more, nothing is said. Names of
+    files and columns may hold characters that a terminal would obey.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        print("\n".join(map(shown, text.split("\n"))), file=sys.stderr, flush=True)
+
+
+def shown(line: str) -> str:
+    """Return a line with what is no character to read written out, as in a text of Python."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
 def hint(name: str, known: Iterable[str], otherwise: str = "") -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ppl_vae import checks
+from ppl_vae import checks, reading
 from ppl_vae.errors import DataError, UsageError
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": "spaces"}
@@ -122,7 +122,7 @@ def read_text(path: Path, layout: Layout = AS_IT_LOOKS) -> Text:
 
 
 def _decoded(path: Path) -> tuple[str, list[str]]:
-    content = path.read_bytes()
+    content = reading.whole(path)
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding, notes = "utf-16", ["UTF-16 text"]
     else:

@@ -57,6 +57,12 @@ class Description:
     types: dict[str, str] = field(default_factory=dict)
     num_classes: dict[str, int] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if "train" not in self.rows:
+            raise UsageError("rows has no train")
+        if self.options and not isinstance(self.options.get("name_or_path"), str):
+            raise UsageError("options has no name_or_path")
+
     def record(self) -> dict[str, Any]:
         """Return the description as a run folder holds it, without what is empty."""
         return {name: value for name, value in asdict(self).items() if value != {}}

@@ -1,5 +1,6 @@
 """Fields of named arrays, tensors, lists and sparse matrices."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from ppl_vae.data.columns import as_mask, codes_of
 from ppl_vae.data.roles import NO_CLASSES, NO_ROLES, ROW_LABELS, Classes, Roles, Table
 from ppl_vae.data.tables import of_series
 from ppl_vae.errors import DataError, UsageError
+from ppl_vae.reading import memory
 
 
 def of_arrays(
@@ -83,6 +85,12 @@ def dense(values: Any, masked: bool = False) -> Any:
             raise DataError("it has masked values: fill them in, or give it with the option mask: nan")
         return values.data
     if hasattr(values, "toarray"):
+        size = math.prod(values.shape) * values.dtype.itemsize
+        if size > memory():
+            raise DataError(
+                f"a sparse matrix of shape {values.shape} takes {size / 2**30:.1f} GiB as an array, which is "
+                "more than the memory here: take fewer columns"
+            )
         return values.toarray()
     if hasattr(values, "iloc") and hasattr(values, "columns"):
         return np.stack([of_series(values.iloc[:, i]) for i in range(values.shape[1])], axis=1)

@@ -1,10 +1,14 @@
 """The user's files: .npz, .npy, .csv and folders of images."""
 
+import os
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
+from ppl_vae import reading
 from ppl_vae.data.dataset import SPLITS
 from ppl_vae.data.delimited import AS_IT_LOOKS, Layout
 from ppl_vae.data.fields import of_arrays
@@ -14,7 +18,7 @@ from ppl_vae.errors import DataError
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 
-
+FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # what these hold, by Pillow's names
 TABLES = (".csv", ".tsv", ".txt")
 
 
@@ -90,14 +94,28 @@ def read_npy(path: Path) -> dict[str, np.ndarray]:
 
 def _loaded(path):
     try:
-        with path.open("rb") as file:
+        with reading.opened(path) as file:
+            reading.refuse_beyond_memory(_size(file), path)
             loaded = np.load(file, allow_pickle=False)
             return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+    except OSError:
+        raise
     except Exception as error:
         raise DataError(
             f"{path} cannot be read as arrays: it is damaged, holds objects or is not NumPy's; write "
             "it with numpy.save (.npy) or numpy.savez (.npz)"
         ) from error
+
+
+def _size(file: BinaryIO) -> int:
+    """Return how many bytes a file holds, unpacked."""
+    try:
+        if not zipfile.is_zipfile(file):
+            return os.fstat(file.fileno()).st_size
+        with zipfile.ZipFile(file) as archive:
+            return sum(part.file_size for part in archive.infolist())
+    finally:
+        file.seek(0)
 
 
 def read_images(folder: Path, known: Sequence[str] | None = None) -> Table:
@@ -118,6 +136,7 @@ def read_images(folder: Path, known: Sequence[str] | None = None) -> Table:
         raise DataError(f"{folder}: {', '.join(new)} are no classes trained on: {', '.join(known)}")
     classes = list(known or classes) if classes else []
     size, mode = _size_and_mode(everything)
+    reading.refuse_beyond_memory(len(everything) * size[0] * size[1] * len(mode), folder)
     by_split = {}
     for split, paths in files.items():
         by_split[split] = {"x": np.stack([_pixels(path, size, mode) for path, _ in paths])}
@@ -166,7 +185,9 @@ def _pixels(path, size, mode) -> np.ndarray:
                     f"{path} is transparent in places, which has no meaning here: lay it over a ground"
                 )
             pixels = np.asarray(image.convert(mode), np.uint8)
-        except (OSError, SyntaxError) as error:
+        except DataError:
+            raise
+        except Exception as error:  # of any kind: Pillow's readers trust what a file says of itself
             raise DataError(f"{path} is damaged ({error}): remove or replace it") from error
     return pixels[None] if mode == "L" else pixels.transpose(2, 0, 1)
 
@@ -175,6 +196,6 @@ def _opened(path):
     from PIL import Image
 
     try:
-        return Image.open(path)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        return Image.open(path, formats=FORMATS)  # no others: some of Pillow's start programs
+    except Exception as error:
         raise DataError(f"{path} cannot be read as an image ({error}): remove or replace it") from error

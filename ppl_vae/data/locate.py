@@ -6,17 +6,22 @@ import logging
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ppl_vae import reading
 from ppl_vae.data.registry import SOURCES, named
 from ppl_vae.data.sources import Source
 from ppl_vae.errors import DataError
 
 VARIABLE = "PPL_VAE_DATA"
+HOUR = 3600.0
 
 
 class Folder:
@@ -42,9 +47,17 @@ class Folder:
         if path is None:
             raise DataError(f"{self.path / name} is missing: put it there or fetch {self.source.name} again")
         try:
-            content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+            with reading.opened(path) as file:
+                unpacked = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
+                content = unpacked.read(self.source.largest + 1)
         except (OSError, EOFError, gzip.zlib.error) as error:
             raise DataError(f"{path} cannot be read ({error}): remove it and fetch it again") from error
+        if (
+            len(content) > self.source.largest
+        ):  # before it is hashed: a small .gz may hold any number of zeros
+            raise DataError(
+                f"{path} is too large: it is another file; remove it and fetch {self.source.name} again"
+            )
         if check:
             self.check(name, content)
         return content
@@ -173,14 +186,36 @@ def _retrieve(source: Source, name: str, folder: Path):
     for address in source.downloads[name]:
         print(f"downloading {address}", file=sys.stderr)
         try:
-            pooch.retrieve(address, known, fname=name, path=folder, progressbar=sys.stderr.isatty())
+            pooch.retrieve(
+                address, known, fname=name, path=folder, downloader=partial(_bounded, source.largest)
+            )
             return
         except ValueError:  # of pooch, for another hash
             problems.append(f"{address}: not the published file")
         except OSError as error:  # requests' exceptions are of this kind
-            status = getattr(getattr(error, "response", None), "status_code", type(error).__name__)
+            status = error if isinstance(error, _Beyond) else type(error).__name__
+            status = getattr(getattr(error, "response", None), "status_code", status)
             problems.append(f"{address}: {status}")
     raise DataError("; ".join(problems))
+
+
+class _Beyond(OSError):
+    """A download that is larger or takes longer than any of its kind."""
+
+
+def _bounded(most: int, address: str, path: str, _: Any) -> None:
+    """Download at most so many bytes in at most HOUR seconds: pooch, which checks the file, has no bounds."""
+    import requests
+
+    until = time.monotonic() + HOUR
+    with requests.get(address, stream=True, timeout=30) as response, open(path, "wb") as file:
+        response.raise_for_status()
+        for part in response.iter_content(2**16):
+            file.write(part)
+            if file.tell() > most:
+                raise _Beyond("larger than the published file")
+            if time.monotonic() > until:
+                raise _Beyond("it takes more than an hour")
 
 
 def fetch(name: str, *, offline: bool = False) -> dict:

@@ -6,6 +6,7 @@ import struct
 import numpy as np
 
 from ppl_vae.errors import DataError
+from ppl_vae.reading import refuse_beyond_memory
 
 _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
@@ -71,6 +72,7 @@ def npz(payload: bytes, name: str = "npz file") -> dict[str, np.ndarray]:
     """Read all arrays of an .npz; pickled objects are refused."""
     try:
         with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
+            refuse_beyond_memory(sum(part.file_size for part in arrays.zip.infolist()), name)
             return {key: arrays[key] for key in arrays.files}
     except Exception as error:
         raise DataError(f"{name} cannot be read as .npz of arrays ({error})") from error

@@ -51,6 +51,11 @@ class Source:
     system: tuple[str, ...] = ()
     coords: dict[str, list] = field(default_factory=dict)
 
+    @property
+    def largest(self) -> int:
+        """Bytes that none of its files exceeds, packed or not: eight for each number, and some more."""
+        return 8 * self.num_rows * int(np.prod(self.shape)) + 2**20
+
 
 def read_digits(folder, source):
     """scikit-learn's digits: `all` with x uint8 `[1797, 1, 8, 8]` of 17 levels and y."""

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppl_vae.store.disk import new_file
+from ppl_vae.store.disk import refuse_place, write
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -41,9 +41,9 @@ def to_netcdf(tree: "xr.DataTree", path: str | os.PathLike, *, overwrite: bool =
     RunError
         If the file cannot be written.
     """
-    with new_file(path, overwrite) as part:
-        tree.to_netcdf(part, engine="h5netcdf", encoding=_compression(tree))
-    return Path(path)
+    refuse_place(path, overwrite)
+    content = tree.to_netcdf(engine="h5netcdf", encoding=_compression(tree))
+    return write(path, content, overwrite)  # HDF5 itself takes the process down where the disk is full
 
 
 def _compression(tree: "xr.DataTree") -> dict[str, dict[str, dict[str, Any]]]:

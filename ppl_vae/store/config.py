@@ -9,7 +9,15 @@ from ppl_vae.errors import RunError, UsageError
 
 
 class _Loader(yaml.SafeLoader):
-    """`yaml.safe_load`, but 1e-4 is a number as in YAML 1.2 (PyYAML takes it for text)."""
+    """`yaml.safe_load`, but 1e-4 is a number as in YAML 1.2 (PyYAML takes it for text), and aliases are
+    refused, a few lines of which stand for more than fits into memory.
+    """
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.YAMLError(f"line {event.start_mark.line + 1} has the alias *{event.anchor}")
+        return super().compose_node(parent, index)
 
 
 _Loader.add_implicit_resolver(
@@ -38,7 +46,9 @@ def read_config(raw: bytes | str) -> dict:
     """
     try:
         config = yaml.load(raw, Loader=_Loader)
-    except (yaml.YAMLError, ValueError) as error:
+    except RecursionError:
+        raise RunError("the configuration is nested too deeply: correct it") from None
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, KeyError) as error:
         cause = " ".join(str(error).split())
         raise RunError(f"the configuration is not valid YAML ({cause}): correct it") from None
     if not isinstance(config, dict):

@@ -5,11 +5,11 @@ import hashlib
 import io
 import os
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from ppl_vae import reading
 from ppl_vae.errors import RunError, UsageError
 
 STAGED = ".new"
@@ -64,8 +64,11 @@ def staged(path: Path) -> Path:
 
 
 def stage(part: Path, content: Content) -> Entry:
-    """Write content to a temporary name, down to the disk, and return its size and hash."""
-    with open(part, "wb") as file:
+    """Write content to a temporary name, down to the disk, and return its size and hash; what bore that name
+    is removed, not followed.
+    """
+    part.unlink(missing_ok=True)
+    with open(part, "xb") as file:
         out = HashingFile(file)
         _fill(out, content)
         file.flush()
@@ -94,15 +97,7 @@ def replace(path: Path, content: Content) -> None:
 
 
 def write(path: str | os.PathLike, content: Content, overwrite: bool = False) -> Path:
-    """Write one file atomically; see `new_file` for what is refused."""
-    with new_file(path, overwrite) as part:
-        stage(part, content)
-    return Path(path)
-
-
-@contextmanager
-def new_file(path: str | os.PathLike, overwrite: bool = False) -> Iterator[Path]:
-    """Give a temporary name beside `path`: what the block writes there is put into place when it ends.
+    """Write one file atomically: what is read meanwhile has the old content or the new.
 
     Raises
     ------
@@ -113,11 +108,9 @@ def new_file(path: str | os.PathLike, overwrite: bool = False) -> Iterator[Path]
     """
     path = Path(path)
     refuse_place(path, overwrite)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    part = path.with_name(f".{secrets.token_hex(8)}.part")  # a name that is as long as can be has no room
     try:
-        yield part
-        with open(part, "rb") as file:
-            os.fsync(file.fileno())
+        stage(part, content)
         publish(part, path, overwrite)
     except FileExistsError:
         raise _occupied(path) from None
@@ -125,6 +118,7 @@ def new_file(path: str | os.PathLike, overwrite: bool = False) -> Iterator[Path]
         raise failed(path, error, "or name another file") from error
     finally:
         part.unlink(missing_ok=True)
+    return path
 
 
 def refuse_place(path: str | os.PathLike, overwrite: bool) -> None:
@@ -141,6 +135,10 @@ def refuse_place(path: str | os.PathLike, overwrite: bool) -> None:
         raise UsageError(f"there is no folder {path.parent}: make it first")
     if path.exists() and not overwrite:
         raise _occupied(path)
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is no ordinary file and is not replaced: name another file")
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"nothing can be written to the folder {path.parent}: name a file in another one")
 
 
 def _occupied(path: Path) -> UsageError:
@@ -168,10 +166,12 @@ def sync_folder(path: Path) -> None:
 
 
 def entry_of(path: Path) -> Entry | None:
-    """Size and hash of a file as it lies on the disk; None where there is none."""
+    """Size and hash of a file as it lies on the disk; None where there is none, or something else."""
+    if path.is_symlink() or not path.is_file():
+        return None
     digest, size = hashlib.sha256(), 0
     try:
-        with open(path, "rb") as file:
+        with reading.opened(path, follow=False) as file:
             while chunk := file.read(CHUNK):
                 digest.update(chunk)
                 size += len(chunk)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
 
+from ppl_vae import reading
 from ppl_vae.errors import RunError, UsageError
 from ppl_vae.store import config, disk, lock, manifest, metrics
 from ppl_vae.store.disk import Content, Entry, staged
@@ -183,7 +184,7 @@ class RunFolder:
 
     def refuse_lost_metrics(self) -> None:
         """Raise RunError where there is no metrics.jsonl."""
-        if not (self.path / metrics.NAME).exists():
+        if not os.path.lexists(self.path / metrics.NAME):
             raise RunError(
                 f"{self.path / metrics.NAME} is gone: restore it from a copy of the run, or make an empty "
                 "one to go on without the history"
@@ -204,7 +205,8 @@ class RunFolder:
             ) from None
 
     def _staged(self) -> Iterator[Path]:
-        return (path for path in self.path.glob("*" + disk.STAGED) if path.is_file())
+        found = self.path.glob("*" + disk.STAGED)
+        return (path for path in found if path.is_symlink() or not path.is_dir())
 
     def _commit(self, files: dict[str, Content]) -> None:
         entries = {}
@@ -266,8 +268,8 @@ def _is_bare(path: Path) -> bool:
 
 
 def _check_name(name: str, folder: Path) -> None:
-    bad = not name or name.startswith(".") or Path(name).name != name or "\\" in name
-    if bad or name in _RESERVED or name.endswith(disk.STAGED) or (folder / name).is_dir():
+    reserved = name in _RESERVED or name.endswith(disk.STAGED)
+    if not manifest.is_plain(name) or reserved or (folder / name).is_dir():
         raise UsageError(
             f"a run folder cannot hold a file called {name!r}: "
             "give a file name without folders that the folder does not use itself"
@@ -276,7 +278,7 @@ def _check_name(name: str, folder: Path) -> None:
 
 def _content(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        return reading.whole(path, follow=False)
     except FileNotFoundError:
         return None
     except OSError as error:

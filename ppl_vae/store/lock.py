@@ -6,6 +6,7 @@ import socket
 import time
 from pathlib import Path
 
+from ppl_vae import reading
 from ppl_vae.errors import RunError
 
 try:
@@ -29,10 +30,10 @@ def acquire(folder: Path, wait: float) -> int:
         Another process (or another part of this one) holds it after `wait` seconds, or it cannot be made.
     """
     try:
-        handle = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = reading.handle(folder / NAME, os.O_RDWR | os.O_CREAT, follow=False)
     except OSError as error:
         raise RunError(
-            f"cannot write to {folder} ({error.strerror or error}): "
+            f"cannot lock {folder / NAME} to write there ({error.strerror or error}): "
             "check that the folder exists and its permissions"
         ) from error
     if _taken(handle, time.monotonic() + wait):

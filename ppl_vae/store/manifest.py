@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ppl_vae import reading
 from ppl_vae.errors import RunError
 from ppl_vae.store.disk import Entry
 
@@ -46,7 +48,7 @@ def load(folder: Path) -> Manifest:
     """
     path = folder / NAME
     try:
-        raw = path.read_bytes()
+        raw = reading.whole(path, follow=False)
     except FileNotFoundError:
         raise RunError(_absent(folder)) from None
     except NotADirectoryError:
@@ -54,6 +56,11 @@ def load(folder: Path) -> Manifest:
     except OSError as error:
         raise RunError(f"cannot read {path} ({error.strerror or error}): check its permissions") from error
     return _parse(raw, path)
+
+
+def holds_run(folder: Path) -> bool:
+    """Tell whether a run lies in a folder, be it damaged."""
+    return all(os.path.lexists(folder / name) for name in (NAME, "config.yaml"))
 
 
 def _absent(folder: Path) -> str:
@@ -81,9 +88,18 @@ def _parse(raw: bytes, path: Path) -> Manifest:
         if digest != _digest(body):
             raise damaged
         files = {name: Entry(entry["size"], entry["sha256"]) for name, entry in body["files"].items()}
+        if not all(is_plain(name) for name in files):
+            raise damaged
         return Manifest(files, body["written"])
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise damaged from None
+
+
+def is_plain(name: str) -> bool:
+    """Tell the name of a file that lies in the run folder itself and shows."""
+    return (
+        bool(name) and not name.startswith(".") and Path(name).name == name and not set(name) & {"\\", "\0"}
+    )
 
 
 def _digest(body: dict) -> str:

@@ -8,7 +8,9 @@ import json
 import math
 import os
 from pathlib import Path
+from typing import BinaryIO
 
+from ppl_vae import reading
 from ppl_vae.errors import RunError
 from ppl_vae.store import disk
 
@@ -22,7 +24,7 @@ def append(path: Path, row: dict, mend: bool = False) -> None:
     try:
         if mend:
             _mend(path)
-        with open(path, "ab") as file:
+        with _appended(path) as file:
             file.write(line)
     except OSError as error:
         raise disk.failed(path, error, "then go on with --resume") from error
@@ -30,8 +32,8 @@ def append(path: Path, row: dict, mend: bool = False) -> None:
 
 def sync(path: Path) -> None:
     """Bring the rows down to the disk, where there are any."""
-    if path.exists():
-        with open(path, "rb") as file:
+    if os.path.lexists(path):
+        with reading.opened(path, follow=False) as file:
             os.fsync(file.fileno())
 
 
@@ -66,8 +68,12 @@ def _mend(path: Path) -> None:
     if _decode(lines[-1]) is None:
         os.truncate(path, sum(map(len, lines[:-1])))
     else:
-        with open(path, "ab") as file:
+        with _appended(path) as file:
             file.write(b"\n")
+
+
+def _appended(path: Path) -> BinaryIO:
+    return open(reading.handle(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, follow=False), "ab")
 
 
 def truncate(path: Path, step: int) -> None:
@@ -80,7 +86,7 @@ def truncate(path: Path, step: int) -> None:
 
 def _lines(path: Path) -> list[bytes]:
     try:
-        return path.read_bytes().splitlines(keepends=True)
+        return reading.whole(path, follow=False).splitlines(keepends=True)
     except FileNotFoundError:
         return []
     except OSError as error:

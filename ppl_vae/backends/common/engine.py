@@ -1,12 +1,31 @@
 """What the engines of all backends are made of."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from ppl_vae import training
 from ppl_vae.backends.common.bound import Bound
 from ppl_vae.backends.common.tracing import Arrays
+from ppl_vae.errors import PplVaeError, RunError
 from ppl_vae.options import Training
+
+
+@contextmanager
+def understood(name: str) -> Iterator[None]:
+    """Say which file of a checkpoint it was that whoever takes it up stumbled over; it may be anybody's.
+
+    Raises
+    ------
+    RunError
+    """
+    try:
+        yield
+    except PplVaeError:
+        raise
+    except Exception as error:
+        cause = " ".join(str(error).split()) or type(error).__name__
+        raise RunError(f"{name} cannot be read ({cause}): restore it from a copy of the run") from None
 
 
 class Engine(training.Engine):

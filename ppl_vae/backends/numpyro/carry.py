@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
-from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
+from ppl_vae.backends.common.engine import understood
 from ppl_vae.errors import RunError
 
 STATE = "state.safetensors"
@@ -58,14 +58,13 @@ def from_bytes(content: bytes, carry: Carry, best: Kept) -> tuple[Carry, Kept | 
     RunError
         For a file that cannot be read, or is of other arrays than the given ones.
     """
-    try:
+    with understood(STATE):
         tensors = load_tensors(content)
-    except SafetensorError as error:
-        raise RunError(f"{STATE} cannot be read ({error}): restore it from a copy of the run") from None
     template: dict[str, Any] = {"carry": carry}
     if any(name.startswith(BEST) for name in tensors):
         template["best"] = best
-    if set(_named(template)) != set(tensors):
+    arrays = {name: _plain(value).shape for name, value in _named(template).items()}
+    if arrays != {name: value.shape for name, value in tensors.items()}:
         raise RunError(f"{STATE} is of another program or optimizer: go on with the run's own settings")
     filled = jax.tree_util.tree_map_with_path(lambda path, old: _filled(tensors[_key(path)], old), template)
     return filled["carry"], filled.get("best")

@@ -173,7 +173,13 @@ class Step:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
         if state["optimizer"] is not None and self.optimizer is not None:
+            own = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
             self.optimizer.load_state_dict(state["optimizer"])
+            for group, options in zip(self.optimizer.param_groups, own, strict=True):
+                group.update(options)  # those of the run, which the file only repeats
+            for parameter, moments in self.optimizer.state.items():
+                if any(torch.as_tensor(m).shape not in ((), parameter.shape) for m in moments.values()):
+                    raise ValueError("its moments have other shapes than the parameters")
         if state["averaged"] is not None and self.averaged is not None:
             torch._foreach_copy_(self.averaged, state["averaged"])
 

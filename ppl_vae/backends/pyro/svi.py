@@ -20,7 +20,7 @@ from ppl_vae.backends.pyro.devices import devices_of
 from ppl_vae.backends.pyro.objectives import Objective
 from ppl_vae.backends.pyro.step import Step, by_step, parts_of_program
 from ppl_vae.diagnostics.evidence import Scores
-from ppl_vae.errors import ProgramError, RunError, UsageError
+from ppl_vae.errors import ProgramError, UsageError
 from ppl_vae.options import stream
 from ppl_vae.scalars import for_loss
 from ppl_vae.training import Advance
@@ -215,22 +215,23 @@ class Engine(common.Engine):
         return {STATE: buffer.getvalue()}
 
     def restore(self, read: Callable[[str], bytes]) -> None:
-        try:
+        with common.understood(STATE):
             content = torch.load(io.BytesIO(read(STATE)), map_location="cpu", weights_only=True)
-        except RunError:
-            raise
-        except Exception as error:
-            raise RunError(f"{STATE} cannot be read ({error}): restore it from a copy of the run") from None
-        self.rng, self.best = content["rng"], content["best"]
-        if content["cuda_rng"] is not None:  # None: a run that was on the CPU has the seed's noise here
-            self.cuda_rng = content["cuda_rng"]
-        self.taken, self._pending = content.get("taken", 0), content
+            torch.Generator().set_state(content["rng"])
+            self.rng, self.best = content["rng"], content["best"]
+            if content["cuda_rng"] is not None:  # None: a run that was on the CPU has the seed's noise here
+                self.cuda_rng = content["cuda_rng"]
+            self.taken, self._pending = int(content.get("taken", 0)), content
         if self.step is not None:
             self._apply(content)
 
     def _apply(self, content: dict[str, Any]) -> None:
-        self.bound.load_tensors(content["tensors"])
-        self.step.restore(content)
+        with common.understood(STATE):
+            self.bound.load_tensors(content["tensors"])
+            present = {name: value.shape for name, value in self.bound.tensors().items()}
+            if self.best is not None and {name: t.shape for name, t in self.best.items()} != present:
+                raise ValueError("its best weights are not the program's")
+            self.step.restore(content)
         self._pending = None
 
 
