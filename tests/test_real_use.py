@@ -12,7 +12,7 @@ import torch
 from ppl_vae import Program, check, data, evaluate, fit, load, open_run
 from ppl_vae.api import resume
 from ppl_vae.api.fitting import refuse_other_data
-from ppl_vae.cli.page import pictures
+from ppl_vae.cli.page import contents
 from ppl_vae.diagnostics.evidence import Scores, robust_mean
 from ppl_vae.errors import DataError, PplVaeError, ProgramError, RunError, UsageError
 from ppl_vae.options import Training
@@ -447,5 +447,5 @@ def test_the_mean_of_rows_none_of_which_decides_alone_is_the_mean(bound):
 
 
 def test_the_report_compares_counts_with_draws(counts):
-    drawn = pictures(counts)[2]["x"]
+    drawn = contents(counts).samples
     assert np.array_equal(drawn, np.round(drawn)) and drawn.shape[1:] == (4,)

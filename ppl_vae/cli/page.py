@@ -1,107 +1,186 @@
 """report.html of a run: made from what its verbs return."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from ppl_vae.api import Run
+from ppl_vae.cli import findings
+from ppl_vae.cli.findings import most_rows
 from ppl_vae.cli.running import say
 from ppl_vae.cli.training import validation
 from ppl_vae.errors import PplVaeError
 
 NAME = "report.html"
 SHOWN = 64
+WORST = 8
+CELLS = 2**22  # of the arrays that are drawn
+_LABELS = ("y", "label", "labels", "batch")
+
+
+class Tries:
+    """Calls verbs; what one cannot do is told once, here and on the page."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+
+    def __call__(self, verb: Callable[[], Any]) -> Any:
+        try:
+            return verb()
+        except PplVaeError as error:
+            if str(error) not in self.reasons:
+                self.reasons.append(str(error))
+                say(f"not in the report: {error}")
+            return None
 
 
 def write(run: Run, files: Mapping[str, Any] | None = None) -> str | None:
     """Write report.html into the run's folder, together with other files as one group; returns its path."""
     if run.folder is None:
         return None
+    from ppl_vae import report  # with matplotlib, which no training waits for
+
     files = dict(files or {})
-    run.folder.write(files | {NAME: html(run, files).encode("utf-8", "backslashreplace")})
+    page = report.html(contents(run, files)).encode("utf-8", "backslashreplace")
+    run.folder.write(files | {NAME: page})
     return str(run.folder.path / NAME)
 
 
-def html(run: Run, fresh: Mapping[str, Any] | None = None) -> str:
-    """Return the page: curves, samples, reconstructions, numbers, configuration."""
-    from ppl_vae import report  # with matplotlib, which no training waits for
+def contents(run: Run, fresh: Mapping[str, Any] | None = None) -> Any:
+    """Return what the page shows, a `report.Contents`.
 
-    config = run.config
-    data, versions, _ = (config.pop(name) for name in ("data", "versions", "program"))
-    about = {
-        "title": f"{run.name} on {data['name']}",
-        "program": run.name,
-        "backend": run.backend,
-        "steps": run.steps,
+    Parameters
+    ----------
+    run : Run
+    fresh : mapping, optional
+        Files about to be written, which count as the run's.
+    """
+    from ppl_vae.report import Contents
+
+    tried, fresh = Tries(), fresh or {}
+    found = findings.judged(run, fresh)
+    split = _split(run, found)
+    whole = run.data.rows(split) if split else {}
+    rows = most_rows(whole)
+    scores = tried(lambda: run.score(rows)) if rows else None
+    bound = found.bound if found and found.bound is not None else scores and scores.elbo
+    return Contents(
+        title=f"{run.name} on {run.record.data.name}",
+        kind=run.record.data.kind,
+        finding=findings.finding(run, found, split or "valid", rows, scores),
+        columns=run.record.data.columns or (),
+        latents=(tried(lambda: run.encode(rows)) if rows else None) or {},
+        labels=_labels(run, rows),
+        judged=0 if bound is None else len(bound),
+        history=run.history,
+        details=_details(run, fresh),
+        **_pictures(run, whole, split, bound, tried),
+        missing=tried.reasons,
+    )
+
+
+def _split(run: Run, found: findings.Judged | None) -> str | None:
+    """Return the split that the page shows: that of its bound, else the first that has rows."""
+    if run.data is None:
+        return None
+    return found.split if found else next(s for s in ("valid", "test", "train") if run.data.num_rows(s))
+
+
+def _pictures(
+    run: Run, whole: Mapping[str, np.ndarray], split: str | None, bound: np.ndarray | None, tried: Tries
+) -> dict[str, Any]:
+    """Return samples, rows, reconstructions and the rows of the lowest bound, of the main field."""
+    most = SHOWN if run.record.data.kind in ("image", "sound") else findings.MOST
+    first = most_rows(whole, most, CELLS) if whole else {}
+    count = len(next(iter(first.values()), range(SHOWN)))
+    lowest = np.argsort(bound)[: min(WORST, len(bound) // 2)] if bound is not None else []
+    shown = {name: values[[*range(count), *lowest]] for name, values in whole.items()}
+    made = (tried(lambda: run.reconstruct(shown)) if shown else None) or {}
+    others = {name: first[name] for name in run.bound.fields if name in first and name not in (made or "x")}
+    drawn = tried(lambda: run.sample(count, covariates=others)) or {}
+    field = "x" if "x" in (made or shown or drawn) else next(iter(made or shown or drawn), "x")
+    originals, made = _masked(shown, field), made.get(field)
+    return {
+        "samples": drawn.get(_compared(run, field)),
+        "originals": None if originals is None else originals[:count],
+        "reconstructions": None if made is None else made[:count],
+        "worst": _worst(run, split, lowest, bound, _after(originals, count), _after(made, count)),
     }
-    about |= {
-        "data": data,
-        "versions": versions,
-        "config": config,
-        "numbers": numbers(run, fresh or {}),
-    }
-    originals, made, drawn = pictures(run)
-    return report.html(about, run.history, drawn, originals, made, data["kind"])
 
 
-def numbers(run: Run, fresh: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all results of a run: validation in training, and every evaluation in its folder."""
+def _after(values: np.ndarray | None, count: int) -> np.ndarray | None:
+    return None if values is None else values[count:]
+
+
+def _compared(run: Run, field: str) -> str:
+    """Return what stands beside the data: draws, whose zeros and spread are the model's; of pictures and
+    sounds the centres, which show what is drawn without its noise.
+    """
+    return f"{field}_mean" if run.record.data.kind in ("image", "sound") else field
+
+
+def _masked(rows: Mapping[str, np.ndarray], field: str) -> np.ndarray | None:
+    """Return a field, with NaN where a number of it is masked."""
+    values, mask = rows.get(field), rows.get("mask")
+    if values is None or mask is None or mask.shape != values.shape or field != "x":
+        return values
+    return np.where(mask.astype(bool), values, np.nan)
+
+
+def _worst(
+    run: Run,
+    split: str | None,
+    lowest: Any,
+    bound: np.ndarray | None,
+    originals: np.ndarray | None,
+    made: np.ndarray | None,
+) -> list[Any]:
+    from ppl_vae.report import Row
+
+    if split is None or run.data is None:
+        return []
+    names = run.data.labels.get(split)
+    labels = _labels(run, run.data.raw(split))
+    return [
+        Row(
+            int(number),
+            float(bound[number]),
+            "" if names is None else str(names[number]),
+            "" if labels is None else f"{labels.field} {labels.name(int(labels.values[number]))}",
+            None if originals is None else originals[place],
+            None if made is None else made[place],
+        )
+        for place, number in enumerate(lowest)
+    ]
+
+
+def _labels(run: Run, rows: Mapping[str, np.ndarray]) -> Any:
+    """Return the classes of rows: the field y, else the first one of whole numbers."""
+    from ppl_vae.report import Labels
+
+    fields = [name for name in (*_LABELS, *rows) if name in rows and name not in ("x", "mask")]
+    for name in fields:
+        values = rows[name]
+        if values.ndim == 1 and values.dtype.kind in "biu":
+            return Labels(name, values.astype(np.int64), run.record.data.classes.get(name, ()))
+    return None
+
+
+def _details(run: Run, fresh: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the tables of the page: all results, the configuration, and where it comes from."""
     best = validation(run)
+    config = run.config
+    data, versions, program = (config.pop(name) for name in ("data", "versions", "program"))
     results: dict[str, Any] = (
         {"validation in training": {name: best[name] for name in ("elbo_nats", "elbo_stderr", "step")}}
         if best
         else {}
     )
-    names = {
-        name
-        for name in (*fresh, *run.folder.names())
-        if name.startswith("evaluation-") and name.endswith(".json")
+    about = {"program": program, "backend": run.backend, "steps": run.steps}
+    return {
+        "All results": results | findings.evaluations(run, fresh),
+        "Configuration": config,
+        "Data": data,
+        "Provenance": about | {"versions": versions},
     }
-    for name in sorted(names):
-        results[name.removesuffix(".json")] = json.loads(
-            fresh[name] if name in fresh else run.folder.read(name)
-        )
-    return results
-
-
-def pictures(run: Run) -> tuple[Any, Any, Any]:
-    """Return rows, their reconstructions and samples, each by field; None where a program gives none."""
-    rows = _tried(lambda: first_rows(run, SHOWN))
-    made = _tried(lambda: run.reconstruct(rows)) if rows else None
-    names = set(made or {}) or {"x"}
-    originals = {name: rows[name] for name in names if name in rows} if rows else None
-    count = len(next(iter(rows.values()))) if rows else SHOWN
-    others = (
-        {name: rows[name] for name in run.bound.fields if rows and name in rows and name not in names}
-        if rows
-        else {}
-    )
-    drawn = _tried(lambda: run.sample(count if others else SHOWN, covariates=others))
-    return originals, made, _compared(run, drawn, names) if drawn else None
-
-
-def _compared(run: Run, drawn: Mapping[str, np.ndarray], names: set[str]) -> dict[str, np.ndarray] | None:
-    """Return what stands beside the data: draws, whose zeros and spread are the model's; of pictures and
-    sounds the centres, which show what is drawn without its noise.
-    """
-    of_centres = run.record.data.kind in ("image", "sound")
-    taken = {name: f"{name}_mean" if of_centres else name for name in names}
-    return {name: drawn[key] for name, key in taken.items() if key in drawn} or None
-
-
-def first_rows(run: Run, most: int) -> dict[str, np.ndarray] | None:
-    """Return the first validation rows (else test, else training rows), as they are scored."""
-    if run.data is None:
-        return None
-    split = next(split for split in ("valid", "test", "train") if run.data.num_rows(split))
-    return {name: values[:most] for name, values in run.data.rows(split).items()}
-
-
-def _tried(verb: Any) -> Any:
-    try:
-        return verb()
-    except PplVaeError as error:
-        say(f"not in the report: {error}")
-        return None

@@ -1,6 +1,7 @@
-"""How training went: the rows of the history as curves."""
+"""How training went: the numbers of the history that move, as curves."""
 
 import math
+from collections.abc import Mapping, Sequence
 from numbers import Real
 
 import numpy as np
@@ -16,13 +17,17 @@ _NAMED = (
     ("lr", "learning rate"),
 )
 _AXES = ("step", "epoch", "seconds")
-_MOST = 16
+# What says again what another curve says.
+_TWICE = frozenset({"elbo_stderr", "elbo_robust_nats", "bits_per_dim", "loss"})
+_MOST = 12
 FEW = 40
+_POINTS = 1000
+_ROUNDING = 1e-6
 
 Curve = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
-def gather(history: list[dict]) -> tuple[str, dict[str, Curve]]:
+def gather(history: Sequence[Mapping]) -> tuple[str, dict[str, Curve]]:
     """The history by quantity and split.
 
     Returns
@@ -44,37 +49,60 @@ def gather(history: list[dict]) -> tuple[str, dict[str, Curve]]:
     }
 
 
-def figures(history: list[dict]) -> str:
-    """Figures of bound, rate, distortion, beta and learning rate, then of whatever else was logged."""
-    axis, curves = gather(history)
+def moving(curves: Mapping[str, Curve]) -> list[str]:
+    """Names of the quantities that change, the bound first; the loss only where there is no bound."""
     named = dict(_NAMED)
-    if "elbo_nats" not in curves and "loss" in curves:
-        named = {"loss": "loss", **named}
-    order = [name for name in named if name in curves]
-    others = [name for name in curves if name not in named and name != "loss"]
-    shown = (order + others)[:_MOST]
-    if not shown:
-        return ""
-    return tags.side_by_side(*(_figure(name, named.get(name, name), curves[name], axis) for name in shown))
+    first = ["loss"] if "elbo_nats" not in curves else []
+    order = [*first, *named, *(name for name in curves if name not in named and name not in _TWICE)]
+    return [name for name in order if name in curves and _moves(curves[name])]
+
+
+def figures(history: Sequence[Mapping]) -> str:
+    """Figures of what moves."""
+    axis, curves = gather(history)
+    shown, named = moving(curves), dict(_NAMED)
+    drawn = (_figure(name, named.get(name, name), curves[name], axis) for name in shown[:_MOST])
+    return tags.side_by_side(*drawn) if shown else ""
 
 
 def _figure(name: str, title: str, curve: Curve, axis: str) -> str:
-    figure, (ax,) = plots.axes()
+    figure, ax = plots.axes(width=5, height=2.8)
     for split, (at, values) in curve.items():
-        style = {"color": _COLOURS.get(split), "marker": "o" if len(at) <= FEW else "", "markersize": 3}
-        ax.plot(at, values, label=split, linewidth=1.4, **style)
+        thinned = plots.spread(len(at), _POINTS)
+        style = {"color": _colour(split), "marker": "o" if len(at) <= FEW else "", "markersize": 3}
+        ax.plot(at[thinned], values[thinned], linewidth=1.4, **style)
     if name == "lr" and _wide(curve):
         ax.set_yscale("log")
-    plots.label(ax, title, x=axis)
-    plots.legend(ax)
+    elif name == "elbo_nats":
+        _leave_out_the_start(ax, curve)
+    plots.label(ax, axis)
     ends = "; ".join(f"{split} {_last(values)}" for split, (_, values) in curve.items())
-    return tags.picture(
-        plots.png(figure), f"Curve of {title} against {axis}. Last values: {ends}", f"{name} (last: {ends})"
-    )
+    alt = f"Curve of {title} against {axis}. Last values: {ends}"
+    legend = {split: plots.OF_PAGE.get(_colour(split), _colour(split)) for split in curve}
+    return tags.figure(plots.svg(figure, alt), f"{title} (last: {ends})", legend if len(curve) > 1 else None)
+
+
+def _leave_out_the_start(ax, curve: Curve) -> None:
+    """Let the axis show where a bound ends, not from where it fell: the first tenth may leave the picture."""
+    late = [values[len(values) // 10 :] for _, values in curve.values()]
+    low, high = plots.limits(*late)
+    least, most = plots.limits(*(values for _, values in curve.values()))
+    if high > low and most - least > 3 * (high - low):
+        ax.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
+
+
+def _colour(split: str) -> str:
+    return _COLOURS.get(split, plots.GREY)
 
 
 def _last(values: np.ndarray) -> str:
     return tags.words(values[-1]) if np.isfinite(values[-1]) else "not finite"
+
+
+def _moves(curve: Curve) -> bool:
+    """Whether it changes by more than rounding."""
+    held = [plots.finite(values) for _, values in curve.values()]
+    return any(values.size and np.ptp(values) > _ROUNDING * np.abs(values).max() for values in held)
 
 
 def _wide(curve: Curve) -> bool:

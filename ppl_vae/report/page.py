@@ -1,127 +1,87 @@
 """The page of a run: one file that needs nothing beside it."""
 
-from collections.abc import Mapping
 from html import escape
 
 import numpy as np
 
 from ppl_vae import checks
 from ppl_vae.errors import DataError
-from ppl_vae.report import counts, curves, image, sound, tags, vector
+from ppl_vae.report import counts, curves, finding, image, latents, sound, tags, vector
+from ppl_vae.report.contents import Contents, Row
+from ppl_vae.report.style import STYLE
 
 KINDS = {"image": image, "vector": vector, "counts": counts, "sound": sound}
 
-_STYLE = """
-:root { color-scheme: light dark; --line: #8884; --quiet: #6b6b6b; }
-@media (prefers-color-scheme: dark) { :root { --quiet: #a8a8a8; } }
-body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 70rem; padding: 1.5rem; }
-h1 { line-height: 1.2; margin-bottom: 0.2rem; overflow-wrap: anywhere; }
-h2 { border-bottom: 1px solid var(--line); margin-top: 2.5rem; padding-bottom: 0.2rem; }
-table { border-collapse: collapse; min-width: 20rem; }
-caption { color: var(--quiet); padding-bottom: 0.3rem; text-align: left; }
-th, td { border-bottom: 1px solid var(--line); overflow-wrap: anywhere; padding: 0.25rem 1.5rem 0.25rem 0; }
-th { font-weight: 500; text-align: left; vertical-align: top; }
-td { font-variant-numeric: tabular-nums; }
-figure { margin: 0.8rem 0; }
-figcaption, .note { color: var(--quiet); font-size: 0.9rem; }
-img { background: #fff; border-radius: 4px; height: auto; max-width: 100%; }
-img.pixels { image-rendering: pixelated; }
-audio { width: 100%; }
-.row { display: grid; gap: 0 2rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); }
-.scroll { overflow-x: auto; margin-bottom: 1rem; }
-"""
 
-
-def html(
-    run_summary: Mapping,
-    history: list[dict],
-    samples=None,
-    originals=None,
-    reconstructions=None,
-    kind: str = "image",
-) -> str:
-    """Write the page of a run.
+def html(about: Contents) -> str:
+    """Write the page of a run: what it found first, then what shows it, then how it was made.
 
     Parameters
     ----------
-    run_summary : mapping
-        What to tell of the run. `title` heads the page, `numbers` (results) and `config` (dotted on the page)
-        have their own parts; any other value is listed, any other mapping gets a table of its own.
-        For sound `sample_rate`, here or under `data`.
-    history : list of dict
-        Rows with `step`, `split` and numbers, as in metrics.jsonl. May be empty.
-    samples, originals, reconstructions : dict of arrays by field, an array, or None
-        Rows first; the field `x`, or else the first, is shown. Reconstructions and originals agree by row.
-    kind : {"image", "vector", "counts", "sound"}
+    about : Contents
 
     Returns
     -------
     str
-        One HTML page without links or scripts; pictures and sound lie inside it. What cannot be shown
-        (nothing given, or values that are not finite) is said in its place.
+        One HTML page without links or scripts; pictures and sound lie inside it. What is not there has no
+        place on it; what cannot be shown (values that are not finite) is said in its place.
 
     Raises
     ------
     UsageError
         An unknown kind.
     """
-    checks.one_of("kind of data", kind, KINDS)
-    drawn, data, made = _main(samples), _main(originals), _main(reconstructions)
-    no_samples = "" if drawn is not None else "No samples were drawn."
-    no_pairs = "" if made is not None and data is not None else "No rows were reconstructed."
-    numbers, config = run_summary.get("numbers"), run_summary.get("config")
-    results = "Results, in the units that the names end in"
+    checks.one_of("kind of data", about.kind, KINDS)
+    kind = KINDS[about.kind]
     parts = [
-        _about(run_summary),
-        _table("Numbers", numbers, results, "The run has not been evaluated."),
-        _curves(history),
-        _pictures("Samples", KINDS[kind].samples, drawn, data, run_summary, no_samples),
-        _pictures("Reconstructions", KINDS[kind].reconstructions, made, data, run_summary, no_pairs),
-        _table(
-            "Configuration",
-            config,
-            "As options are written on the command line",
-            "No configuration was recorded.",
-        ),
+        finding.html(about.finding),
+        _section("Samples", about.samples is not None, lambda: _samples(kind, about)),
+        _section("Rows and their reconstructions", _has_pairs(about), lambda: _pairs(kind, about)),
+        _section("Where the latents lie", about.latents, lambda: latents.maps(about)),
+        _section("The rows that the run finds least likely", about.worst, lambda: _worst(kind, about)),
+        _section("Training", about.history, lambda: curves.figures(about.history)),
+        *(tags.note(f"Not shown: {reason}.") for reason in about.missing),
+        _folded(about),
     ]
-    return _page(str(run_summary.get("title") or "Run"), parts)
+    return _page(about.title, parts)
 
 
-def _main(fields) -> np.ndarray | None:
-    """The array to show: field x, or the first."""
-    if isinstance(fields, Mapping):
-        fields = fields.get("x", next(iter(fields.values()), None))
-    return None if fields is None else np.asarray(fields)
-
-
-def _about(summary: Mapping) -> str:
-    parts = {key: value for key, value in summary.items() if key not in ("title", "numbers", "config")}
-    single = [(key, value) for key, value in parts.items() if not isinstance(value, Mapping)]
-    body = tags.table(single, "What was run") if single else ""
-    for key, value in parts.items():
-        if isinstance(value, Mapping):
-            body += tags.table(tags.flat(value), str(key))
-    return tags.section("Run", body) if body else ""
-
-
-def _table(title: str, values: Mapping | None, caption: str, absent: str) -> str:
-    """A section with nested values as one table, or a note that there are none."""
-    if not values:
-        return tags.section(title, tags.paragraph(absent, note=True))
-    return tags.section(title, tags.table(tags.flat(values), caption))
-
-
-def _curves(history: list[dict]) -> str:
-    body = curves.figures(history) or tags.paragraph("No training steps were recorded.", note=True)
-    return tags.section("Training", body)
-
-
-def _pictures(title: str, draw, x, data, summary: Mapping, missing: str) -> str:
+def _section(title: str, there: object, draw) -> str:
+    if not there:
+        return ""
     try:
-        body = tags.paragraph(missing, note=True) if missing else draw(x, data, summary)
+        return tags.section(title, draw())
     except DataError as error:
-        body = tags.paragraph(f"Not shown: {error}.", note=True)
-    return tags.section(title, body)
+        return tags.section(title, tags.note(f"Not shown: {error}."))
+
+
+def _has_pairs(about: Contents) -> bool:
+    return about.originals is not None and about.reconstructions is not None
+
+
+def _samples(kind, about: Contents) -> str:
+    return kind.samples(np.asarray(about.samples), about.originals, about)
+
+
+def _pairs(kind, about: Contents) -> str:
+    return kind.reconstructions(np.asarray(about.reconstructions), np.asarray(about.originals), about)
+
+
+def _worst(kind, about: Contents) -> str:
+    words = f"The lowest bounds of {about.judged:,} rows: look for broken rows, rare kinds and wrong labels."
+    return tags.note(words) + tags.tiles(*(_row(kind, row, about) for row in about.worst))
+
+
+def _row(kind, row: Row, about: Contents) -> str:
+    said = [f"Row {row.number:,}", *filter(None, (tags.short(row.name), tags.short(row.label)))]
+    bound = f"{tags.signed(row.nats, 2)} nats" if np.isfinite(row.nats) else f"{row.nats} nats"
+    return tags.figure(kind.pair(row, about), f"{', '.join(said)}: {bound}")
+
+
+def _folded(about: Contents) -> str:
+    made = (tags.folded(title, tags.table(tags.flat(held), title)) for title, held in about.details.items())
+    body = "\n".join(filter(None, made))
+    return f'<div class="folded">\n{body}\n</div>' if body else ""
 
 
 def _page(title: str, parts: list[str]) -> str:
@@ -134,7 +94,7 @@ def _page(title: str, parts: list[str]) -> str:
 <meta http-equiv="Content-Security-Policy"
  content="default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'">
 <title>{escape(title)}</title>
-<style>{_STYLE}</style>
+<style>{STYLE}</style>
 </head>
 <body>
 <main>
