@@ -288,8 +288,8 @@ def test_a_run_without_a_checkpoint_keeps_its_record_when_going_on_is_refused(tm
 
 @pytest.mark.parametrize(
     "text",
-    ["Trace_ELBO(num_particles=abc)", "Trace_ELBO(num_particles=0)", "RenyiELBO(alpha=1)", "RenyiELBO"],
+    ["Trace_ELBO(num_particles=abc)", "Trace_ELBO(num_particles=0)", "RenyiELBO(alpha=1)"],
 )
-def test_a_stock_objective_that_cannot_be_made_or_differentiated_is_refused(text):
+def test_a_stock_objective_that_cannot_be_made_is_refused(text):
     with pytest.raises(UsageError, match="ELBO"):
         fit(load("vae", **SMALL), small_data(), text, epochs=1, batch_size=16)

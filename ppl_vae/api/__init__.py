@@ -80,7 +80,7 @@ def check(program: Any, data: Any, backend: str | None = None, *, seed: int = 0)
     """
     from ppl_vae.contract import check as apply_rules
 
-    program, dataset = program_of(program), in_memory(data)
+    program, dataset = program_of(program, backend), in_memory(data)
     backend = backend or program.backends[0]
     check_backend(program, backend)
     refuse_lost_mask(program, dataset)

@@ -87,7 +87,7 @@ def fit(
         Ctrl-C ends training after the present step (on several devices of Pyro: after the present row of the
         history) and returns the run as far as it got.
     """
-    program = program_of(program)
+    program = program_of(program, backend)
     chosen = Settings.of(program, objective, backend, compile, **training)
     return start(program, data, chosen, out, resume, Shown(callbacks, progress, tensorboard))
 

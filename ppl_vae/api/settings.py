@@ -9,6 +9,7 @@ from typing import Any
 from ppl_vae import checks, gallery, likelihoods, objectives
 from ppl_vae.backends import NAMES
 from ppl_vae.backends import backend as backend_named
+from ppl_vae.closures import library_of
 from ppl_vae.data import Data
 from ppl_vae.errors import ProgramError, UsageError
 from ppl_vae.objectives import ELBO
@@ -58,12 +59,16 @@ class Settings:
         return replace(self, training=replace(self.training, batch_size=size))
 
 
-def program_of(given: Any) -> Program | PlainProgram:
-    """Return a program from what a user may give: itself, its class, (model, guide), a name or a path."""
+def program_of(given: Any, backend: str | None = None) -> Program | PlainProgram:
+    """Return a program from what a user may give: itself, its class, (model, guide), a name or a path.
+
+    A pair of functions is of the library that they name, where that is one; else of the backend asked for.
+    """
     if isinstance(given, (str, Path)):
         return gallery.load(given)
     if isinstance(given, tuple) and len(given) == 2:
-        return PlainProgram(*given)
+        library = library_of(*given, among=NAMES)
+        return PlainProgram(*given, backend=library or backend or PlainProgram.backend)
     if isinstance(given, type) and issubclass(given, Program):
         return given()
     if not isinstance(given, (Program, PlainProgram)):

@@ -29,7 +29,8 @@ def check_plates(guide: Trace, model: Trace, otherwise: str = "") -> None:
     others = {plate.name for site in model.values() for plate in site.plates} - {p.name for p in seen}
     for name, site in sites:
         for plate in site.plates:
-            if plate.dim != ROWS_DIM or plate.name in others or (rows and plate.size != rows.size):
+            other_size = rows is not None and plate.size != rows.size and min(plate.size, rows.size) >= 0
+            if plate.dim != ROWS_DIM or plate.name in others or other_size:
                 raise ProgramError(
                     f"site {name!r} lies in the plate {plate.name!r}, which is not the one over the rows of "
                     f"the batch: make its axis part of the event with .to_event{otherwise}"

@@ -9,6 +9,7 @@ import numpy as np
 from ppl_vae.backends.common.bound import Bound
 from ppl_vae.backends.common.layout import Layout
 from ppl_vae.backends.common.site import Trace
+from ppl_vae.backends.common.summing import refuse_unknown
 from ppl_vae.backends.common.terms import added
 from ppl_vae.backends.common.tracing import Arrays, Passes, Tracer
 from ppl_vae.data.batches import count_rows
@@ -232,7 +233,9 @@ def _simulation(layout: Layout, names: tuple[str, ...], depth: int) -> Callable[
         fixed = {name: layout.restored(F, name, value, alone) for name, value in latents.items()}
         # Covariates stay as they are: only what the model observes is drawn anew.
         values = dict(shared) | fixed
-        trace = tracer.model(batch, values=values, redraw=True, particles=depth, depth=layout.depth)
+        options = {"redraw": True, "particles": depth, "depth": layout.depth}
+        trace = tracer.model(batch, values=values, **options)
+        refuse_unknown(tracer, trace, batch, values, **options)
         common = (name for name in layout.shared if name not in layout.factors)
         return {
             "drawn": _values(F, layout, names, trace),

@@ -10,7 +10,7 @@ from ppl_vae.backends.common.checks import NO_PLATES, check_plates
 from ppl_vae.backends.common.objective import rows_of
 from ppl_vae.backends.common.predictive import BUDGET
 from ppl_vae.backends.common.site import Pair, Site
-from ppl_vae.backends.common.terms import Terms
+from ppl_vae.backends.common.terms import Densities, Terms
 from ppl_vae.backends.common.tracing import Arrays, Passes, Tracer
 from ppl_vae.data.batches import dims_of
 from ppl_vae.diagnostics.evidence import DETERMINISTIC, Scores, joined, over_batches
@@ -21,6 +21,7 @@ LOADED_DRAWS = 16
 # Numbers to score (rows times draws times dimensions) from which on compiling a pass is worth while. Not a
 # measured time: the same evaluation must draw the same noise everywhere.
 MANY_NUMBERS = 2e9
+PROBED = 3  # particles that two functions are tried with
 Rows = Arrays | Iterable[Any]
 
 
@@ -65,7 +66,7 @@ def score(
         scores = _unweighted(bound, passes, rows, max(1, most // 4))
         if importance_samples:
             passes.stage(1)
-            _importance(passes, rows, scores, importance_samples, most, compile)
+            _importance(bound, passes, rows, scores, importance_samples, most, compile)
     return scores
 
 
@@ -129,7 +130,9 @@ def _seen(pair: Pair) -> list[Site]:
     return [site for site in pair.model.observed.local.values() if not site.factor]
 
 
-def _importance(passes: Passes, rows: Rows, scores: Scores, samples: int, most: int, compile: str) -> None:
+def _importance(
+    bound: Bound, passes: Passes, rows: Rows, scores: Scores, samples: int, most: int, compile: str
+) -> None:
     if scores.iw_note:
         return
     if scores.kl_global:
@@ -138,10 +141,34 @@ def _importance(passes: Passes, rows: Rows, scores: Scores, samples: int, most: 
         return
     loaded = not isinstance(rows, Mapping)
     at_once = min(samples, LOADED_DRAWS) if loaded else min(samples, max(1, most // 64), 256)
+    if at_once > 1 and not bound.declared and not _takes_particles(passes, rows):
+        at_once = 1
     many = not loaded and len(scores.elbo) * samples * dims_of(rows) >= MANY_NUMBERS
     compiled = compile == "on" or (compile == "auto" and many)
     scores.iw = passes.importance(rows, samples, at_once, max(1, most // at_once), compiled)
     scores.k = samples
+
+
+def _takes_particles(passes: Passes, rows: Rows) -> bool:
+    """Tell whether two functions, which promise nothing of leading axes, do the same within a plate of
+    particles as for each particle alone.
+    """
+
+    def run(tracer: Tracer, batch: Any) -> tuple[Any, ...]:
+        pair = tracer.pair(batch, PROBED)
+        drawn = [{name: value[draw] for name, value in pair.guide.drawn.items()} for draw in range(PROBED)]
+        alone = [tracer.pair(batch, values=one) for one in drawn]
+        return tuple(Densities(one.guide, one.model).log_weights for one in (pair, *alone))
+
+    batch, _ = next(iter(passes.chunks(rows, 2)))
+    try:
+        together, *alone = passes.aside("particles", run, batch)
+    except Exception:  # of any kind: shapes fail wherever the functions use them
+        return False
+    alone = np.stack(alone)
+    return together.shape == alone.shape and np.allclose(
+        together, alone, rtol=1e-3, atol=1e-3, equal_nan=True
+    )
 
 
 def _per_row(value: np.ndarray) -> np.ndarray:

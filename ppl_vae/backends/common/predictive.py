@@ -8,6 +8,7 @@ import numpy as np
 
 from ppl_vae.backends.common.bound import Bound
 from ppl_vae.backends.common.site import Trace, under
+from ppl_vae.backends.common.summing import refuse_unknown
 from ppl_vae.backends.common.tracing import Arrays, Passes, Tracer
 from ppl_vae.data.batches import dims_of, slices
 from ppl_vae.errors import DataError, ProgramError
@@ -57,12 +58,19 @@ def latents_of(guide: Trace) -> dict[str, Any]:
 
 
 def reconstruct(bound: Bound, rows: Arrays, *, draw: bool = False, seed: int = 0) -> dict[str, np.ndarray]:
-    """Return the centre of the likelihood given each row's own latents, by observed field, [N, *event]."""
+    """Return the centre of the likelihood given each row's own latents, [N, *event], by observed field; by
+    site of two functions.
+    """
 
     def run(tracer: Tracer, batch: Any) -> dict[str, Any]:
         guide = tracer.guide(batch, centres=not draw)
-        seen = tracer.model(batch, values=guide.drawn).observed
-        return {name: centre(site.fn) for name, site in seen.items() if name in bound.fields}
+        model = tracer.model(batch, values=guide.drawn)
+        refuse_unknown(tracer, model, batch, guide.drawn)
+        seen = model.observed
+        if bound.declared:
+            return {name: centre(site.fn) for name, site in seen.items() if name in bound.fields}
+        # Two functions may call their sites otherwise than the data its fields.
+        return {name: centre(site.fn) for name, site in seen.local.items() if not site.factor}
 
     return _over_rows(bound, ("reconstruct", draw), run, rows, seed)
 
@@ -178,7 +186,9 @@ def shared_latents(
 def _generator(bound: Bound, n: int) -> Callable[..., dict[str, Any]]:
     def run(tracer: Tracer, batch: Any, given: Mapping[str, Any]) -> dict[str, Any]:
         values = {}
-        for name, site in tracer.model(batch, n=n, values=given).local.items():
+        model = tracer.model(batch, n=n, values=given)
+        refuse_unknown(tracer, model, batch, given, n=n)
+        for name, site in model.local.items():
             classes = site.distribution.startswith("Categorical")
             values[name] = site.value if classes else tracer.F.to_float(site.value)
             if name in bound.fields:

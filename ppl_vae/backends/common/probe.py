@@ -75,9 +75,7 @@ class Probe:
             guide = Trace()
             try:
                 guide = self._called("guide", lambda: tracer.guide(batch, values=values, particles=particles))
-                model = self._called(
-                    "model", lambda: tracer.model(batch, values=guide.drawn, particles=particles)
-                )
+                model = self._called("model", lambda: tracer.summed_model(batch, guide.drawn, particles))
             except ProgramFailure:
                 # A draw of a wrong shape, more often than not, is what a network stumbles over.
                 _refuse_other_events(guide.latent, tracer.unfinished())

@@ -13,7 +13,7 @@ WRAPPERS = {"Independent", "MaskedDistribution", "ExpandedDistribution"}  # the 
 
 class Plate(NamedTuple):
     """A plate around a site: its axis `dim` of the batch shape, counted from the right, and the entries at
-    hand.
+    hand; -1 where it takes any number.
     """
 
     name: str
@@ -39,8 +39,8 @@ class Site:
         The factor that handlers put on the log density, without that of subsampled plates.
     subsampling : float
         Rows of all plates over the rows at hand, by which libraries scale a site up.
-    enumerated, auxiliary : bool
-        Summed out; of the guide alone.
+    enumerated, auxiliary, marginal : bool
+        Summed out; of the guide alone; its density is what is left once other sites are summed out.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Site:
     subsampling: float = 1.0
     enumerated: bool = False
     auxiliary: bool = False
+    marginal: bool = False
 
     def _density(self) -> Any:
         """Return the log density of the value, masked, with scale 1."""
@@ -133,7 +134,7 @@ class Site:
     @property
     def batch_shape(self) -> tuple[int, ...]:
         """Sizes of the plates' axes."""
-        return tuple(self.fn.batch_shape)
+        return tuple(self.log_density.shape if self.marginal else self.fn.batch_shape)
 
     @property
     def event_shape(self) -> tuple[int, ...]:

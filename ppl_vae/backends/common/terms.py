@@ -120,7 +120,7 @@ class Terms(Densities):
 
     def _divergence(self, name: str) -> Any:
         q, p = self.guide[name], self.model[name]
-        if self.analytic_kl and name in self.closed:
+        if self.analytic_kl and name in self.closed and not p.marginal:
             kl = q.closed_kl(p)
             if kl is not None:
                 return q.scaled(kl)

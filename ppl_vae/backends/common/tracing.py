@@ -9,6 +9,7 @@ import numpy as np
 
 from ppl_vae.backends.common.calls import Calls
 from ppl_vae.backends.common.site import PARTICLES, Pair, Trace
+from ppl_vae.backends.common.summing import summed_out
 from ppl_vae.functions import Functions
 
 Arrays = Mapping[str, np.ndarray]
@@ -29,6 +30,7 @@ class Tracer:
     _plate: Callable[[str, int, int], AbstractContextManager]  # the library's, by name, size and dim
     _centred: Callable[[], AbstractContextManager]  # latents take the centres of their distributions
     _redrawn: Callable[[], AbstractContextManager]  # observed sites are drawn
+    _enumerated: Callable[[int], AbstractContextManager]  # see `summing.values_left_of`
     _sites: Callable[[Any], Trace]  # of the library's trace
 
     def __init__(self, bound: Any):
@@ -39,16 +41,16 @@ class Tracer:
     ) -> Pair:
         """Run the guide, and the model at its draws; a network is computed once for the same arguments."""
         with self.bound.calling(Calls(remembered={})), self._particles(particles, depth):
-            guide, model, state = self._both(batch, values or {})
+            guide, model, state = self._both(batch, values or {}, depth + 1)
+        model = self._summed_out(model, guide.drawn, particles, depth)
 
         def again(role: str, stop: str) -> Trace:
             drawn = guide.drawn
             if stop == "draws":
                 drawn = {name: self.F.stop_gradient(value) for name, value in drawn.items()}
             calls = Calls(frozen=True, stopped=stop == "parameters")
-            return self.run(
-                role, batch, values=drawn, particles=particles, depth=depth, calls=calls, state=state
-            )
+            run = self.guide if role == "guide" else self.summed_model
+            return run(batch, values=drawn, particles=particles, depth=depth, calls=calls, state=state)
 
         return Pair(guide, model, again, state)
 
@@ -106,8 +108,21 @@ class Tracer:
     def _particles(self, particles: int, depth: int) -> AbstractContextManager:
         return self._plate(PARTICLES, particles, -1 - depth) if particles > 1 else nullcontext()
 
-    def _both(self, batch: Any, values: Mapping[str, Any]) -> tuple[Trace, Trace, Any]:
-        """Return the sites of guide and model, and the networks' state after both where it is handed on."""
+    def summed_model(
+        self, batch: Any, values: Mapping[str, Any], particles: int = 1, depth: int = 1, **options: Any
+    ) -> Trace:
+        """Run the model at values of its latents; those that are missing and enumerated are summed out."""
+        with self._enumerated(depth + 1):
+            trace = self.model(batch, values=values, particles=particles, depth=depth, **options)
+        return self._summed_out(trace, values, particles, depth)
+
+    def _summed_out(self, trace: Trace, drawn: Mapping[str, Any], particles: int, depth: int) -> Trace:
+        return summed_out(self.F, trace, drawn, depth + 1, particles > 1)
+
+    def _both(self, batch: Any, values: Mapping[str, Any], place: int) -> tuple[Trace, Trace, Any]:
+        """Return the sites of guide and model, which are enumerated left of `place` batch axes where the
+        guide does not draw them, and the networks' state after both where it is handed on.
+        """
         raise NotImplementedError
 
     def _recorded(self, role: str, values: Mapping[str, Any], calls: Calls, state: Any) -> Any:
@@ -143,6 +158,9 @@ class Passes(Protocol):
 
     def stage(self, number: int) -> None:
         """Start the noise of the first (0) or the second (1) of two kinds of passes."""
+
+    def aside(self, name: Any, function: Callable[..., Any], *arrays: Any) -> Any:
+        """Run a function like a pass; the noise of the passes is untouched."""
 
     def described(self, function: Callable[..., Any], *arrays: Any) -> None:
         """Run a function for what it notes of shapes and sites; noise is untouched."""

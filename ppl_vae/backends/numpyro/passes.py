@@ -18,6 +18,8 @@ from ppl_vae.backends.numpyro.tracing import Tracer
 from ppl_vae.data.batches import chunk_rows, count_rows
 from ppl_vae.progress import tell, told
 
+ASIDE = 2**31 - 1  # the stream of noise beside those of the passes, which are counted from 0
+
 
 class Passes:
     """Passes of one bound program, within `at_rest`."""
@@ -40,6 +42,9 @@ class Passes:
 
     def stage(self, number: int) -> None:
         self._key, self._taken = random.split(random.key(self.seed))[number], 0
+
+    def aside(self, name: Any, function: Callable[..., Any], *arrays: Any) -> Any:
+        return self(name, function, *arrays, stream=(ASIDE,))
 
     def described(self, function: Callable[..., Any], *arrays: Any) -> None:
         self.bound.ensure_parameters(*arrays[:1])

@@ -13,6 +13,7 @@ from ppl_vae.backends.common import tracing
 from ppl_vae.backends.common.calls import Calls
 from ppl_vae.backends.common.predictive import centre
 from ppl_vae.backends.common.site import Trace
+from ppl_vae.backends.common.summing import values_left_of
 from ppl_vae.backends.numpyro.functions import F
 from ppl_vae.backends.numpyro.sites import mutable, trace_of
 from ppl_vae.errors import ProgramError
@@ -25,6 +26,18 @@ def _centre_of_site(site: Mapping[str, Any]) -> Array | None:
         return centre(site["fn"])
     except ProgramError:  # a latent without a mean is drawn
         return None
+
+
+def _enumerated(place: int) -> AbstractContextManager:
+    """See `ppl_vae.backends.common.summing.values_left_of`: for sites that nothing else gives a value."""
+    values = values_left_of(place)
+
+    def of_site(site: Mapping[str, Any]) -> Array | None:
+        if site["type"] != "sample" or site["is_observed"] or site["value"] is not None:
+            return None
+        return values(site["name"], site["fn"], site["infer"])
+
+    return handlers.substitute(substitute_fn=of_site)
 
 
 class Tracer(tracing.Tracer):
@@ -41,7 +54,7 @@ class Tracer(tracing.Tracer):
     """
 
     F = F
-    _redrawn, _sites = map(staticmethod, (handlers.uncondition, trace_of))
+    _redrawn, _sites, _enumerated = map(staticmethod, (handlers.uncondition, trace_of, _enumerated))
 
     def __init__(self, bound: Any, key: Array, params: Any = None, state: Any = None):
         super().__init__(bound)
@@ -55,14 +68,15 @@ class Tracer(tracing.Tracer):
     def _centred(self) -> AbstractContextManager:
         return handlers.substitute(substitute_fn=_centre_of_site)
 
-    def _both(self, batch: Any, values: Mapping[str, Array]) -> tuple[Trace, Trace, Any]:
+    def _both(self, batch: Any, values: Mapping[str, Array], place: int) -> tuple[Trace, Trace, Any]:
         model_key, guide_key = random.split(self.key)
         values = self.params | self.state | dict(values)
         seeded = handlers.seed(self.bound.guide, guide_key)
         guide = handlers.trace(handlers.substitute(seeded, data=values)).get_trace(**batch)
         values |= mutable(guide)
         replayed = handlers.replay(handlers.seed(self.bound.model, model_key), trace=guide)
-        model = handlers.trace(handlers.substitute(replayed, data=values)).get_trace(**batch)
+        with _enumerated(place):
+            model = handlers.trace(handlers.substitute(replayed, data=values)).get_trace(**batch)
         return trace_of(guide), trace_of(model), mutable(guide) | mutable(model)
 
     def _recorded(self, role: str, values: Mapping[str, Array], calls: Calls, state: Any) -> Any:

@@ -1,6 +1,7 @@
 """Objective, model and guide on Pyro, as one module whose output is a loss in nats per row."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from ppl_vae.backends.common.objective import BoundObjective, rows_of, scaled_up
 from ppl_vae.backends.pyro.arrays import noise_kept, on_host
 from ppl_vae.backends.pyro.functions import F
 from ppl_vae.backends.pyro.tracing import Tracer
+from ppl_vae.errors import ProgramError
 from ppl_vae.objectives import Loss
 
 
@@ -20,7 +22,7 @@ class Objective(BoundObjective, nn.Module):
     training step differentiates.
     """
 
-    F, remedy = F, "a pyro.infer ELBO that has a differentiable_loss"
+    F, remedy = F, "a pyro.infer ELBO"
 
     def __init__(self, bound: nn.Module, objective: Any, num_data: int):
         super().__init__(bound, objective, num_data)
@@ -58,4 +60,42 @@ class Objective(BoundObjective, nn.Module):
 
 
 def _loss_function(objective: Any) -> Any:
-    return getattr(objective, "differentiable_loss", None) if isinstance(objective, ELBO) else objective
+    """Return the function of (model, guide, **batch) that gives an objective's loss; None where it has none.
+
+    Pyro's Jit variants compile the estimator of the class that they derive from, for one size of the batch:
+    here a step has its own compiler, and that class is asked.
+    """
+    if not isinstance(objective, ELBO):
+        return objective
+    kind = _estimator(objective)
+    if not takes_gradients(objective):
+        return partial(kind.differentiable_loss, objective)
+    return partial(_by_its_gradients, partial(kind.loss_and_grads, objective))
+
+
+def _estimator(objective: ELBO) -> type:
+    kind = type(objective)
+    return kind.__base__ if kind.__name__.startswith("Jit") else kind
+
+
+def takes_gradients(objective: Any) -> bool:
+    """Tell whether an objective has no loss to differentiate, but computes gradients itself."""
+    return isinstance(objective, ELBO) and not hasattr(_estimator(objective), "differentiable_loss")
+
+
+def _by_its_gradients(loss_and_grads: Any, model: Any, guide: Any, **batch: Tensor) -> Tensor:
+    """Return a loss whose gradients are those that an ELBO without a differentiable loss computes itself."""
+    if torch.compiler.is_exporting():
+        raise ProgramError("the objective computes its gradients itself")
+    parameters = model.__self__.trainable()
+    before = [parameter.grad for parameter in parameters]
+    try:
+        for parameter in parameters:
+            parameter.grad = None
+        value = loss_and_grads(model, guide, **batch)
+        gradients = [(one, one.grad) for one in parameters if one.grad is not None]
+    finally:
+        for parameter, gradient in zip(parameters, before, strict=True):
+            parameter.grad = gradient
+    loss = torch.as_tensor(value[0] if isinstance(value, tuple) else value, device=model.__self__.device)
+    return loss + sum(((one - one.detach()) * gradient).sum() for one, gradient in gradients)

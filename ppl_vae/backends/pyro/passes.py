@@ -37,6 +37,10 @@ class Passes:
         if number == 0:
             torch.manual_seed(self._start)
 
+    def aside(self, name: Any, function: Callable[..., Any], *arrays: Any) -> Any:
+        with noise_kept(self.bound.device):
+            return self(name, function, *arrays)
+
     def described(self, function: Callable[..., Any], *arrays: Any) -> None:
         with noise_kept(self.bound.device):
             function(self.tracer, *map(self.bound.put, arrays))

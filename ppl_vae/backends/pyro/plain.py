@@ -1,6 +1,5 @@
 """Two plain Pyro functions as a bound program: their parameters live in a parameter store of their own."""
 
-import inspect
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,6 +13,7 @@ from ppl_vae.backends.common import bound as common
 from ppl_vae.backends.common.calls import Calls
 from ppl_vae.backends.pyro.arrays import find_device, noise_kept
 from ppl_vae.backends.pyro.library import OnPyro
+from ppl_vae.closures import named_by
 from ppl_vae.errors import ProgramError, RunError
 from ppl_vae.program import PlainProgram
 
@@ -23,23 +23,9 @@ FIXED = "fixed"  # begins the names of parameters that are not trained
 
 def modules_of(program: PlainProgram) -> list[nn.Module]:
     """Return the outermost modules that the functions, and those that they call, belong to or name."""
-    modules: dict[int, nn.Module] = {}
-    seen: set[int] = set()
-    left: list[Any] = [program.model, program.guide]
-    while left:
-        one = left.pop()
-        if id(one) in seen:
-            continue
-        seen.add(id(one))
-        owner, function = getattr(one, "__self__", None), getattr(one, "__func__", one)
-        if isinstance(one, nn.Module):
-            modules[id(one)] = one
-        elif inspect.isfunction(function) and str(function.__module__).split(".")[0] not in ("torch", "pyro"):
-            named = inspect.getclosurevars(inspect.unwrap(function))
-            left += [owner, *getattr(owner, "__dict__", {}).values()]
-            left += [*named.nonlocals.values(), *named.globals.values()]
-    inner = {id(part) for module in modules.values() for part in module.modules() if part is not module}
-    return [module for key, module in modules.items() if key not in inner]
+    modules = [one for one in named_by(program.model, program.guide) if isinstance(one, nn.Module)]
+    inner = {id(part) for module in modules for part in module.modules() if part is not module}
+    return [module for module in modules if id(module) not in inner]
 
 
 class PlainBound(common.PlainBound, OnPyro):

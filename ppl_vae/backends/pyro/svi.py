@@ -17,7 +17,7 @@ from ppl_vae.backends.common.objective import rows_of
 from ppl_vae.backends.pyro.arrays import noise_kept, put
 from ppl_vae.backends.pyro.denormals import flushed
 from ppl_vae.backends.pyro.devices import devices_of
-from ppl_vae.backends.pyro.objectives import Objective
+from ppl_vae.backends.pyro.objectives import Objective, takes_gradients
 from ppl_vae.backends.pyro.step import Step, by_step, parts_of_program
 from ppl_vae.diagnostics.evidence import Scores
 from ppl_vae.errors import ProgramError, UsageError
@@ -35,7 +35,7 @@ class Engine(common.Engine):
         options = self.options
         self.devices = devices_of(options)
         if self.devices.count > 1:
-            _check_fits(self.bound, train)
+            _check_fits(self.bound, train, objective)
         self.rank, self.start, self.agree = self.devices.rank, self.devices.start, self.devices.agree
         self.device = self.devices.device
         self._cuda = self.device.type == "cuda"
@@ -242,10 +242,15 @@ def _added(sums: dict[str, Tensor], metrics: dict[str, Tensor]) -> dict[str, Ten
     return sums
 
 
-def _check_fits(bound: nn.Module, train: Any) -> None:
+def _check_fits(bound: nn.Module, train: Any, objective: Any) -> None:
     """Refuse what several processes would each do in their own way."""
     if train is None or not bound.declared:
         what = "a loader" if train is None else "a pair of functions"
         raise UsageError(f"devices: {what} trains on one device with Pyro; use arrays and a Program")
+    if takes_gradients(objective):
+        kind = type(objective).__name__
+        raise UsageError(
+            f"devices: {kind} computes its gradients itself, on one device; use another objective"
+        )
     if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in bound.modules()):
         raise UsageError("devices: torch's batch normalization differs on each device; use nn.BatchNorm")

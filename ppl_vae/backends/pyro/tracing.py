@@ -13,6 +13,7 @@ from ppl_vae.backends.common import tracing
 from ppl_vae.backends.common.calls import Calls
 from ppl_vae.backends.common.predictive import centre
 from ppl_vae.backends.common.site import Trace
+from ppl_vae.backends.common.summing import values_left_of
 from ppl_vae.backends.pyro.functions import F
 from ppl_vae.backends.pyro.sites import fixed, trace_of
 from ppl_vae.errors import ProgramError
@@ -31,19 +32,36 @@ class Centres(poutine.messenger.Messenger):
         msg["done"] = True
 
 
+class Enumerated(poutine.messenger.Messenger):
+    """See `ppl_vae.backends.common.summing.values_left_of`: for sites that nothing else gives a value."""
+
+    def __init__(self, place: int):
+        super().__init__()
+        self._values = values_left_of(place)
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if msg["is_observed"] or poutine.util.site_is_subsample(msg) or msg["value"] is not None:
+            return
+        value = self._values(msg["name"], msg["fn"], msg["infer"])
+        if value is not None:
+            msg["value"], msg["done"] = value, True
+
+
 class Tracer(tracing.Tracer):
     """See `ppl_vae.backends.common.tracing.Tracer`. Noise comes from torch's generator."""
 
     F = F
-    _centred, _redrawn, _sites = map(staticmethod, (Centres, poutine.uncondition, trace_of))
+    _centred, _redrawn, _enumerated = map(staticmethod, (Centres, poutine.uncondition, Enumerated))
+    _sites = staticmethod(trace_of)
 
     def _plate(self, name: str, size: int, dim: int) -> AbstractContextManager:
         return pyro.plate(name, size, dim=dim, device=self.bound.device)
 
-    def _both(self, batch: Any, values: Mapping[str, Tensor]) -> tuple[Trace, Trace, Any]:
+    def _both(self, batch: Any, values: Mapping[str, Tensor], place: int) -> tuple[Trace, Trace, Any]:
         function = poutine.replay(self.bound.guide, trace=fixed(values)) if values else self.bound.guide
         guide = poutine.trace(function).get_trace(**batch)
-        model = poutine.trace(poutine.replay(self.bound.model, trace=guide)).get_trace(**batch)
+        with Enumerated(place):
+            model = poutine.trace(poutine.replay(self.bound.model, trace=guide)).get_trace(**batch)
         return trace_of(guide), trace_of(model), None
 
     def _recorded(self, role: str, values: Mapping[str, Tensor], calls: Calls, state: Any) -> Any:

@@ -1,0 +1,119 @@
+"""Pairs of functions, as the libraries' examples write them, on both backends: the same terms for both."""
+
+import importlib
+
+import numpy as np
+import plain_numpyro
+import plain_pyro
+import pytest
+
+from ppl_vae import ELBO, IWAE, data, evaluate, fit, open_run, posterior, resume
+from ppl_vae.errors import UsageError
+
+both = pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+PAIRS = {"pyro": plain_pyro, "numpyro": plain_numpyro}
+X = (np.random.default_rng(0).random((40, 6)) < 0.4).astype("f")
+FOUND = data.of({"train": {"x": X}, "test": {"x": X}}, valid=0)
+
+
+@both
+@pytest.mark.parametrize("named", [True, False])
+def test_a_pair_trains_evaluates_goes_on_and_is_opened_again(backend, named, tmp_path):
+    functions, file = PAIRS[backend], PAIRS[backend].__file__
+    pair, options = (functions.model, functions.guide), {"batch_size": 20, "lr": 0.01}
+    given = {"backend": backend} if named else {}
+    run = fit(pair, FOUND, max_steps=4, out=tmp_path / "run", **given, **options)
+    assert run.backend == backend
+    scores = run.score(X, seed=1).elbo
+    again = open_run(tmp_path / "run", model_file=file, data=FOUND)
+    np.testing.assert_array_equal(again.score(X, seed=1).elbo, scores)
+    assert evaluate(again)["n"] == 40 and run.encode(X)["z"].shape == (40, 3)
+    assert run.reconstruct(X)["x"].shape == (40, 6)
+    assert posterior(run, X[:4], num_samples=3)["posterior"]["z"].shape == (1, 3, 4, 3)
+    assert resume(tmp_path / "run", model_file=file, data=FOUND, max_steps=6).steps == 6
+
+
+def test_a_pair_of_the_other_library_is_refused_by_name():
+    pair = (plain_pyro.model, plain_pyro.guide)
+    with pytest.raises(UsageError, match="runs on pyro only: choose --backend pyro"):
+        fit(pair, FOUND, max_steps=1, backend="numpyro")
+
+
+def written(backend, shape=None, size=True):
+    """Return a pair whose decoder flattens to `shape`, and whose plate over the rows may have no size."""
+    library = importlib.import_module(backend)
+    dist = library.distributions
+    ones = importlib.import_module("torch" if backend == "pyro" else "jax.numpy").ones
+
+    def rows(x):
+        return library.plate("data", len(x)) if size else library.plate("data")
+
+    def decoded(z):
+        flat = z if shape is None else z.reshape(*shape)
+        loc = library.param("bias", 0.5 * ones(2)) + 2.0 * flat
+        return loc if shape is None else loc.reshape(z.shape)
+
+    def model(x):
+        with rows(x):
+            z = library.sample("z", dist.Normal(0 * x, 1.0).to_event(1))
+            library.sample("seen", dist.Normal(decoded(z), 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with rows(x):
+            library.sample("z", dist.Normal(library.param("w", ones(2)) * x, 1.0).to_event(1))
+
+    return model, guide
+
+
+ROWS = np.random.default_rng(1).normal(size=(12, 2)).astype("f")
+
+
+@both
+def test_importance_weights_are_drawn_one_by_one_where_axes_are_mixed(backend):
+    """A softmax over axis 1 has no wrong shape: within a plate of particles it only mixes rows."""
+    library = importlib.import_module(backend)
+    softmax = {"pyro": "torch", "numpyro": "jax.nn"}[backend]
+    softmax = importlib.import_module(softmax).softmax
+
+    def pair(axis):
+        guide = written(backend)[1]
+
+        def mixing(x):
+            with library.plate("data", len(x)):
+                z = library.sample("z", library.distributions.Normal(0 * x, 1.0).to_event(1))
+                loc = softmax(z, axis)
+                library.sample("x", library.distributions.Normal(loc, 1.0).to_event(1), obs=x)
+
+        return mixing, guide
+
+    one, other = (
+        evaluate(
+            fit(pair(axis), data.of(ROWS, valid=0, test=0), max_steps=1, batch_size=12),
+            "train",
+            importance_samples=400,
+        )
+        for axis in (-1, 1)
+    )
+    assert one["elbo_nats"] == pytest.approx(other["elbo_nats"], rel=1e-5)
+    assert one["iw_nats"] == pytest.approx(other["iw_nats"], abs=0.1)
+
+
+@both
+def test_importance_weights_need_no_plate_of_particles(backend):
+    exact = -0.5 * (((ROWS - 0.5) ** 2).sum(1) / 5 + 2 * np.log(2 * np.pi * 5))
+    for shape in (None, (-1, 2)):
+        run = fit(
+            written(backend, shape), data.of(ROWS, valid=0, test=0), max_steps=1, batch_size=12, lr=1e-6
+        )
+        result = evaluate(run, "train", importance_samples=300)
+        assert result["iw_nats"] == pytest.approx(exact.mean(), abs=0.1)
+
+
+@pytest.mark.parametrize("objective", [ELBO(), IWAE(2), "Trace_ELBO", "JitTrace_ELBO"])
+def test_a_plate_without_a_size_takes_any_number_of_rows(objective):
+    runs = [
+        fit(written("pyro", size=size), data.of(ROWS, valid=0, test=0), objective, max_steps=4, batch_size=5)
+        for size in (True, False)
+    ]
+    one, other = (evaluate(run, "train", importance_samples=5) for run in runs)
+    assert one["elbo_nats"] == other["elbo_nats"] and one["iw_nats"] == other["iw_nats"]
