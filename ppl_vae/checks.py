@@ -1,6 +1,7 @@
 """Refusals of single values, each in one wording."""
 
-from collections.abc import Iterable
+import difflib
+from collections.abc import Iterable, Mapping
 from numbers import Integral
 from typing import Any
 
@@ -28,16 +29,33 @@ def one_of(what: str, value: Any, known: Iterable[str]) -> None:
         raise UsageError(f"unknown {what} {value!r}: choose one of {', '.join(known)}")
 
 
-def options(of: str, given: Iterable[str], known: Iterable[str]) -> None:
+def options(
+    of: str, given: Iterable[str], known: Iterable[str], elsewhere: Mapping[str, str] | None = None
+) -> None:
     """Refuse an option that a function does not have.
+
+    Parameters
+    ----------
+    of : str
+        The function.
+    given, known : iterable of str
+    elsewhere : dict, optional
+        Where options of other names belong, as they are written there.
 
     Raises
     ------
     UsageError
     """
-    unknown = sorted(set(given) - set(known))
+    unknown, elsewhere = sorted(set(given) - set(known)), elsewhere or {}
     if unknown:
-        raise UsageError(f"{of} has no option {unknown[0]!r}: it takes {', '.join(sorted(known))}")
+        close = near(unknown[0], [*known, *elsewhere])
+        hint = f"did you mean {elsewhere.get(close, close)}? It" if close else "it"
+        raise UsageError(f"{of} has no option {unknown[0]!r}: {hint} takes {', '.join(sorted(known))}")
+
+
+def near(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is nearest to one that was given, where one is near."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
 
 
 def counted(number: int, noun: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import ppl_vae
-from ppl_vae import model_files
+from ppl_vae import checks, model_files
 from ppl_vae.errors import PplVaeError, RunError, UsageError
 from ppl_vae.model_files import ModelSource
 from ppl_vae.program import PlainProgram, Program
@@ -280,8 +280,8 @@ def _made(model_source: ModelSource, values: Mapping[str, Any]) -> Program | Pla
     known = [] if plain else [one.name for one in dataclass_fields(declared) if one.init]
     for name in values:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            ask = f": did you mean {close[0]}? It has" if close else ": it has"
+            close = checks.near(name, known)
+            ask = f": did you mean {close}? It has" if close else ": it has"
             raise UsageError(
                 f"{model_source.name} has no field {name!r}{ask} {', '.join(known) or 'no fields'}"
             )

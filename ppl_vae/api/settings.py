@@ -1,7 +1,7 @@
 """How a program is trained, checked and resolved once, before any data is read."""
 
 import inspect
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ class Settings:
         **training: Any,
     ) -> "Settings":
         """Check what was asked for a program and fill in what was not."""
-        checks.options("fit", training, TRAINING)
+        checks.options("fit", training, TRAINING, _elsewhere(program, objective))
         given = training.get("batch_size") is not None
         options = Training(**training if given else {**training, "batch_size": Training.batch_size})
         backend = backend or program.backends[0]
@@ -57,6 +57,14 @@ class Settings:
             return self
         size = max(count - count % self.training.devices, 1)
         return replace(self, training=replace(self.training, batch_size=size))
+
+
+def _elsewhere(program: Program | PlainProgram, objective: Any) -> dict[str, str]:
+    """Return how fields of the program and of the objective are given, by their names."""
+    asked = ELBO() if objective is None else objective
+    kinds = [*objectives.OBJECTIVES.values(), type(asked), *([type(program)] if program.declared else [])]
+    owners = [kind for kind in kinds if is_dataclass(kind)]
+    return {field.name: f"{kind.__name__}({field.name}=...)" for kind in owners for field in fields(kind)}
 
 
 def program_of(given: Any, backend: str | None = None) -> Program | PlainProgram:

@@ -3,6 +3,7 @@
 import re
 from argparse import SUPPRESS, ArgumentError
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, fields
 from pathlib import Path
 from types import UnionType
@@ -13,7 +14,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from ppl_vae import annotations, gallery, model_files
 from ppl_vae.cli.running import hint
-from ppl_vae.errors import RunError, UsageError
+from ppl_vae.errors import PplVaeError, RunError, UsageError
 from ppl_vae.store import read_config
 
 _TUPLES = {"--betas": tuple[float, float]}
@@ -154,25 +155,45 @@ def _parsed(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
         options = parser.parse_args(list(words))
         given = parser.parse_args(list(words), defaults=False)
     except (ArgumentError, yaml.YAMLError, TypeError, ValueError) as error:
-        raise UsageError(_readable(str(error), parser)) from None
+        raise UsageError(_readable(str(error), parser, words)) from None
     options["given"] = tuple(name for name in vars(given) if name != "config")
     if isinstance(options.get("model"), Namespace):
         options["model"] = dict(vars(options.model))
     return options
 
 
-def _readable(message: str, parser: ArgumentParser) -> str:
+def _elsewhere(parser: ArgumentParser, words: Sequence[str]) -> list[str]:
+    """Return options as they are written within a group: fields of the line's program (else of those of the
+    gallery) and of the objectives.
+    """
+    if not _has(parser, "program"):
+        return []
+    from ppl_vae.objectives import OBJECTIVES
+
+    known = [entry.name for entry in gallery.names()]
+    named = [word for word in words if word in known or word.endswith(".py")]
+    names = []
+    for name in named[:1] or known:
+        with suppress(PplVaeError):
+            program = model_files.declared(gallery.source(name))
+            names += [f"--model.{field.name}" for field in (fields(program) if program.declared else ())]
+    options = [(name, field.name) for name, kind in OBJECTIVES.items() for field in fields(kind)]
+    return names + [f"--objective '{name}({option}=...)'" for name, option in options]
+
+
+def _readable(message: str, parser: ArgumentParser, words: Sequence[str] = ()) -> str:
     """Return the parser's complaint in one line."""
     text = " ".join(message.split())
     options = [option for action in parser._actions for option in action.option_strings]
     if match := re.search(r"unrecognized arguments: (\S+)", text, re.I):
         name = match[1].partition("=")[0]
         what = "unknown option" if name.startswith("-") else "superfluous argument"
-        return f"{what} {name}{hint(name, options) if name.startswith('-') else ''}"
+        near = hint(name, [*options, *_elsewhere(parser, words)]) if name.startswith("-") else ""
+        return f"{what} {name}{near}"
     if match := re.search(r"Option '(\S+)' is not accepted", text):
         key = match[1]
-        known = [action.dest for action in parser._actions]
-        return f"the config file has the unknown key {key!r}{hint(key, known)}"
+        near = hint(key, [*(action.dest for action in parser._actions), *_elsewhere(parser, words)])
+        return f"the config file has the unknown key {key!r}{near.replace('--', '')}"
     if match := re.search(r'Parser key "(\S+)": (.*)', text):
         key, rest = match.groups()
         option = f"--{key}" if key.startswith("model.") else "--" + key.replace("_", "-")

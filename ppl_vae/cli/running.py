@@ -2,12 +2,12 @@
 
 import atexit
 import contextlib
-import difflib
 import gc
 import json
 import logging
 import math
 import os
+import re
 import signal
 import sys
 import threading
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ppl_vae import bars, model_files
+from ppl_vae import bars, checks, model_files
 from ppl_vae.errors import PplVaeError, ProgramError
 
 TRACEBACK = "PPL_VAE_TRACEBACK"  # asks for the whole traceback of a fault in a model's or an objective's file
@@ -208,12 +208,24 @@ def shown(line: str) -> str:
 
 
 def hint(name: str, known: Iterable[str], otherwise: str = "") -> str:
-    """Return `: did you mean ...?` where a known name is close, else another ending."""
-    # What all of a kind begin with would make any two look alike.
-    kind = next(start for start in ("--model.", "--", "") if name.startswith(start))
-    bare = [one.removeprefix(kind) for one in known if one.startswith(kind)]
-    close = difflib.get_close_matches(name.removeprefix(kind), bare, n=1)
-    return f": did you mean {kind}{close[0]}?" if close else otherwise
+    """Return `: did you mean ...?` where a known name is close, else another ending.
+
+    An option may lack its group or have a wrong one: what counts is the name behind it, within the same group
+    first.
+    """
+    group, known = name.rpartition(".")[0], list(known)
+    bare = {_bare(one): one for one in reversed(known)}
+    own = {_bare(one): one for one in known if one.rpartition(".")[0] == group}
+    for names, near in ((own, False), (bare, False), (own, True), (bare, True)):
+        close = checks.near(_bare(name), names) if near else _bare(name)
+        if close in names:
+            return f": did you mean {names[close]}?"
+    return otherwise
+
+
+def _bare(option: str) -> str:
+    """Return an option's own name: z_dim of --model.z_dim, k of --objective 'iwae(k=...)'."""
+    return re.split(r"[.(]", option.partition("=")[0].lstrip("-"))[-1].replace("-", "_")
 
 
 def as_json(value: Any) -> Any:

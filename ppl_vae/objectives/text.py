@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from ppl_vae import model_files, schedules
+from ppl_vae import checks, model_files, schedules
 from ppl_vae.errors import ProgramError, UsageError
 from ppl_vae.model_files import ModelSource
 from ppl_vae.objectives.base import SCHEDULE, Objective
@@ -51,7 +51,9 @@ def make(kind: type[Objective], options: Mapping[str, Any] = {}, name: str = "")
     name, known = name or kind.__name__, {field.name: field for field in fields(kind) if field.init}
     for key, value in options.items():
         if key not in known:
-            raise UsageError(f"{name} has no option {key!r}: it takes {', '.join(known) or 'none'}")
+            close = checks.near(key, known)
+            ask = f"did you mean {close}? It" if close else "it"
+            raise UsageError(f"{name} has no option {key!r}: {ask} takes {', '.join(known) or 'none'}")
         if str(value).startswith("<"):
             raise UsageError(
                 f"{name}: {key} was an object of Python, {value}: give the objective as an object"
