@@ -6,6 +6,7 @@ q(effect) and q(dispersion) are free;   q(z | x, b) = N(encoder(log(1 + x), b)).
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from ppl_vae import Program
 
@@ -14,15 +15,10 @@ from ppl_vae import Program
 class Counts(Program):
     x_shape: tuple[int, ...] | None = None  # filled in from the data
     num_batches: int | None = None  # filled in from the data
-    z_dim: int = 5
-    hidden: tuple[int, ...] = (64,)
+    z_dim: int = 5  # numbers of a latent
+    hidden: tuple[int, ...] = (64,)  # widths of the encoder
     decoder_hidden: tuple[int, ...] = (64,)  # (): a linear decoder, whose weights can be read
-    likelihood: str = "negative_binomial"  # or poisson
-
-    def __post_init__(self):
-        super().__post_init__()
-        names = ("negative_binomial", "poisson")
-        self.require(self.likelihood in names, f"likelihood={self.likelihood}: choose one of {names}")
+    likelihood: Literal["negative_binomial", "poisson"] = "negative_binomial"  # of x given z
 
     def adapted_to(self, data):
         program = super().adapted_to(data)

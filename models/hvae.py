@@ -8,6 +8,7 @@ Guide and model share the way down.
 from dataclasses import dataclass
 
 from ppl_vae import Program
+from ppl_vae.functions import ActivationName
 
 
 @dataclass(frozen=True)
@@ -15,8 +16,8 @@ class HVAE(Program):
     x_shape: tuple[int, ...] | None = None  # filled in from the data
     z_dims: tuple[int, ...] = (64, 32)  # from the data upwards; any number of layers
     hidden: tuple[int, ...] = (512, 256)  # width of the networks of each layer
-    likelihood: str = "bernoulli"
-    activation: str = "relu"
+    likelihood: str = "bernoulli"  # of x given z_1
+    activation: ActivationName = "relu"  # between layers
 
     def __post_init__(self):
         super().__post_init__()

@@ -12,8 +12,8 @@ from ppl_vae import Program
 @dataclass(frozen=True)
 class LinearGaussian(Program):
     x_shape: tuple[int, ...] | None = None  # filled in from the data
-    z_dim: int = 2
-    sigma: float = 0.5
+    z_dim: int = 2  # numbers of a latent
+    sigma: float = 0.5  # of the noise, fixed
 
     def __post_init__(self):
         super().__post_init__()

@@ -15,9 +15,9 @@ from ppl_vae.shapes import image_shape
 @dataclass(frozen=True)
 class TopDown(Program):
     x_shape: tuple[int, ...] | None = None  # filled in from the data; height and width in fours
-    latents: int = 10
-    z_channels: int = 8
-    width: int = 32
+    latents: int = 10  # groups of them, one above the other
+    z_channels: int = 8  # of a latent
+    width: int = 32  # channels between residual blocks
     inner: int = 16  # channels within a residual block, and at full resolution
 
     def networks(self, nn):

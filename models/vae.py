@@ -4,18 +4,20 @@ z ~ N(0, I);   x | z ~ likelihood(decoder(z));   q(z | x) = N(encoder(x)).
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from ppl_vae import Program
+from ppl_vae.functions import ActivationName
 
 
 @dataclass(frozen=True)
 class VAE(Program):
     x_shape: tuple[int, ...] | None = None  # filled in from the data
-    z_dim: int = 50
-    hidden: tuple[int, ...] = (400,)
-    likelihood: str = "bernoulli"
-    network: str = "mlp"  # or conv: other networks, the same program
-    activation: str = "relu"
+    z_dim: int = 50  # numbers of a latent
+    hidden: tuple[int, ...] = (400,)  # widths of the encoder, backwards those of the decoder
+    likelihood: str = "bernoulli"  # of x given z
+    network: Literal["mlp", "conv"] = "mlp"  # conv: other networks, the same program
+    activation: ActivationName = "relu"  # between layers
 
     def networks(self, nn):
         return {

@@ -5,6 +5,7 @@ q(z | x) puts all mass on the code nearest to encoder(x); the decoder's gradient
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from ppl_vae import Program
 
@@ -12,13 +13,13 @@ from ppl_vae import Program
 @dataclass(frozen=True)
 class VQVAE(Program):
     x_shape: tuple[int, ...] | None = None  # filled in from the data
-    codes: int = 512
-    code_dim: int = 64
-    hidden: int = 128
+    codes: int = 512  # in the codebook
+    code_dim: int = 64  # numbers of a code
+    hidden: int = 128  # channels
     sigma: float = 0.25  # of the pixels, fixed: the squared error up to a constant
-    commitment: float = 0.25
-    learning: str = "ema"  # of the codebook; or gradient: the paper's three-term loss
-    learned_prior: bool = False
+    commitment: float = 0.25  # weight of the encoder's distance from its codes
+    learning: Literal["ema", "gradient"] = "ema"  # of the codebook; gradient: the paper's three-term loss
+    learned_prior: bool = False  # of the codes; else every code has the same probability
 
     def __post_init__(self):
         super().__post_init__()

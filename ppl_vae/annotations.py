@@ -1,6 +1,11 @@
-"""What the fields of a dataclass hold, against their annotations."""
+"""What the fields of a dataclass hold, against their annotations, and what is said of them."""
 
+import ast
+import inspect
+import io
+import re
 import sys
+import tokenize
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from numbers import Integral, Real
@@ -25,6 +30,35 @@ def types(kind: type) -> dict[str, Any]:
             return Any
 
     return {field.name: resolved(field.type) for field in fields(kind) if field.init}
+
+
+def attributes(doc: str | None) -> dict[str, str]:
+    """Return the texts of a numpydoc list of attributes or parameters by name, each in one line."""
+    texts, entry = {}, r"^(\w[\w, ]*) : [^\n]*((?:\n    [^\n]+)+)"
+    for names, lines in re.findall(entry, inspect.cleandoc(doc or ""), re.M):
+        text = " ".join(lines.split())
+        text = text if text.endswith("...") else text.removesuffix(".")
+        texts |= dict.fromkeys(names.split(", "), text)
+    return texts
+
+
+def comments(source: str) -> dict[str, str]:
+    """Return the comments behind the annotated names of a file's classes, by name."""
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    by_line = {one.start[0]: one.string.lstrip("# ") for one in tokens if one.type == tokenize.COMMENT}
+    classes = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
+    found = [one for node in classes for one in node.body if isinstance(one, ast.AnnAssign)]
+    return {one.target.id: by_line[one.end_lineno] for one in found if one.end_lineno in by_line}
+
+
+def described(kind: type, source: str = "") -> dict[str, str]:
+    """Return what is said of a class's fields: by numpydoc, of its bases too, else by the comments of its
+    source.
+    """
+    documented: dict[str, str] = {}
+    for one in reversed(kind.__mro__):
+        documented |= attributes(vars(one).get("__doc__"))
+    return comments(source) | documented
 
 
 def check(made: Any) -> None:

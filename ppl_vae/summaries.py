@@ -31,7 +31,7 @@ def text(title: str, rows: Sequence[Row]) -> str:
 
 def as_html(title: str, rows: Sequence[Row]) -> str:
     """Return a title and rows as a table."""
-    cells = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows)
+    cells = ("".join(f"<td>{html.escape(cell.strip())}</td>" for cell in row) for row in rows)
     lines = "".join(f"<tr>{line}</tr>" for line in cells)
     return f"<table><caption>{html.escape(title)}</caption>{lines}</table>"
 

@@ -216,7 +216,7 @@ FIELDS = {
     "vqvae --model.sigma 0": "sigma=0.0: a standard deviation is above 0",
     "vqvae --model.commitment -1": "commitment=-1.0: a penalty is not negative",
     "vqvae --model.hidden 1": "hidden=1: the outer layers have half as many channels",
-    "counts --model.likelihood bernoulli": "likelihood=bernoulli: choose one of",
+    "counts --model.likelihood bernoulli": "unknown likelihood 'bernoulli': choose one of",
     "hvae --model.hidden 8": "need one number for each layer",
 }
 

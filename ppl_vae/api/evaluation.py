@@ -11,8 +11,18 @@ from ppl_vae.api.settings import check_compile
 from ppl_vae.data import Data
 from ppl_vae.data.loader import is_batches
 from ppl_vae.diagnostics.evidence import summary
+from ppl_vae.diagnostics.measures import measures
 from ppl_vae.diagnostics.reconstruction import codebook_use, squared_error
 from ppl_vae.errors import ProgramError, UsageError
+from ppl_vae.summaries import Row, Summarised
+
+
+class Evaluation(Summarised, dict):
+    """What `evaluate` found: a dict that shows itself as a table."""
+
+    def _summary(self) -> tuple[str, list[Row]]:
+        of = f"{self['program']} on {self['data']} ({self['backend']}, {self['steps']:,} steps)"
+        return f"{of}: {self['n']:,} {self['split']} rows", measures(self)
 
 
 def evaluate(
@@ -24,7 +34,7 @@ def evaluate(
     rows: int | None = None,
     seed: int = 0,
     compile: str = "auto",
-) -> dict[str, Any]:
+) -> Evaluation:
     """Report the unweighted bound on a split: ELBO, rate, distortion, importance weighted bound, bits per
     dimension, standard errors.
 
@@ -49,9 +59,9 @@ def evaluate(
 
     Returns
     -------
-    dict
-        In nats per row. `per_row` holds the arrays `elbo` and `iw`, [N], so that two runs compare with paired
-        errors.
+    Evaluation
+        A dict, in nats per row. `per_row` holds the arrays `elbo` and `iw`, [N], so that two runs compare
+        with paired errors.
     """
     if rows is not None:
         checks.whole_number("rows", rows)
@@ -63,10 +73,9 @@ def evaluate(
     scores = run.score(taken, importance_samples, seed=seed, compile=compile)
     result = summary(scores, levels) | facts | _reconstructed(run, taken)
     result |= {"program": run.name, "backend": run.backend, "steps": run.steps}
-    return result | {
-        "per_row": {"elbo": scores.elbo, "rate": scores.rate}
-        | ({} if scores.iw is None else {"iw": scores.iw})
-    }
+    per_row = {"elbo": scores.elbo, "rate": scores.rate}
+    per_row |= {} if scores.iw is None else {"iw": scores.iw}
+    return Evaluation(result | {"per_row": per_row})
 
 
 def _taken(run: Run, split: str, data: Any) -> tuple[Any, int | None, dict[str, Any]]:

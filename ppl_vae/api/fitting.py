@@ -17,8 +17,10 @@ from ppl_vae.api.record import CONFIG, RunRecord, history
 from ppl_vae.api.run import WEIGHTS, Run, make_bound
 from ppl_vae.api.settings import Settings, program_of
 from ppl_vae.api.signals import stop_request
+from ppl_vae.api.signatures import taking
 from ppl_vae.data import Data
 from ppl_vae.errors import DataError, PplVaeError, UsageError
+from ppl_vae.options import Training
 from ppl_vae.progress import heard_by
 from ppl_vae.store import RunFolder
 from ppl_vae.training import POSITION, Engine, Loop, Position
@@ -36,6 +38,7 @@ class Shown:
     tensorboard: bool = False
 
 
+@taking(Training)
 def fit(
     program: Any,
     data: Any,

@@ -18,14 +18,16 @@ from ppl_vae.data.loader import is_batches
 from ppl_vae.diagnostics.evidence import Scores
 from ppl_vae.diagnostics.posterior import PosteriorDraws
 from ppl_vae.errors import DataError, RunError, UsageError
+from ppl_vae.history import chosen
 from ppl_vae.store import RunFolder
+from ppl_vae.summaries import Row, Summarised, with_error
 from ppl_vae.training import POSITION, Position
 
 WEIGHTS = "weights.safetensors"
 
 
-@dataclass
-class Run:
+@dataclass(repr=False)
+class Run(Summarised):
     """A program with trained weights.
 
     Attributes
@@ -57,9 +59,16 @@ class Run:
     earlier_seconds: float = 0.0
     rank: int = 0
 
-    def __repr__(self) -> str:
-        place = f", folder={str(self.folder.path)!r}" if self.folder else ""
-        return f"Run({self.name!r}, backend={self.backend!r}, steps={self.steps}{place})"
+    def _summary(self) -> tuple[str, list[Row]]:
+        row, data = chosen(self.history, self.record.training.keep), self.record.data.name
+        title = f"Run of {self.name} on {data} ({self.backend}), {self.steps:,} steps"
+        if self.stopped_by:
+            title += f", stopped by {self.stopped_by}"
+        rows = []
+        if row:
+            bound = with_error(row["elbo_nats"], row.get("elbo_stderr"))
+            rows.append(("ELBO", f"{bound} nats per row, on validation rows at step {row['step']:,}"))
+        return title, rows + ([("folder", str(self.folder.path))] if self.folder else [])
 
     @property
     def name(self) -> str:

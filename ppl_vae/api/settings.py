@@ -61,10 +61,15 @@ class Settings:
 
 def _elsewhere(program: Program | PlainProgram, objective: Any) -> dict[str, str]:
     """Return how fields of the program and of the objective are given, by their names."""
-    asked = ELBO() if objective is None else objective
-    kinds = [*objectives.OBJECTIVES.values(), type(asked), *([type(program)] if program.declared else [])]
+    kinds = [*reversed(objectives.OBJECTIVES.values()), type(objective)]
     owners = [kind for kind in kinds if is_dataclass(kind)]
-    return {field.name: f"{kind.__name__}({field.name}=...)" for kind in owners for field in fields(kind)}
+    found = {field.name: f"{kind.__name__}({field.name}=...)" for kind in owners for field in fields(kind)}
+    if not program.declared:
+        return found
+    source, made = gallery.source_of(program), f"{type(program).__name__}("
+    if source.origin != "python":
+        made = f"load({source.name if source.origin == 'gallery' else str(source.path)!r}, "
+    return found | {field.name: f"{made}{field.name}=...)" for field in fields(program)}
 
 
 def program_of(given: Any, backend: str | None = None) -> Program | PlainProgram:

@@ -1,6 +1,5 @@
 """Groups of options that scripts share."""
 
-import re
 import sys
 from argparse import SUPPRESS
 from collections.abc import Iterable
@@ -10,6 +9,7 @@ from typing import Any, get_type_hints
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
+from ppl_vae import annotations
 from ppl_vae.options import Training
 
 
@@ -123,7 +123,7 @@ def training(parser: ArgumentParser) -> None:
     group, kinds, texts = (
         parser.add_argument_group("training"),
         get_type_hints(Training),
-        _attributes(Training.__doc__ or ""),
+        annotations.attributes(Training.__doc__),
     )
     for field in fields(Training):
         kind = float | str if field.name == "lr" else kinds[field.name]
@@ -164,14 +164,6 @@ def run_folder(parser: ArgumentParser) -> None:
     _add(
         group, [("--progress", bool | None, None, "true or false: a progress bar; by default on a terminal")]
     )
-
-
-def _attributes(doc: str) -> dict[str, str]:
-    """Return a numpydoc list of attributes by name."""
-    texts = {}
-    for names, text in re.findall(r"^    (\w[\w, ]*) : [^\n]*((?:\n        [^\n]+)+)", doc, re.M):
-        texts |= dict.fromkeys(names.split(", "), " ".join(text.split()).rstrip("."))
-    return texts
 
 
 def run(parser: ArgumentParser) -> None:

@@ -107,18 +107,29 @@ def _config(named: str) -> Path:
 
 def _add_fields(parser: ArgumentParser, name: str) -> dict[str, Any]:
     """Add the program's fields as options; returns their types by option."""
-    program = model_files.declared(gallery.source(name))
+    source = gallery.source(name)
+    program = model_files.declared(source)
     if not program.declared:
         parser.add_argument("--model", type=dict[str, Any], default={}, help=SUPPRESS)
         return {}
     kind = program if isinstance(program, type) else type(program)
-    kinds = annotations.types(kind)
+    kinds, texts = annotations.types(kind), annotations.described(kind, source.text)
     group = parser.add_argument_group(f"fields of {kind.__name__}")
     for field in fields(kind):
         if field.init:
             default = getattr(program, field.name, None) if program is not kind else _default(field)
-            group.add_argument(f"--model.{field.name}", type=kinds[field.name], default=default)
+            words = _choices(field, texts.get(field.name, ""))
+            group.add_argument(f"--model.{field.name}", type=kinds[field.name], default=default, help=words)
     return {f"--model.{name}": kinds[name] for name in kinds}
+
+
+def _choices(field: Any, text: str) -> str:
+    """Return a field's help, with the names to choose from where it names a likelihood."""
+    if field.name != "likelihood" or field.type not in (str, "str"):
+        return text
+    from ppl_vae.likelihoods import KNOWN
+
+    return f"{text}{': ' if text else ''}{', '.join(KNOWN)}"
 
 
 def _default(field: Any) -> Any:
@@ -197,16 +208,19 @@ def _readable(message: str, parser: ArgumentParser, words: Sequence[str] = ()) -
     if match := re.search(r'Parser key "(\S+)": (.*)', text):
         key, rest = match.groups()
         option = f"--{key}" if key.startswith("model.") else "--" + key.replace("_", "-")
-        return f"{option}: {_reason(rest)}"
+        return f"{option}: {_reason(rest, key)}"
     return text
 
 
-def _reason(text: str) -> str:
+def _reason(text: str, key: str) -> str:
     value = re.search(r"Given value: (.*)$", text) or re.search(r"Got value: (.*)$", text)
     kinds = re.search(r"Subtypes: \[(.*?)\] Errors", text) or re.search(
         r"Expected an? (.*?)[.,]? (?:Got|but)", text
     )
     if not (value and kinds):
         return text
+    if choices := re.search(r"Literal\[(.*?)\]$", kinds[1]):
+        name = key.removeprefix("model.")
+        return f"unknown {name} {value[1].rstrip('.')!r}: choose one of {choices[1].replace(chr(39), '')}"
     names = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", kinds[1]).replace("NoneType", "null")
     return f"{value[1].rstrip('.')} is not of the kind {names}"

@@ -210,17 +210,14 @@ def shown(line: str) -> str:
 def hint(name: str, known: Iterable[str], otherwise: str = "") -> str:
     """Return `: did you mean ...?` where a known name is close, else another ending.
 
-    An option may lack its group or have a wrong one: what counts is the name behind it, within the same group
-    first.
+    An option may lack its group or have a wrong one: what counts is the name behind it; the same group wins.
     """
     group, known = name.rpartition(".")[0], list(known)
     bare = {_bare(one): one for one in reversed(known)}
     own = {_bare(one): one for one in known if one.rpartition(".")[0] == group}
-    for names, near in ((own, False), (bare, False), (own, True), (bare, True)):
-        close = checks.near(_bare(name), names) if near else _bare(name)
-        if close in names:
-            return f": did you mean {names[close]}?"
-    return otherwise
+    names = bare | own
+    close = checks.near(_bare(name), names)
+    return f": did you mean {names[close]}?" if close else otherwise
 
 
 def _bare(option: str) -> str:

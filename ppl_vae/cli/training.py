@@ -18,8 +18,9 @@ from ppl_vae.cli.running import as_json, say
 from ppl_vae.data import Data
 from ppl_vae.data.roles import ROLES
 from ppl_vae.errors import UsageError
+from ppl_vae.history import chosen
 from ppl_vae.store import RunFolder
-from ppl_vae.training import CHOICE, VALIDATED
+from ppl_vae.training import VALIDATED
 
 TABLE = (*ROLES, "delimiter", "decimal", "header")
 _ASIDE = ("out", "resume", "model_file", "objective", "tensorboard", "progress", "data", "offline", "json")
@@ -153,7 +154,4 @@ def summary(run: Run) -> dict[str, Any]:
 
 def validation(run: Run) -> Mapping[str, Any]:
     """Return the row of the history that tells of the weights that were chosen."""
-    rows = [row for row in run.history if row["split"] == "valid" and row.get("elbo_nats") is not None]
-    if not rows or run.record.training.keep == "last":
-        return rows[-1] if rows else {}
-    return max(rows, key=lambda row: row.get(CHOICE, row["elbo_nats"]))
+    return chosen(run.history, run.record.training.keep)

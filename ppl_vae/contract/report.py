@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ppl_vae.errors import ProgramError
+from ppl_vae.summaries import Row, Summarised
 
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 
@@ -28,8 +29,8 @@ class Finding:
     message: str
 
 
-@dataclass(frozen=True)
-class CheckReport:
+@dataclass(frozen=True, repr=False)
+class CheckReport(Summarised):
     """The findings about one program on one data set.
 
     Attributes
@@ -87,9 +88,14 @@ class CheckReport:
     def __str__(self) -> str:
         width = max((len(finding.name) for finding in self.findings), default=0)
         lines = [f"{one.status:<8}{one.name:<{width}}  {one.message}" for one in self.findings]
+        return "\n".join([*lines, self._title()])
+
+    def _title(self) -> str:
         counts = [
             f"{sum(one.status == status for one in self.findings)} {status}"
             for status in (OK, FAILED, SKIPPED)
         ]
-        title = f"{self.program} on {self.data} ({self.backend}): "
-        return "\n".join([*lines, title + ", ".join(counts)])
+        return f"{self.program} on {self.data} ({self.backend}): {', '.join(counts)}"
+
+    def _summary(self) -> tuple[str, list[Row]]:
+        return self._title(), [(one.status, one.name, one.message) for one in self.failed]

@@ -9,14 +9,15 @@ import numpy as np
 
 from ppl_vae import checks
 from ppl_vae.errors import UsageError
+from ppl_vae.summaries import Row, Summarised, shape_text
 
 SPLITS = ("train", "valid", "test")
 KINDS = ("image", "vector", "counts", "sound")
 BINARIZE = ("auto", "none", "dynamic", "static")
 
 
-@dataclass(frozen=True, eq=False)
-class Data:
+@dataclass(frozen=True, eq=False, repr=False)
+class Data(Summarised):
     """A data set.
 
     Parameters
@@ -140,6 +141,13 @@ class Data:
             x = rows["x"]
             rows["x"] = (rng.random(x.shape, dtype=np.float32) < x).astype(np.float32)
         return rows
+
+    def _summary(self) -> tuple[str, list[Row]]:
+        what = [self.kind, f"{self.levels} levels" if self.levels else "", f"binarize={self.binarize!r}"]
+        rows = ", ".join(f"{split} {self.num_rows(split):,}" for split in self.splits)
+        one = next(iter(self.splits.values()))
+        shapes = [(f"{n} per row", f"{shape_text(a.shape[1:])}, {a.dtype}") for n, a in one.items()]
+        return f"Data {self.name!r}: {', '.join(filter(None, what))}", [("rows", rows), *shapes]
 
     def under(self, binarize: str) -> "Data":
         """Return the same data under another rule of binarization."""

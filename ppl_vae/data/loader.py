@@ -49,6 +49,9 @@ class Loader:
         if not len(self):
             raise DataError(NO_BATCHES)
 
+    def __repr__(self) -> str:
+        return f"Loader of {len(self)} batches" + (f" with {', '.join(self.fields)}" if self.fields else "")
+
     def __len__(self) -> int:
         try:
             return len(self.batches)

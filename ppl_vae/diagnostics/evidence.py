@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from ppl_vae.diagnostics.measures import measures
+from ppl_vae.summaries import Row, Summarised
+
 DETERMINISTIC = "the guide is deterministic: the importance weighted bound is the ELBO"
 TYPICAL = 10.0  # median absolute deviations that a row may be away from the median
 
 
-@dataclass
-class Scores:
+@dataclass(repr=False)
+class Scores(Summarised):
     """Terms of the unweighted bound (no weights, no penalties), one number per row, in nats.
 
     Attributes
@@ -56,6 +59,9 @@ class Scores:
     def elbo(self) -> np.ndarray:
         """The evidence lower bound of every row, [N]."""
         return self.log_likelihood - self.rate
+
+    def _summary(self) -> tuple[str, list[Row]]:
+        return f"Scores of {len(self.elbo):,} rows", measures(summary(self))
 
 
 def joined(parts: Sequence[Mapping[str, np.ndarray]], lengths: Sequence[int]) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ppl_vae.diagnostics.netcdf import to_arviz, to_netcdf
 from ppl_vae.errors import UsageError
+from ppl_vae.summaries import Row, Summarised, shape_text
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -34,8 +35,8 @@ INDEPENDENT = (
 NOT_LOO = "given one z per row: not a leave-one-out density, so its loo and waic measure no prediction"
 
 
-@dataclass
-class PosteriorDraws:
+@dataclass(repr=False)
+class PosteriorDraws(Summarised):
     """Draws by site, as NumPy arrays. S draws, N rows; `*event` is what a site draws for one row.
 
     Attributes
@@ -82,6 +83,10 @@ class PosteriorDraws:
     row_statistics: dict[str, np.ndarray] = field(default_factory=dict)
     proposals: int = 0
     note: str = ""
+
+    def _summary(self) -> tuple[str, list[Row]]:
+        title = f"PosteriorDraws of {self.program} ({self.backend}), method={self.method!r}"
+        return title, [(name, shape_text(values.shape)) for name, values in self.posterior.items()]
 
 
 class _Axes:
