@@ -79,6 +79,16 @@ def test_an_evaluation_of_these_weights_on_the_own_data_goes_first(run):
         other = json.dumps(result | changes | {"k": 9, "iw_nats": 1e6}).encode()
         fresh = {"evaluation-other.json": other, "evaluation-other.npz": npz(per_row)}
         assert page.contents(again, fresh).finding.nats == result["iw_nats"]
+    foreign = [b"{", b"[1]", b'{"split": "test"}', json.dumps(result | {"split": "no"}).encode()]
+    foreign += [json.dumps(result | {name: "x"}).encode() for name in ("n", "k", "iw_nats")]
+    for content in foreign:
+        other = page.contents(again, {"evaluation-b.json": content})
+        assert other.finding.nats == result["iw_nats"] and "evaluation-b" in other.details["All results"]
+    short = {
+        "evaluation-z.json": json.dumps(result | {"k": 9}).encode(),
+        "evaluation-z.npz": npz({"iw": np.zeros(3)}),
+    }
+    assert page.contents(again, short).judged == 20
     fresh = {"evaluation-z.json": json.dumps(result | {"k": 9}).encode(), "evaluation-z.npz": npz(per_row)}
     assert page.contents(again, fresh).finding.k == 9
 
@@ -147,3 +157,16 @@ def test_the_columns_have_a_distribution_of_the_kind_of_the_likelihood(likelihoo
     found = page.contents(trained).finding
     assert found.comparison.family.startswith(family)
     assert found.bits_per_dim == validation(trained)["bits_per_dim"]
+
+
+def test_a_run_whose_data_is_gone_has_a_page(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", X)
+    trained = fit(
+        load("vae", likelihood="normal", hidden=(4,), z_dim=2), data.load("x.npy"), out="run", **OPTIONS
+    )
+    (tmp_path / "x.npy").unlink()
+    about = page.contents(open_run("run"))
+    assert about.finding.nats == validation(trained)["elbo_nats"] and about.originals is None
+    assert about.samples.shape == (64, 3) and "x.npy" in about.missing[0]
+    assert about.finding.comparison == "the rows are not at hand"

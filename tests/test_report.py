@@ -413,7 +413,7 @@ def test_only_curves_that_move_are_shown():
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_without_anything_has_a_page(kind):
     page = Page(html(Contents(kind=kind, missing=["the run has no data"])))
-    assert page.lead == "No bound was recorded for this run."
+    assert page.lead == "No bound on validation or test rows was recorded for this run."
     assert page.headings == [] and not page.images and "Not shown: the run has no data." in page.words
 
 

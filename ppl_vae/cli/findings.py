@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -36,10 +37,16 @@ def evaluations(run: Run, fresh: Mapping[str, Any]) -> dict[str, dict[str, Any]]
     """Return every evaluation in a run's folder, and those about to be written, by name."""
     kept = () if run.folder is None else run.folder.names()
     names = {name for name in (*fresh, *kept) if name.startswith("evaluation-") and name.endswith(".json")}
-    return {
-        name.removesuffix(".json"): json.loads(fresh[name] if name in fresh else run.folder.read(name))
-        for name in sorted(names)
-    }
+    contents = {name: fresh[name] if name in fresh else run.folder.read(name) for name in sorted(names)}
+    return {name.removesuffix(".json"): _result(content) for name, content in contents.items()}
+
+
+def _result(content: bytes) -> dict[str, Any]:
+    try:
+        result = json.loads(content)
+    except ValueError:
+        result = None
+    return result if isinstance(result, dict) else {"damaged": "no result"}
 
 
 def judged(run: Run, fresh: Mapping[str, Any]) -> Judged | None:
@@ -50,29 +57,41 @@ def judged(run: Run, fresh: Mapping[str, Any]) -> Judged | None:
         name: result
         for name, result in evaluations(run, fresh).items()
         if result.get("data_sha256") == run.record.data.sha256 and result.get("steps") == run.steps
+        if _is_whole(run, result)
     }
     if own:
         name, result = max(own.items(), key=lambda item: _rank(item[1]))
-        return Judged(result["split"], result, _bound(run, fresh, name))
+        return Judged(result["split"], result, _bound(run, fresh, name, result["n"]))
     row = validation(run)
     return Judged("valid", dict(row) | {"n": run.record.data.rows.get("valid", 0)}) if row else None
+
+
+def _is_whole(run: Run, result: Mapping[str, Any]) -> bool:
+    """Whether a result holds what a sentence needs: it may be from elsewhere."""
+    rows, k = run.record.data.rows.get(str(result.get("split"))), result.get("k")
+    numbers = [result.get("elbo_nats"), *([result.get("iw_nats")] if k else [])]
+    whole = isinstance(result.get("n"), int) and rows is not None and 0 < result["n"] <= rows
+    return whole and isinstance(k, int | None) and all(isinstance(one, float | int) for one in numbers)
 
 
 def _rank(result: Mapping[str, Any]) -> tuple[Any, ...]:
     return result["split"] == "test", result["split"] == "valid", result["k"] or 0, result["n"]
 
 
-def _bound(run: Run, fresh: Mapping[str, Any], name: str) -> np.ndarray | None:
-    name = f"{name}.npz"
+def _bound(run: Run, fresh: Mapping[str, Any], name: str, n: int) -> np.ndarray | None:
+    """Return the bound of every row of an evaluation, [n], where it is kept."""
+    name, content = f"{name}.npz", io.BytesIO()
     if name in fresh:
-        fresh[name](content := io.BytesIO())
+        fresh[name](content)
         content.seek(0)
-    elif name in run.folder.names():
+    elif run.folder is not None and name in run.folder.names():
         content = io.BytesIO(run.folder.read(name))
-    else:
+    try:
+        arrays = np.load(content)
+        bound = arrays["iw" if "iw" in arrays else "elbo"]
+    except (EOFError, KeyError, OSError, ValueError, BadZipFile):
         return None
-    arrays = np.load(content)
-    return arrays["iw" if "iw" in arrays else "elbo"]
+    return bound if bound.shape == (n,) and bound.dtype.kind == "f" else None
 
 
 def most_rows(rows: Rows, most: int = MOST, budget: int = BUDGET) -> dict[str, np.ndarray]:
@@ -98,8 +117,7 @@ def finding(run: Run, found: Judged | None, split: str, rows: Rows, scores: Scor
         known = {"elbo_nats": float(scores.elbo.mean()), "elbo_stderr": stderr(scores.elbo)}
         known |= {"n": len(scores.elbo)}
     tight = "iw" if known.get("iw_nats") is not None else "elbo"
-    levels = run.data is not None and run.data.levels is not None
-    in_bits = scores is not None and (scores.discrete or levels)
+    in_bits = scores is not None and (scores.discrete or run.data.levels is not None)
     return Finding(
         run.name,
         split,

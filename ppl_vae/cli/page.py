@@ -60,7 +60,7 @@ def contents(run: Run, fresh: Mapping[str, Any] | None = None) -> Any:
 
     tried, fresh = Tries(), fresh or {}
     found = findings.judged(run, fresh)
-    split = _split(run, found)
+    split = tried(lambda: _split(run, found))
     whole = run.data.rows(split) if split else {}
     rows = most_rows(whole)
     scores = tried(lambda: run.score(rows)) if rows else None

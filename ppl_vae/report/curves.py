@@ -67,6 +67,7 @@ def figures(history: Sequence[Mapping]) -> str:
 
 def _figure(name: str, title: str, curve: Curve, axis: str) -> str:
     figure, ax = plots.axes(width=5, height=2.8)
+    ax.locator_params(axis="x", integer=True)
     for split, (at, values) in curve.items():
         thinned = plots.spread(len(at), _POINTS)
         style = {"color": _colour(split), "marker": "o" if len(at) <= FEW else "", "markersize": 3}

@@ -15,7 +15,7 @@ _SPLITS = {
 def html(finding: Finding | None) -> str:
     """The sentence and how to read it."""
     if finding is None:
-        return tags.paragraph("No bound was recorded for this run.", "lead")
+        return tags.paragraph("No bound on validation or test rows was recorded for this run.", "lead")
     compared = finding.comparison if isinstance(finding.comparison, Comparison) else None
     sentence = _bound(finding) + (f": {_verdict(compared)}." if compared else ".")
     return tags.paragraph(sentence, "lead") + tags.note(_how(finding))

@@ -27,7 +27,7 @@ def samples(x, data, about: Contents) -> str:
     legend = {name: LEGEND[name] for name in sets}
     if wide <= 2:
         draw, title = [(_histogram, "Histogram"), (_scatter, "Scatter plot")][wide - 1]
-        figure, ax = plots.axes(width=6, height=3.6)
+        figure, ax = plots.axes()
         for name, values in sets.items():
             draw(ax, name, values, about, plots.limits(*sets.values()))
         words = f"{title}: {' against '.join(sets)}"
@@ -166,7 +166,8 @@ def _histogram(ax, name, values, about: Contents, ends) -> None:
 
 
 def _ranges(sets: dict[str, np.ndarray], at: np.ndarray, about: Contents, legend: dict[str, str]) -> str:
-    figure, ax = plots.axes(width=8, height=3.6)
+    figure, ax = plots.axes(height=3.4)
+    ax.locator_params(axis="x", integer=True)
     scale, unit = _standard(sets.get("data")), "value"
     scaled = {name: scale(values) for name, values in sets.items()}
     if any(scaled[name] is not sets[name] for name in sets):
@@ -181,7 +182,8 @@ def _ranges(sets: dict[str, np.ndarray], at: np.ndarray, about: Contents, legend
     words = f"Mean and 5 to 95 % range of each column: {' against '.join(sets)}"
     if len(at) == _WIDEST:
         words += f"; {_WIDEST} columns, evenly spaced"
-    return tags.figure(plots.svg(figure, f"{words}; {summarise(sets)}"), words + ".", legend)
+    drawn = plots.svg(figure, f"{words}; {summarise(sets)}")
+    return tags.side_by_side(tags.figure(drawn, words + ".", legend))
 
 
 def _range(ax, name: str, values: np.ndarray, at: np.ndarray) -> None:
