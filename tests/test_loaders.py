@@ -233,3 +233,45 @@ def test_another_loader_does_not_go_on_with_a_run(tmp_path):
     fit(load("vae", **SMALL), loader(), max_steps=2, out=tmp_path / "run")
     with pytest.raises(RunError, match="the loader has 1 row, the run was trained on 30"):
         resume(tmp_path / "run", data=loader(X[:1]), max_steps=3)
+
+
+GIVEN = {  # what a verb is given, of 30 rows of 4 numbers, after two functions were trained on a loader
+    "an array": lambda x: x,
+    "a tensor": torch.from_numpy,
+    "lists of numbers": lambda x: x.tolist(),
+    "a dict": lambda x: {"x": x},
+    "a tuple": lambda x: (x,),
+    "a list of batches": lambda x: [x[:20], x[20:]],
+    "a list of tuples": lambda x: [(x[:20],), (x[20:],)],
+    "a loader of one batch": lambda x: batches_of([x]),
+    "a loader": lambda x: batches_of([torch.from_numpy(x[:20]), torch.from_numpy(x[20:])]),
+}
+
+
+@pytest.fixture(scope="module", params=["pyro", "numpyro"])
+def plain_run(request):
+    library = pyro if request.param == "pyro" else pytest.importorskip("numpyro")
+    return fit(chain(library), batches_of([X[:15, 0, 0], X[15:, 0, 0]]), max_steps=2)
+
+
+@pytest.mark.parametrize("form", GIVEN)
+def test_after_a_loader_every_verb_of_two_functions_takes_rows_in_any_form(plain_run, form):
+    x = X[:, 0, 0]
+    given = GIVEN[form](x)
+    exact = -(0.5 * (x**2).sum(1) + 0.5 * x.shape[1] * math.log(2 * math.pi))
+    np.testing.assert_allclose(plain_run.score(given).elbo, exact, rtol=1e-5)
+    np.testing.assert_allclose(plain_run.log_prob(given, 3), exact, rtol=1e-5)
+    assert evaluate(plain_run, data=given)["n"] == 30
+    assert plain_run.encode(given)["z_3"].shape == (30,)
+    assert plain_run.reconstruct(given)["x"].shape == x.shape
+    assert plain_run.draws(given, 2, predictive=False).posterior["z_0"].shape == (2, 30)
+
+
+def test_after_a_loader_batches_that_are_no_rows_of_one_shape_are_refused_in_one_line(plain_run):
+    x = X[:, 0, 0]
+    with pytest.raises(DataError, match=r"batch 2 has rows of argument 000 \(3,\), unlike the first"):
+        plain_run.encode([x, x[:, :3]])
+    with pytest.raises(DataError, match="different numbers of them: argument 000 30, argument 001 4"):
+        plain_run.encode((x, x[:4]))
+    with pytest.raises(DataError, match="no batches"):
+        plain_run.encode(batches_of([]))

@@ -1,6 +1,7 @@
 """`evaluate`: the unweighted bound of a run on a split, or on other data, and what is reported beside it."""
 
 from collections.abc import Mapping
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,6 @@ from ppl_vae import checks
 from ppl_vae.api.run import Run
 from ppl_vae.api.settings import check_compile
 from ppl_vae.data import Data
-from ppl_vae.data.loader import is_batches
 from ppl_vae.diagnostics.evidence import summary
 from ppl_vae.diagnostics.measures import measures
 from ppl_vae.diagnostics.reconstruction import codebook_use, squared_error
@@ -81,11 +81,11 @@ def evaluate(
 def _taken(run: Run, split: str, data: Any) -> tuple[Any, int | None, dict[str, Any]]:
     """Return rows by field (or a loader for a plain program), the levels of their `x`, and what they are."""
     described = run.record.data
-    if described.is_loader and not isinstance(data, Data):
+    named = isinstance(data, (Data, str, PathLike))
+    if described.is_loader and not (named if run.takes_batches else isinstance(data, Data)):
         if data is None:
             raise UsageError("the run was trained on a loader: give what to evaluate on as data=...")
-        whole = is_batches(data) and not run.bound.fields
-        given = data if whole else described.named(data, run.bound.fields)
+        given = data if run.takes_batches else described.named(data, run.bound.fields)
         return given, None, {"split": "all", "data": described.name, "binarize": described.binarize}
     if data is None and run.data is None:
         raise UsageError("the run's data is not at hand: give it as data=... (on the command line --data)")

@@ -14,7 +14,7 @@ from ppl_vae.api.rows import as_rows, check_rows, check_shapes, repeated
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.backends.common.engine import understood
 from ppl_vae.data import Data
-from ppl_vae.data.loader import is_batches
+from ppl_vae.data.loader import rows_by_place, whole_batches
 from ppl_vae.diagnostics.evidence import Scores
 from ppl_vae.diagnostics.posterior import PosteriorDraws
 from ppl_vae.errors import DataError, RunError, UsageError
@@ -108,8 +108,17 @@ class Run(Summarised):
     def _verbs(self) -> Any:
         return backend_named(self.backend)
 
+    @property
+    def takes_batches(self) -> bool:
+        """It is two functions trained on a loader, whose batches they take whole, whatever these hold."""
+        return not self.bound.declared and not self.bound.fields
+
     def _rows(self, x: Any) -> dict[str, np.ndarray]:
         data = self.record.data
+        if self.takes_batches:
+            kind = self.bound.precision()
+            rows = rows_by_place(x)
+            return {n: v.astype(kind, copy=False) if v.dtype.kind == "f" else v for n, v in rows.items()}
         return data.scaled(check_rows(self.bound, data.named(x, self.bound.fields)))
 
     def _covariates(self, given: Mapping[str, Any] | None, n: int) -> dict[str, np.ndarray]:
@@ -171,11 +180,12 @@ class Run(Summarised):
         self, x: Any, importance_samples: int | None = None, *, seed: int = 0, compile: str = "auto"
     ) -> Scores:
         """Return the terms of the unweighted bound of every row, in nats. After training two plain functions
-        on a loader, `x` is a loader too.
+        on a loader, `x` is a loader, a list of batches, or one batch as a loader yields it.
         """
         if importance_samples is not None:
             checks.whole_number("importance_samples", importance_samples)
-        rows = x if is_batches(x) and not self.bound.fields else self._rows(x)
+        batches = whole_batches(x) if self.takes_batches else None
+        rows = self._rows(x) if batches is None else batches
         scores = self._verbs.score(self.bound, rows, importance_samples, seed=seed, compile=compile)
         _refuse_nan(scores)
         return scores

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from itertools import islice
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,53 @@ def is_batches(given: Any) -> bool:
         and not hasattr(given, "shape")
         and not isinstance(given, (str, Mapping, Data, list, tuple))
     )
+
+
+def positional(item: Any) -> dict[str, Any]:
+    """Return a batch of any form by the place of each of its parts: what two functions are called with."""
+    parts = list(item.values()) if isinstance(item, Mapping) else item
+    parts = parts if isinstance(parts, (tuple, list)) else [parts]
+    return {f"argument {number:03}": part for number, part in enumerate(parts)}
+
+
+def whole_batches(given: Any) -> list[Any] | None:
+    """Return batches, of a loader or of a list of arrays, tuples or dicts; None for what is one batch."""
+    if is_batches(given):
+        return list(given)
+    listed = isinstance(given, list) and given and not any(isinstance(one, Number) for one in given)
+    return given if listed and all(map(_is_batch, given)) else None
+
+
+def _is_batch(one: Any) -> bool:
+    parts = list(one.values()) if isinstance(one, Mapping) else one
+    parts = parts if isinstance(parts, (tuple, list)) else [parts]
+    return all(getattr(part, "shape", ()) for part in parts)
+
+
+def rows_by_place(given: Any) -> dict[str, np.ndarray]:
+    """Return what two functions trained on a loader are given as rows, by place.
+
+    Raises
+    ------
+    DataError
+        Where parts of a batch have different numbers of rows, or batches rows of different shapes.
+    """
+    batches = whole_batches(given)
+    if batches is not None and not batches:
+        raise DataError(NO_BATCHES)
+    found = [
+        {name: numeric(part, name) for name, part in positional(one).items()}
+        for one in ([given if _is_batch(given) else np.asarray(given)] if batches is None else batches)
+    ]
+    for number, arrays in enumerate(found, 1):
+        _check_lengths(f"batch {number}", arrays)
+        shapes = {name: values.shape[1:] for name, values in arrays.items()}
+        if shapes != {name: values.shape[1:] for name, values in found[0].items()}:
+            raise DataError(
+                f"batch {number} has rows of {_listed(shapes)}, unlike the first: give batches of one shape, "
+                "or one batch at a time"
+            )
+    return {name: np.concatenate([arrays[name] for arrays in found]) for name in found[0]}
 
 
 class Loader:

@@ -13,6 +13,7 @@ from ppl_vae.backends.common.calls import Calls, NetworkCall, Networks
 from ppl_vae.backends.common.primitives import Primitives
 from ppl_vae.backends.common.tracing import Arrays, Passes, Tracer
 from ppl_vae.errors import ProgramError
+from ppl_vae.data.loader import positional
 from ppl_vae.program import Arguments, PlainProgram, Program, arguments, data_fields, taken
 from ppl_vae.scalars import own_schedules
 
@@ -88,6 +89,12 @@ class Bound:
     def gradients(self, *arrays: Any) -> AbstractContextManager:
         """Return a context within passes that records gradients where one of the arrays asks for them now."""
         return nullcontext()
+
+    def among(self, rows: Mapping[str, Any]) -> dict[str, Any]:
+        """Return, of rows by field, the fields that the program takes; after training two functions on a
+        loader all.
+        """
+        return {name: rows[name] for name in self.fields if name in rows}
 
     def put(self, arrays: Any) -> Any:
         """Return nested dicts of arrays of the host on the program's device."""
@@ -255,6 +262,7 @@ class PlainBound(Bound):
 
     def as_batch(self, item: Any) -> dict[str, Any]:
         """Return what a loader yields as the positional arguments of model and guide."""
-        parts = list(item.values()) if isinstance(item, Mapping) else item
-        parts = parts if isinstance(parts, (tuple, list)) else [parts]
-        return {f"argument {number:03}": self._array(part) for number, part in enumerate(parts)}
+        return {name: self._array(part) for name, part in positional(item).items()}
+
+    def among(self, rows: Mapping[str, Any]) -> dict[str, Any]:
+        return super().among(rows) if self.fields else dict(rows)

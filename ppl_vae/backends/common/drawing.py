@@ -126,7 +126,7 @@ class Job:
             for first in range(among.start, among.stop, width):
                 rows = slice(first, min(first + width, among.stop))
                 index = np.minimum(np.arange(first, first + width), among.stop - 1)
-                batch = {name: self.rows[name][index] for name in self.bound.fields if name in self.rows}
+                batch = {name: values[index] for name, values in self.bound.among(self.rows).items()}
                 noise, is_first = (stream, start, first), first == among.start
                 yield Chunk(samples, rows, draws, index, batch, noise, is_first)
                 within = (among.stop - among.start) * start + (rows.stop - among.start) * (

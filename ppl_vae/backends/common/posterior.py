@@ -140,7 +140,7 @@ def _result(job: Job, drawn: Drawn, method: str, proposals: int) -> PosteriorDra
 
 
 def _layout(bound: Any, passes: Passes, rows: Arrays) -> Layout:
-    first = {name: rows[name][:1] for name in bound.fields if name in rows}
+    first = {name: values[:1] for name, values in bound.among(rows).items()}
     # Functions are jitted per layout: the same rows must get the same one again.
     key = tuple((name, value.shape, str(value.dtype)) for name, value in first.items())
 

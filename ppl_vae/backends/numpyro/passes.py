@@ -71,7 +71,7 @@ class Passes:
             if size < most < count:
                 # The last chunk is filled up, so that it needs no compilation of its own.
                 index = np.concatenate([index, np.full(most - size, part.start)])
-            batch = {name: np.asarray(rows[name][index]) for name in self.bound.fields if name in rows}
+            batch = {name: np.asarray(values[index]) for name, values in self.bound.among(rows).items()}
             yield jax.device_put(narrow(batch), self.bound.device), size
 
     def _ready(self, batches: Iterator[Any]) -> Iterator[Any]:

@@ -52,7 +52,7 @@ class Passes:
                 tell(done, len(rows))
             return
         for part in told(chunk_rows(rows, most), count_rows(rows)):
-            yield self.bound.put({n: rows[n][part] for n in self.bound.fields if n in rows}), None
+            yield self.bound.put({n: values[part] for n, values in self.bound.among(rows).items()}), None
 
     def importance(self, rows: Any, samples: int, at_once: int, most: int, compile: bool) -> np.ndarray:
         from ppl_vae.backends.pyro.importance import importance_bounds
