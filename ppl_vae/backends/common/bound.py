@@ -12,8 +12,8 @@ import numpy as np
 from ppl_vae.backends.common.calls import Calls, NetworkCall, Networks
 from ppl_vae.backends.common.primitives import Primitives
 from ppl_vae.backends.common.tracing import Arrays, Passes, Tracer
-from ppl_vae.errors import ProgramError
 from ppl_vae.data.loader import positional
+from ppl_vae.errors import ProgramError
 from ppl_vae.program import Arguments, PlainProgram, Program, arguments, data_fields, taken
 from ppl_vae.scalars import own_schedules
 
