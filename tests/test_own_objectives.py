@@ -75,7 +75,7 @@ def test_an_objective_of_a_file_trains_is_recorded_and_resumes(backend, file, tm
     ("text", "error", "message"),
     [
         ("{}:FreeBit", ProgramError, "no class FreeBit"),
-        ("{}:FreeBits(flor=1)", UsageError, "no option 'flor': it takes floor"),
+        ("{}:FreeBits(flor=1)", UsageError, "no option 'flor': did you mean floor. It takes floor"),
         ("{}:FreeBits(floor=x)", UsageError, "floor='x': give a number"),
         ("{}:FreeBits(floor=<Halving>)", UsageError, "floor was an object of Python, <Halving>: give"),
         ("{}.py:FreeBits", UsageError, "no objective file"),
