@@ -113,13 +113,23 @@ class Run(Summarised):
         """It is two functions trained on a loader, whose batches they take whole, whatever these hold."""
         return not self.bound.declared and not self.bound.fields
 
-    def _rows(self, x: Any) -> dict[str, np.ndarray]:
+    def _rows(self, x: Any, scored: bool = True) -> dict[str, np.ndarray]:
+        """Return rows in the scale of training, refused where the likelihood cannot have made them.
+
+        Where they are not scored, and of `x` where bits are drawn of it, numbers between those of the support
+        are taken too.
+        """
         data = self.record.data
         if self.takes_batches:
             kind = self.bound.precision()
             rows = rows_by_place(x)
-            return {n: v.astype(kind, copy=False) if v.dtype.kind == "f" else v for n, v in rows.items()}
-        return data.scaled(check_rows(self.bound, data.named(x, self.bound.fields)))
+            rows = {n: v.astype(kind, copy=False) if v.dtype.kind == "f" else v for n, v in rows.items()}
+        else:
+            rows = data.scaled(check_rows(self.bound, data.named(x, self.bound.fields)))
+        drawn = data.binarize in ("dynamic", "static")
+        between = lambda field: not scored or (drawn and field == "x")  # noqa: E731
+        self._verbs.refuse_outside_rows(self.bound, rows, between=between)
+        return rows
 
     def _covariates(self, given: Mapping[str, Any] | None, n: int) -> dict[str, np.ndarray]:
         """Return n rows of covariates: as many as given, or the only one n times."""
@@ -135,7 +145,7 @@ class Run(Summarised):
         """Return the guide's latents of rows by site, [N, *event]: means, or one draw; of a code site also
         the codes' numbers.
         """
-        return self._verbs.encode(self.bound, self._rows(x), draw=draw, seed=seed)
+        return self._verbs.encode(self.bound, self._rows(x, scored=False), draw=draw, seed=seed)
 
     def decode(
         self, latents: Any, *, covariates: Mapping[str, Any] | None = None, seed: int = 0
@@ -174,7 +184,7 @@ class Run(Summarised):
 
     def reconstruct(self, x: Any, *, draw: bool = False, seed: int = 0) -> dict[str, np.ndarray]:
         """Return the likelihood's centre given each row's own latents, by observed field."""
-        return self._verbs.reconstruct(self.bound, self._rows(x), draw=draw, seed=seed)
+        return self._verbs.reconstruct(self.bound, self._rows(x, scored=False), draw=draw, seed=seed)
 
     def score(
         self, x: Any, importance_samples: int | None = None, *, seed: int = 0, compile: str = "auto"

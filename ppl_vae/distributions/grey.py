@@ -5,14 +5,19 @@ from typing import Any
 
 from ppl_vae.distributions.base import Array, Distribution
 
+ROUNDING = 0.02  # of a level, what single precision makes of one of 65536
+
 
 class OnGrid(Distribution):
-    """Abstract: a mass on an even grid over [0, 1]; off the grid a value counts as the nearest level."""
+    """Abstract: a mass on an even grid over [0, 1]; off the grid, outside the support, a value counts as the
+    nearest level.
+    """
 
     discrete = True
 
     def inside(self, F: Any, value: Array) -> Array:
-        return (value >= 0) & (value <= 1)
+        place = value * (self.levels - 1)
+        return (value >= 0) & (value <= 1) & ((place - F.round(place)) ** 2 <= ROUNDING**2)
 
 
 @dataclass(frozen=True, eq=False)

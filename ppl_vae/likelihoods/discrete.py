@@ -118,6 +118,14 @@ class Grey(Likelihood):
     needs = "grey levels in [0, 1]"
     discrete = True
 
+    @classmethod
+    def remedy(cls, data: Values) -> str:
+        if data.low < 0 or data.high > 1:
+            return super().remedy(data)
+        if data.levels:
+            return f"the data has {data.levels} levels: choose the likelihood {cls.name}:{data.levels}"
+        return "round the data to its levels, or choose the likelihood continuous_bernoulli or normal"
+
 
 def _logistic(F: Any, loc: Array, scale: Array) -> tuple[Array, Array]:
     # The logistic scale starts near 0.1, a tenth of the range of grey levels.

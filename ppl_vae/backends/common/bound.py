@@ -37,6 +37,8 @@ class Bound:
         What changes with the step, by name: the values that guide and model see now.
     layouts : dict
         Where the axes of its sites lie, as read before.
+    supports : dict
+        Which sites observe which fields of the data, as read before.
     """
 
     backend: str
@@ -48,6 +50,7 @@ class Bound:
         self.program, self.fields, self.num_data = program, fields, num_data
         self.autocast: Any = None
         self.layouts: dict[Any, Any] = {}
+        self.supports: dict[Any, Any] = {}
         self.start_scalars(program)
 
     def start_scalars(self, program: Any, step: int = 0) -> None:
@@ -95,6 +98,10 @@ class Bound:
         loader all.
         """
         return {name: rows[name] for name in self.fields if name in rows}
+
+    def validating(self) -> AbstractContextManager:
+        """Let distributions know whether they check their values."""
+        return nullcontext()
 
     def put(self, arrays: Any) -> Any:
         """Return nested dicts of arrays of the host on the program's device."""

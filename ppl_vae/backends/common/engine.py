@@ -6,8 +6,9 @@ from typing import Any
 
 from ppl_vae import training
 from ppl_vae.backends.common.bound import Bound
+from ppl_vae.backends.common.supports import refuse_outside_rows
 from ppl_vae.backends.common.tracing import Arrays
-from ppl_vae.errors import PplVaeError, RunError
+from ppl_vae.errors import PplVaeError, ProgramError, RunError
 from ppl_vae.options import Training
 
 
@@ -69,7 +70,16 @@ class Engine(training.Engine):
         bound.num_data = num_data
         # Two functions take their fields by position: in the order in which they name them.
         rows = None if train is None else {name: train[name] for name in bound.fields if name in train}
+        self._unseen = rows
         self._set_up(objective, rows)
+
+    def _refuse_rows(self) -> None:
+        """Refuse rows that the likelihood cannot have made, once before the first step."""
+        taken, self._unseen = self._unseen, None
+        for rows, split in ((taken, "train"), (self.valid, "valid")):
+            if rows:
+                drawn = ("x",) if self.dynamic and split == "train" else ()
+                refuse_outside_rows(self.bound, rows, f" ({split})", drawn, error=ProgramError)
 
     def _set_up(self, objective: Any, train: Mapping[str, Any] | None) -> None:
         """Make what the steps need."""

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 ROWS_DIM = -1  # of the plate over the rows of a batch
 PARTICLES = "particles"  # the plate of several draws per row, left of the program's own axes
+UNKNOWN = (NotImplementedError, RuntimeError, ValueError, AttributeError, TypeError)  # of a support
 WRAPPERS = {"Independent", "MaskedDistribution", "ExpandedDistribution"}  # the names of both libraries
 
 
@@ -74,7 +75,14 @@ class Site:
                 within = len(owner.event_shape) - len(self.inner.event_shape)
                 inside = inside | ~mask.reshape(tuple(mask.shape) + (1,) * within)
             return inside
-        except (NotImplementedError, RuntimeError, ValueError, AttributeError, TypeError):
+        except UNKNOWN:
+            return None
+
+    def supports(self, value: Any) -> Any | None:
+        """Tell which entries of another value lie in the support; None where that is unknown."""
+        try:
+            return replace(self, value=value)._supported()
+        except UNKNOWN:
             return None
 
     @property

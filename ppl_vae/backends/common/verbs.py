@@ -6,9 +6,10 @@ from ppl_vae.backends.common.density import Density
 from ppl_vae.backends.common.evaluate import score
 from ppl_vae.backends.common.posterior import draws
 from ppl_vae.backends.common.predictive import decode, encode, reconstruct, sample
+from ppl_vae.backends.common.supports import refuse_outside_rows
 from ppl_vae.errors import UsageError
 
-__all__ = ["Density", "decode", "draws", "encode", "reconstruct", "sample", "score"]
+__all__ = ["Density", "decode", "draws", "encode", "reconstruct", "refuse_outside_rows", "sample", "score"]
 
 
 def stock_elbo(infer: ModuleType, name: str) -> type:

@@ -1,6 +1,6 @@
 """Objective, model and guide on NumPyro, as a pure function whose value is a loss in nats per row."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +11,7 @@ from numpyro.infer import ELBO as NumPyroELBO
 
 from ppl_vae.backends.common.checks import inside_support, refuse_outside
 from ppl_vae.backends.common.objective import BoundObjective, rows_of, scaled_up
+from ppl_vae.backends.common.supports import observed
 from ppl_vae.backends.numpyro.functions import F
 from ppl_vae.backends.numpyro.tracing import Tracer
 
@@ -50,8 +51,12 @@ class Objective(BoundObjective):
                 return self._stock(params, state, key, batch)
             return self._callable(params, state, key, batch)
 
-    def check(self, batch: Mapping[str, Array], scalars: Mapping[str, Any]) -> None:
-        """Run once and refuse, by name, sites that the objective cannot estimate, and impossible data."""
+    def check(
+        self, batch: Mapping[str, Array], scalars: Mapping[str, Any], every: Callable[[], None]
+    ) -> None:
+        """Run once and refuse, by name, sites that the objective cannot estimate and data that the likelihood
+        cannot have made: `every` refuses such rows by `bound.supports`, before the batch is looked at.
+        """
         if not self.own and not isinstance(self.objective, NumPyroELBO):
             return
         traced: dict[str, Any] = {}
@@ -59,12 +64,15 @@ class Objective(BoundObjective):
         def run(batch: Mapping[str, Array]) -> Any:
             pair = Tracer(self.bound, random.key(0)).pair(batch)
             traced["model"] = pair.model
+            traced["sites"], values = observed(pair.model)
             if self.own:
                 self._refuse(pair)
-            return inside_support(F, pair.model)
+            return inside_support(F, pair.model), values
 
         with numpyro.validation_enabled(False), self.bound.at(scalars):
-            inside = jax.device_get(jax.jit(run)(dict(batch)))
+            inside, values = jax.device_get(jax.jit(run)(dict(batch)))
+        self._know(traced["sites"], values, jax.device_get(dict(batch)))
+        every()
         refuse_outside(traced["model"], inside)
 
     def _stock(self, params: Any, state: Any, key: Array, batch: Mapping[str, Array]) -> Loss:

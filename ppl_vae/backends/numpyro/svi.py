@@ -54,7 +54,7 @@ class Engine(common.Engine):
         """Before the first step: parameters exist after one run of the program, which is checked."""
         self.bound.eval()
         self.bound.ensure_parameters(batch)
-        self.loss.check(batch, scalars)
+        self.loss.check(batch, scalars, self._refuse_rows)
         if self.data is None and self.options.accumulate > 1:  # a loader's batches have a size of their own
             self.options = self.step.options = replace(self.options, batch_size=rows_of(batch))
         params = self.bound.trainable()

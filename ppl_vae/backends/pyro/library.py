@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
+import pyro
 import torch
 from torch import Tensor, nn
 from torch.distributions import biject_to
@@ -35,6 +36,9 @@ class OnPyro(Bound, nn.Module):
     def gradients(self, *arrays: Any) -> AbstractContextManager:
         wanted = torch.is_grad_enabled() and any(value.requires_grad for value in arrays)
         return torch.enable_grad() if wanted else nullcontext()
+
+    def validating(self) -> AbstractContextManager:
+        return pyro.validation_enabled(True)
 
     def put(self, arrays: Any) -> Any:
         return put(arrays, self.device)

@@ -1,6 +1,6 @@
 """Objective, model and guide on Pyro, as one module whose output is a loss in nats per row."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ppl_vae.backends.common.checks import inside_support, refuse_outside
 from ppl_vae.backends.common.objective import BoundObjective, rows_of, scaled_up
+from ppl_vae.backends.common.supports import observed
 from ppl_vae.backends.pyro.arrays import noise_kept, on_host
 from ppl_vae.backends.pyro.functions import F
 from ppl_vae.backends.pyro.tracing import Tracer
@@ -47,15 +48,20 @@ class Objective(BoundObjective, nn.Module):
                 self._scaled = scaled_up(Tracer(self.bound).pair(batch).model)
         return self.num_data if self._scaled else rows_of(batch)
 
-    def check(self, batch: dict[str, Tensor], scalars: Mapping[str, Tensor]) -> None:
+    def check(
+        self, batch: dict[str, Tensor], scalars: Mapping[str, Tensor], every: Callable[[], None]
+    ) -> None:
         """Run once and refuse, by name, sites that the objective cannot estimate and data that the likelihood
-        cannot have made.
+        cannot have made: `every` refuses such rows by `bound.supports`, before the batch is looked at.
         """
         if not self.own:
             return
         with self.bound.at(scalars):
             pair = Tracer(self.bound).pair(batch)
             self._refuse(pair)
+            sites, values = observed(pair.model)
+            self._know(sites, on_host(values), on_host(batch))
+            every()
             refuse_outside(pair.model, on_host(inside_support(F, pair.model)))
 
 
