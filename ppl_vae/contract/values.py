@@ -17,10 +17,10 @@ def support(case: Case) -> str:
     for name, site in case.wide.model.items():
         if site.factor or site.supported is None:
             continue
-        if not site.supported.all():
-            raise BrokenRule(_outside(case, name, site))
         if site.observed and site.levels and case.data.levels and case.data.levels > 2:
             _same_grid(case, name, site)
+        if not site.supported.all():
+            raise BrokenRule(_outside(case, name, site))
     return "data and draws lie in the supports"
 
 

@@ -4,10 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ppl_vae.backends.common.checks import NO_PLATES, check_plates, check_sites
-from ppl_vae.backends.common.site import Pair, Site, Trace
-from ppl_vae.backends.common.supports import fields_of, key_of
+from ppl_vae.backends.common.site import Pair, Trace
 from ppl_vae.backends.common.terms import Terms
-from ppl_vae.backends.common.tracing import Arrays
 from ppl_vae.errors import ProgramError, UsageError
 from ppl_vae.functions import Functions
 from ppl_vae.objectives import Group, Loss, Objective
@@ -69,12 +67,6 @@ class BoundObjective:
                 raise ProgramError(f"{who} gives {name!r} as {_shape(one)}: take the mean over rows")
         metrics = bounds | metrics | {f"loss/{name}": one for name, one in others.items()}
         return Loss(value, {name: F.stop_gradient(one) for name, one in metrics.items()}, others)
-
-    def _know(self, sites: Mapping[str, Site], values: Arrays, batch: Arrays) -> None:
-        """Remember which sites observe which fields, by a batch and their values on the host."""
-        fields = fields_of(sites, values, batch)
-        if fields.certain:
-            self.bound.supports[key_of(batch)] = fields
 
     def _refuse(self, pair: Pair) -> None:
         """Refuse, by name, sites that the objective cannot estimate."""

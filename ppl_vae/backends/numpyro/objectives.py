@@ -11,7 +11,7 @@ from numpyro.infer import ELBO as NumPyroELBO
 
 from ppl_vae.backends.common.checks import inside_support, refuse_outside
 from ppl_vae.backends.common.objective import BoundObjective, rows_of, scaled_up
-from ppl_vae.backends.common.supports import observed
+from ppl_vae.backends.common.supports import fields_of, key_of, observed
 from ppl_vae.backends.numpyro.functions import F
 from ppl_vae.backends.numpyro.tracing import Tracer
 
@@ -55,7 +55,7 @@ class Objective(BoundObjective):
         self, batch: Mapping[str, Array], scalars: Mapping[str, Any], every: Callable[[], None]
     ) -> None:
         """Run once and refuse, by name, sites that the objective cannot estimate and data that the likelihood
-        cannot have made: `every` refuses such rows by `bound.supports`, before the batch is looked at.
+        cannot have made: `every` refuses such rows of all data, before the batch is looked at.
         """
         if not self.own and not isinstance(self.objective, NumPyroELBO):
             return
@@ -71,7 +71,9 @@ class Objective(BoundObjective):
 
         with numpyro.validation_enabled(False), self.bound.at(scalars):
             inside, values = jax.device_get(jax.jit(run)(dict(batch)))
-        self._know(traced["sites"], values, jax.device_get(dict(batch)))
+        fields = fields_of(traced["sites"], values, jax.device_get(dict(batch)))
+        if fields.certain:  # what is traced here need not be traced again
+            self.bound.supports[key_of(batch)] = fields
         every()
         refuse_outside(traced["model"], inside)
 

@@ -70,7 +70,7 @@ class Bound(DeclaredBound, OnPyro):
     def __getstate__(self) -> dict[str, Any]:
         for parameter in self.parameters():  # Pyro hangs a weak reference on each, and again at each use
             vars(parameter).pop("unconstrained", None)
-        return vars(self).copy()
+        return vars(self) | {"supports": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from ppl_vae.backends.common.checks import inside_support, refuse_outside
 from ppl_vae.backends.common.objective import BoundObjective, rows_of, scaled_up
-from ppl_vae.backends.common.supports import observed
 from ppl_vae.backends.pyro.arrays import noise_kept, on_host
 from ppl_vae.backends.pyro.functions import F
 from ppl_vae.backends.pyro.tracing import Tracer
@@ -52,15 +51,13 @@ class Objective(BoundObjective, nn.Module):
         self, batch: dict[str, Tensor], scalars: Mapping[str, Tensor], every: Callable[[], None]
     ) -> None:
         """Run once and refuse, by name, sites that the objective cannot estimate and data that the likelihood
-        cannot have made: `every` refuses such rows by `bound.supports`, before the batch is looked at.
+        cannot have made: `every` refuses such rows of all data, before the batch is looked at.
         """
         if not self.own:
             return
         with self.bound.at(scalars):
             pair = Tracer(self.bound).pair(batch)
             self._refuse(pair)
-            sites, values = observed(pair.model)
-            self._know(sites, on_host(values), on_host(batch))
             every()
             refuse_outside(pair.model, on_host(inside_support(F, pair.model)))
 
