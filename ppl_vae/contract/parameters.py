@@ -12,6 +12,12 @@ STEP = 1e-3
 
 def parameters(case: Case) -> str:
     """The loss reaches every trainable parameter within a few steps."""
+    loose = case.probe.unregistered()
+    if loose:
+        named = ", ".join(map(repr, loose))
+        raise BrokenRule(
+            f"nothing trains {named}, which model or guide use: {case.probe.stock['registered']}"
+        )
     largest: dict[str, float | None] = {}
     with case.mode(train=True) as probe:
         for step in range(STEPS):

@@ -204,6 +204,9 @@ class Probe(Protocol):
     def reconstruct(self, rows: Arrays, seed: int = 0) -> dict[str, np.ndarray]:
         """Return the centre of the likelihood of every row, by observed field."""
 
+    def unregistered(self) -> list[str]:
+        """Return the networks that model or guide name and that nothing trains."""
+
     def train(self, mode: bool) -> None:
         """Set train mode or evaluation mode."""
 

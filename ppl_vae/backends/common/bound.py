@@ -26,6 +26,10 @@ class Bound:
     backend : str
     declared : bool
         It is a Program, which promises to keep leading axes and to draw without data; else two functions.
+    registered : str
+        How a network becomes part of it, for messages.
+    keeps : bool
+        It keeps the weights of networks that are no part of it, as they are.
     program : Program or PlainProgram
     fields : tuple of str
         The data's fields that it takes.
@@ -43,6 +47,8 @@ class Bound:
 
     backend: str
     declared: bool
+    keeps = False
+    registered: str
     scalars: Mapping[str, Any]
 
     def __init__(self, program: Any, fields: tuple[str, ...], num_data: int | None):
@@ -118,6 +124,12 @@ class Bound:
     def ensure_parameters(self, batch: Mapping[str, Any]) -> None:
         """Make every parameter exist, where the first run of guide and model does."""
 
+    def unregistered(self) -> list[str]:
+        """Return the networks that model and guide name and whose weights are none of this program's, or are
+        not trained though they are not frozen; once there are parameters, in their first state.
+        """
+        raise NotImplementedError
+
     def weights(self) -> dict[str, np.ndarray]:
         """Return parameters and buffers by name, as copies on the host."""
         raise NotImplementedError
@@ -157,6 +169,7 @@ class DeclaredBound(Bound):
     """
 
     declared = True
+    registered = "return it from networks()"
     parts: Mapping[str, Any]
 
     def __init__(self, program: Program, num_data: int | None = None):

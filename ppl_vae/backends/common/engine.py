@@ -1,5 +1,6 @@
 """What the engines of all backends are made of."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,8 @@ from ppl_vae.backends.common.supports import refuse_outside_rows
 from ppl_vae.backends.common.tracing import Arrays
 from ppl_vae.errors import PplVaeError, ProgramError, RunError
 from ppl_vae.options import Training
+
+LOG = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -72,6 +75,17 @@ class Engine(training.Engine):
         rows = None if train is None else {name: train[name] for name in bound.fields if name in train}
         self._unseen = rows
         self._set_up(objective, rows)
+
+    def _refuse_unkept(self) -> None:
+        """Refuse networks that model or guide use and the run would not keep; warn of those that nothing
+        trains.
+        """
+        names = self.bound.unregistered()
+        if names:
+            said = f"nothing trains {', '.join(map(repr, names))}, which model or guide use"
+            if not self.bound.keeps:
+                raise ProgramError(f"{said}, and the run would not keep its weights: {self.bound.registered}")
+            LOG.warning("%s: %s", said, self.bound.registered)
 
     def _refuse_rows(self) -> None:
         """Refuse rows that the likelihood cannot have made, once before the first step."""

@@ -48,6 +48,7 @@ class Probe:
             "enumerated": f"{elbo}Enum_ELBO",
             "unreparametrised": f"{elbo}Graph_ELBO",
             "frozen": self.frozen,
+            "registered": bound.registered,
         }
 
     def prepare(self, rows: Arrays) -> None:
@@ -63,6 +64,9 @@ class Probe:
         fills in when it runs.
         """
         raise NotImplementedError
+
+    def unregistered(self) -> list[str]:
+        return self.bound.unregistered()
 
     def weights(self) -> dict[str, np.ndarray]:
         return self.bound.weights()

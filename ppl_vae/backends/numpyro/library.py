@@ -6,12 +6,14 @@ from typing import Any, Self
 
 import jax
 import numpy as np
+from flax import nnx
 from jax import random
 from numpyro.distributions import biject_to
 
 from ppl_vae.backends.common.bound import Bound
 from ppl_vae.backends.numpyro.passes import Passes, at_rest
 from ppl_vae.backends.numpyro.tracing import Tracer
+from ppl_vae.closures import named_by
 from ppl_vae.errors import DataError
 
 
@@ -78,6 +80,11 @@ class OnNumPyro(Bound):
     def tracer(self, seed: int = 0) -> Tracer:
         return Tracer(self, random.key(seed))
 
+    def unregistered(self) -> list[str]:
+        mine = {value.tobytes() for value in self.weights().values()}
+        named = named_by(self.program.model, self.program.guide)
+        return [name for name, one in named if isinstance(one, nnx.Module) and not _all_in(mine, one)]
+
     def put(self, arrays: Any) -> Any:
         return jax.device_put(arrays, self.device)
 
@@ -94,3 +101,8 @@ class OnNumPyro(Bound):
         if array.dtype.kind not in "biuf":
             raise DataError(f"a loader's batch holds {type(value).__name__}: NumPyro takes arrays of numbers")
         return array
+
+
+def _all_in(weights: set[bytes], module: nnx.Module) -> bool:
+    leaves = jax.tree.leaves(nnx.state(module, nnx.Param))
+    return all(np.asarray(leaf).tobytes() in weights for leaf in leaves)

@@ -20,6 +20,8 @@ from ppl_vae.errors import RunError
 class PlainBound(common.PlainBound, OnNumPyro):
     """See `ppl_vae.backends.common.bound.PlainBound`."""
 
+    registered = "register it with numpyro.contrib.module.nnx_module"
+
     def _set_up(self, device: str) -> None:
         self.free: dict[str, Any] | None = None
         self._transforms: dict[str, Any] = {}

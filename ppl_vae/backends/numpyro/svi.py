@@ -54,6 +54,8 @@ class Engine(common.Engine):
         """Before the first step: parameters exist after one run of the program, which is checked."""
         self.bound.eval()
         self.bound.ensure_parameters(batch)
+        if self._pending is None:
+            self._refuse_unkept()
         self.loss.check(batch, scalars, self._refuse_rows)
         if self.data is None and self.options.accumulate > 1:  # a loader's batches have a size of their own
             self.options = self.step.options = replace(self.options, batch_size=rows_of(batch))

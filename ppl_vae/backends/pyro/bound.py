@@ -17,6 +17,7 @@ from ppl_vae.backends.pyro.distributions import dist
 from ppl_vae.backends.pyro.functions import F
 from ppl_vae.backends.pyro.library import OnPyro
 from ppl_vae.backends.pyro.networks import NN, BoundNetwork
+from ppl_vae.closures import named_by
 from ppl_vae.errors import RunError
 from ppl_vae.program import Program
 
@@ -84,6 +85,11 @@ class Bound(DeclaredBound, OnPyro):
         if self.calls.scaled and next(self.parameters(), None) is not None:
             pyro.module(self._id, self)
         return super()._run(role, args, data, n)
+
+    def unregistered(self) -> list[str]:
+        mine = {id(module) for module in self.modules()}
+        named = named_by(self.program.model, self.program.guide)
+        return [name for name, one in named if isinstance(one, nn.Module) and id(one) not in mine]
 
     def primitives(self, draws: int | None, num_data: int | None) -> Primitives:
         return Primitives(self.anchor, draws, num_data, self.scalars)

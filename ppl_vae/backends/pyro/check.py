@@ -103,7 +103,7 @@ class Probe(common.Probe):
 def probe(program: Program | PlainProgram, fields: tuple[str, ...], num_data: int, seed: int) -> Probe:
     """Bind a program for a check; see `ppl_vae.contract.probe.Maker`."""
     with untouched():
-        roots = [] if program.declared else modules_of(program)
+        roots = [] if program.declared else list(modules_of(program).values())
         modes = {module: module.training for root in roots for module in root.modules()}
         try:
             if program.declared:

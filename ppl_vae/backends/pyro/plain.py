@@ -15,17 +15,21 @@ from ppl_vae.backends.pyro.arrays import find_device, noise_kept
 from ppl_vae.backends.pyro.library import OnPyro
 from ppl_vae.closures import named_by
 from ppl_vae.errors import ProgramError, RunError
-from ppl_vae.program import PlainProgram
+from ppl_vae.program import PlainProgram, Program
 
 LOG = logging.getLogger(__name__)
 FIXED = "fixed"  # begins the names of parameters that are not trained
 
 
-def modules_of(program: PlainProgram) -> list[nn.Module]:
-    """Return the outermost modules that the functions, and those that they call, belong to or name."""
-    modules = [one for one in named_by(program.model, program.guide) if isinstance(one, nn.Module)]
-    inner = {id(part) for module in modules for part in module.modules() if part is not module}
-    return [module for module in modules if id(module) not in inner]
+def modules_of(program: Program | PlainProgram) -> dict[str, nn.Module]:
+    """Return the outermost modules that model and guide, and what they call, belong to or name."""
+    named = [pair for pair in named_by(program.model, program.guide) if isinstance(pair[1], nn.Module)]
+    inner = {id(part) for _, module in named for part in module.modules() if part is not module}
+    outer = [(name, module) for name, module in named if id(module) not in inner]
+    taken = [name for name, _ in outer]
+    return {
+        name if taken.count(name) == 1 else f"{name} {n}": module for n, (name, module) in enumerate(outer)
+    }
 
 
 class PlainBound(common.PlainBound, OnPyro):
@@ -33,9 +37,13 @@ class PlainBound(common.PlainBound, OnPyro):
     sees.
     """
 
+    keeps = True
+    registered = "register it with pyro.module, or freeze it on purpose (requires_grad_(False))"
+
     def _set_up(self, device: str) -> None:
         self._store: dict[str, Any] = {"params": {}, "constraints": {}}
-        self._owners = modules_of(self.program)
+        self._named = modules_of(self.program)
+        self._owners = list(self._named.values())
         self.to(find_device(device))
 
     def _apply(self, function: Any, recurse: bool = True) -> "PlainBound":
@@ -89,6 +97,14 @@ class PlainBound(common.PlainBound, OnPyro):
     def trainable(self) -> list[Tensor]:
         return list(self._store["params"].values())
 
+    def unregistered(self) -> list[str]:
+        places = {value.data_ptr() for value in self._store["params"].values()}
+        return [
+            name
+            for name, module in self._named.items()
+            if any(p.requires_grad and p.data_ptr() not in places for p in module.parameters())
+        ]
+
     def tensors(self) -> dict[str, Tensor]:
         """Return unconstrained parameters by name, and of the modules buffers and parameters that are not
         trained: frozen ones, and those of modules that no `pyro.module` registers.
@@ -111,8 +127,8 @@ class PlainBound(common.PlainBound, OnPyro):
             self._loaded = dict(tensors)
             return
         mine = self.tensors()
-        lost = {name for name in set(mine) - set(tensors) if name.startswith(FIXED)}
-        if lost and not any(name.startswith(FIXED) for name in tensors):
+        lost = {name for name in set(mine) - set(tensors) if name.startswith((FIXED, "buffer"))}
+        if lost and not set(tensors) - set(mine):
             LOG.warning(
                 "the run was written without weights that are not trained (%s): they are as %s makes them",
                 ", ".join(sorted(lost)), self.program.name,

@@ -57,6 +57,8 @@ class Engine(common.Engine):
             batch = self._binarized(batch)
             # An optimizer must see every parameter, and plain Pyro makes its own at the first call.
             self.bound.ensure_parameters(batch)
+            if self._pending is None:
+                self._refuse_unkept()
             self.loss.check(batch, scalars, self._refuse_rows)
         if self.data is None:  # a loader's batches have a size of their own
             self.options = replace(self.options, batch_size=rows_of(batch))
