@@ -13,6 +13,7 @@ from ppl_vae.data.batches import count_rows, dims_of, slices
 from ppl_vae.distributions import OWN
 from ppl_vae.errors import DataError
 from ppl_vae.likelihoods import Values
+from ppl_vae.progress import heard_by
 
 FIRST = 32  # rows by which the site of a field is recognised
 AT_ONCE = 2**24  # numbers
@@ -125,7 +126,8 @@ def _read(bound: Any, passes: Passes, rows: Arrays) -> Fields:
         return values
 
     try:
-        ((batch, _),) = passes.chunks(first, len(index))
+        with heard_by(None):
+            ((batch, _),) = passes.chunks(first, len(index))
         values = passes(("supports", key_of(rows)), run, batch)
     except Exception:  # what fails here fails in the verb too, which says why
         return Fields({}, False)
