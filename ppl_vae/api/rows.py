@@ -1,7 +1,7 @@
 """Whether rows that a run's verbs are given are what its program takes."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,14 @@ def check_shapes(
                 f"{name} has shape {array.shape[1:]} per row, the program was trained on {tuple(expected)}"
             )
     return rows
+
+
+def between(binarize: str, scored: bool) -> Callable[[str], bool]:
+    """Return which fields may hold numbers between those of a likelihood's support: all where nothing is
+    scored, and `x` where bits are drawn of it.
+    """
+    drawn = binarize in ("dynamic", "static")
+    return lambda field: not scored or (drawn and field == "x")
 
 
 def as_rows(value: Any) -> Any:

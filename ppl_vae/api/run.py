@@ -10,7 +10,7 @@ from safetensors.numpy import load as load_tensors
 
 from ppl_vae import checks
 from ppl_vae.api.record import RunRecord, history
-from ppl_vae.api.rows import as_rows, check_rows, check_shapes, repeated
+from ppl_vae.api.rows import as_rows, between, check_rows, check_shapes, repeated
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.backends.common.engine import understood
 from ppl_vae.data import Data
@@ -114,21 +114,13 @@ class Run(Summarised):
         return not self.bound.declared and not self.bound.fields
 
     def _rows(self, x: Any, scored: bool = True) -> dict[str, np.ndarray]:
-        """Return rows in the scale of training, refused where the likelihood cannot have made them.
-
-        Where they are not scored, and of `x` where bits are drawn of it, numbers between those of the support
-        are taken too.
-        """
+        """Return rows in the scale of training, refused where the likelihood cannot have made them."""
         data = self.record.data
         if self.takes_batches:
-            kind = self.bound.precision()
-            rows = rows_by_place(x)
-            rows = {n: v.astype(kind, copy=False) if v.dtype.kind == "f" else v for n, v in rows.items()}
+            rows = rows_by_place(x, self.bound.precision())
         else:
             rows = data.scaled(check_rows(self.bound, data.named(x, self.bound.fields)))
-        drawn = data.binarize in ("dynamic", "static")
-        between = lambda field: not scored or (drawn and field == "x")  # noqa: E731
-        self._verbs.refuse_outside_rows(self.bound, rows, between=between)
+        self._verbs.refuse_outside_rows(self.bound, rows, between=between(data.binarize, scored))
         return rows
 
     def _covariates(self, given: Mapping[str, Any] | None, n: int) -> dict[str, np.ndarray]:

@@ -48,8 +48,9 @@ def _is_batch(one: Any) -> bool:
     return all(getattr(part, "shape", ()) for part in parts)
 
 
-def rows_by_place(given: Any) -> dict[str, np.ndarray]:
-    """Return what two functions trained on a loader are given as rows, by place.
+def rows_by_place(given: Any, kind: np.dtype) -> dict[str, np.ndarray]:
+    """Return what two functions trained on a loader are given as rows, by place; numbers with a fraction in
+    the precision `kind`.
 
     Raises
     ------
@@ -71,7 +72,8 @@ def rows_by_place(given: Any) -> dict[str, np.ndarray]:
                 f"batch {number} has rows of {_listed(shapes)}, unlike the first: give batches of one shape, "
                 "or one batch at a time"
             )
-    return {name: np.concatenate([arrays[name] for arrays in found]) for name in found[0]}
+    rows = {name: np.concatenate([arrays[name] for arrays in found]) for name in found[0]}
+    return {n: v.astype(kind, copy=False) if v.dtype.kind == "f" else v for n, v in rows.items()}
 
 
 class Loader:
