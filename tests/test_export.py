@@ -431,7 +431,7 @@ def test_the_verb(folder):
 
 
 class Layered(torch.nn.Module):
-    """An encoder with a layer that draws in training and is at rest afterwards, or is named as one that does."""
+    """An encoder with a layer that draws in training and is at rest afterwards, or is named like one."""
 
     def __init__(self, layer):
         super().__init__()
