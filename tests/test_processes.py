@@ -2,13 +2,17 @@
 
 import json
 import os
+import signal
+import socket
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from command_line import completed
+from command_line import completed, owned
 from torch import nn
 from two_processes import BATCH, CASES, OPTIONS, STOCHASTIC, Normalized, data_of, program, trained
 
@@ -35,7 +39,8 @@ CLOSE = {"rtol": 1e-5, "atol": 2e-6}
 
 def started(*words, **more):
     """Run Python in a process of its own, with processes of its own."""
-    environment = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "WORLD_SIZE")}
+    left = ("LOCAL_RANK", "WORLD_SIZE", launching.PARENT)
+    environment = {name: value for name, value in os.environ.items() if name not in left}
     environment |= {"PYTHONPATH": os.pathsep.join([str(Path(ppl_vae.__file__).parent.parent), str(HERE)])}
     return completed([sys.executable, *words], env=environment, **more)
 
@@ -238,6 +243,8 @@ def test_what_several_devices_cannot_do_is_refused(monkeypatch):
     with pytest.raises(UsageError, match="torch's batch normalization differs on each device"):
         fit(Torch(), found, **options)
     monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "1")
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(UsageError, match="devices=2, but 3 processes were started"):
         fit(Normalized(), found, **options)
@@ -278,3 +285,45 @@ def test_where_no_process_can_be_started_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     with pytest.raises(UsageError, match="devices=3: from 'cuda:1' on this machine has 2"):
         make_fabric("cuda:1", 3)
+
+
+@pytest.mark.parametrize(
+    ("variables", "why"),
+    [
+        ({"LOCAL_RANK": "0", "WORLD_SIZE": "2"}, "but not MASTER_ADDR"),
+        ({"LOCAL_RANK": "1", launching.PARENT: "1"}, "left over from process 1"),
+        ({"LOCAL_RANK": "0", "TORCHELASTIC_USE_AGENT_STORE": "True"}, "a torchrun that no longer answers"),
+    ],
+)
+def test_variables_that_another_run_left_are_told(monkeypatch, variables, why):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])  # free again, and nobody answers there
+    whole = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    for name, value in (variables if "WORLD_SIZE" in variables else whole | variables).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=f"LOCAL_RANK=. is set .*{why}.*: unset LOCAL_RANK"):
+        launching.check(2)
+
+
+def test_a_process_that_was_stopped_is_told_from_one_that_waits():
+    with owned([sys.executable, "-c", "print(1, flush=True); input()"], stdin=subprocess.PIPE) as process:
+        process.stdout.readline()
+        assert not launching._is_stopped(process.pid)
+        process.send_signal(signal.SIGSTOP)
+        until = time.monotonic() + 10
+        while not launching._is_stopped(process.pid):
+            assert time.monotonic() < until
+        process.send_signal(signal.SIGCONT)
+        while launching._is_stopped(process.pid):
+            assert time.monotonic() < until
+    assert not launching._is_stopped(process.pid)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_stays_stopped_ends_the_others_within_a_minute(tmp_path, rank):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)])}
+    words = [sys.executable, SCRIPT, tmp_path, f"stopping {rank}"]
+    with owned(words, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        said = process.stderr.readline()  # of the process that goes on, after half a minute
+        assert "was stopped" in said and "--resume" in said

@@ -1,5 +1,7 @@
 """Corners of training: runs that have ended, loaders that fall short, plates that are no rows, precision."""
 
+import os
+import signal
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from ppl_vae import ELBO, Program, data, evaluate, fit, load, open_run
 from ppl_vae.api import resume
 from ppl_vae.api.settings import Settings
+from ppl_vae.api.signals import stop_request
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.errors import DataError, ProgramError, RunError, UsageError
 
@@ -293,3 +296,24 @@ def test_a_run_without_a_checkpoint_keeps_its_record_when_going_on_is_refused(tm
 def test_a_stock_objective_that_cannot_be_made_is_refused(text):
     with pytest.raises(UsageError, match="ELBO"):
         fit(load("vae", **SMALL), small_data(), text, epochs=1, batch_size=16)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"])
+def test_each_signal_to_stop_is_a_request_to_save(name):
+    number = signal.Signals[name]
+    before = signal.getsignal(number)
+    with stop_request(lambda asked: asked) as stop:
+        assert not stop()
+        os.kill(os.getpid(), number)
+        assert stop() and stop.signal is number
+    assert signal.getsignal(number) is before
+
+
+def test_a_hangup_that_nohup_ignores_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_request(lambda asked: asked) as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop()
+    finally:
+        signal.signal(signal.SIGHUP, before)

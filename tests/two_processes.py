@@ -98,6 +98,15 @@ def written(folder, name, run):
     (folder / f"{name} {run.rank}.json").write_text(json.dumps(history))
 
 
+def listening():
+    """Return the addresses at which this process listens, as /proc/net writes them."""
+    own = {os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()}
+    rows = [
+        row.split() for name in ("tcp", "tcp6") for row in Path("/proc/net", name).read_text().splitlines()
+    ]
+    return [row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in own]
+
+
 def interrupted(folder):
     """Train in one go; train until a signal comes, and go on on two devices and on one."""
 
@@ -111,9 +120,9 @@ def interrupted(folder):
     written(folder, "resumed", resume(folder / "part", data=data_of("vae")))
 
 
-def dying(folder):
-    """Let the second process die at a step."""
-    if os.environ.get("LOCAL_RANK") == "1":
+def at_step(rank, number):
+    """Let the process of a rank send itself a signal at its fifth step."""
+    if os.environ.get("LOCAL_RANK", "0") == rank:
         from ppl_vae.backends.pyro.step import Step
 
         before, steps = Step.__call__, []
@@ -121,20 +130,35 @@ def dying(folder):
         def step(self, *args):
             steps.append(1)
             if len(steps) == 5:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), number)
             return before(self, *args)
 
         Step.__call__ = step
+
+
+def dying(folder):
+    """Let the second process die."""
+    at_step("1", signal.SIGKILL)
     trained("vqvae", devices=2, out=folder / "dying", log_every=2, checkpoint_every=0.0)
+
+
+def stopping(rank):
+    """Let the process of a rank stop."""
+    at_step(rank, signal.SIGSTOP)
+    trained("vae", devices=2, epochs=1000)
 
 
 def main(folder, *names):
     """Write the results of cases into a folder."""
     for name in names:
-        if name in ("interrupted", "dying"):
+        if name.startswith("stopping"):
+            stopping(name.split()[1])
+        elif name in ("interrupted", "dying"):
             globals()[name](folder)
         else:
             run = trained(name, devices=2)
+            assert all(address.startswith("0100007F:") for address in listening())  # 127.0.0.1
+            assert run.rank or listening()
             assert run.config["compile"] == CASES[name][2].get("compile", "off")
             written(folder, name, run)
 

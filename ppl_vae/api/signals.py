@@ -1,10 +1,13 @@
-"""Ctrl-C and SIGTERM as a request: the present step is finished and everything is saved."""
+"""Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 as a request: the present step is finished and everything is saved."""
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from ppl_vae.stopping import STOPPING, Present
 
 
 class Request:
@@ -27,24 +30,28 @@ class Request:
         return self.signal is not None
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Note the first signal; the second Ctrl-C stops at once."""
-        if self.signal is not None and number == signal.SIGINT:
+        """Note the first signal; the second Ctrl-C stops at once, as does the first in a compilation."""
+        Present.heard = time.monotonic()
+        if number == signal.SIGINT and (self.signal is not None or Present.compiling):
             raise KeyboardInterrupt
         self.signal = signal.Signals(number)
 
 
 @contextmanager
 def stop_request(agree: Callable[[int], int]) -> Iterator[Request]:
-    """Turn the first SIGINT or SIGTERM into a request while the block runs (in the main thread; elsewhere
-    signals stay as they are).
+    """Turn the first signal to stop into a request while the block runs (in the main thread; elsewhere, and
+    where nohup ignores SIGHUP, signals stay as they are).
     """
     request = Request(agree)
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.signal(number, request.handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    ignored = [number for number in STOPPING[1:] if signal.getsignal(number) is signal.SIG_IGN]
+    before = {n: signal.signal(n, request.handle) for n in STOPPING if n not in ignored}
+    Present.training = True
     try:
         yield request
     finally:
+        Present.training = False
         for number, handler in before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)

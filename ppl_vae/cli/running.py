@@ -11,6 +11,7 @@ import re
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,12 +19,16 @@ from typing import Any, NoReturn
 
 from ppl_vae import bars, checks, model_files
 from ppl_vae.errors import PplVaeError, ProgramError
+from ppl_vae.stopping import STOPPING, Present
 
 TRACEBACK = "PPL_VAE_TRACEBACK"  # asks for the whole traceback of a fault in a model's or an objective's file
 
 
+HELD = 1.0  # seconds in which a thread that is not held takes a signal
+
+
 class _Terminated(BaseException):
-    """SIGTERM while no training is there to take it."""
+    """A signal to end while no training is there to take it; its argument is the number."""
 
 
 def script(parser: Callable[[], Any], main: Callable[[Any], Mapping[str, Any] | None]) -> NoReturn:
@@ -101,9 +106,9 @@ def guarded(verb: str, work: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         say(f"{name}: interrupted")
         return 130
-    except _Terminated:
+    except _Terminated as error:
         say(f"{name}: terminated")
-        return 143
+        return 128 + error.args[0]
     except BrokenPipeError:  # the reader of our output has gone: nothing more to tell it
         _leave_stdout()
         return 1
@@ -162,22 +167,58 @@ def _beside(error: PplVaeError) -> str:
 
 @contextlib.contextmanager
 def _sigterm() -> Iterator[None]:
-    """Let SIGTERM unwind like Ctrl-C, so that temporary files are removed; training takes it over."""
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
-    ):
+    """Let signals to end unwind like Ctrl-C, so that temporary files go; training takes them over."""
+    taken = [number for number in STOPPING if signal.getsignal(number) is signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():
+        taken = []
+
+    def stop(number: int, frame: Any) -> NoReturn:
+        raise _Terminated(number)
+
+    for number in taken:
+        signal.signal(number, stop)
+    try:
+        with _interruptible():
+            yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end the process where the main thread is held by a compiler, which calls no handler."""
+    handler = signal.getsignal(signal.SIGINT)
+    main = threading.current_thread() is threading.main_thread()
+    if not main or handler is not signal.default_int_handler or not hasattr(os, "pipe2"):
         yield
         return
 
-    def stop(number: int, frame: Any) -> NoReturn:
-        raise _Terminated
+    def interrupt(number: int, frame: Any) -> NoReturn:
+        Present.heard = time.monotonic()
+        raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, stop)
+    def watch() -> None:
+        while number := os.read(ends[0], 1):
+            came = time.monotonic()
+            time.sleep(HELD)
+            held = Present.heard < came - HELD / 2 and (Present.compiling or not Present.training)
+            if number[0] == signal.SIGINT and held:
+                say("ppl-vae: interrupted")
+                os._exit(130)
+        os.close(ends[0])
+
+    ends = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(ends[1], False)
+    before = signal.set_wakeup_fd(ends[1], warn_on_full_buffer=False)
+    signal.signal(signal.SIGINT, interrupt)
+    threading.Thread(target=watch, name="ppl_vae signals", daemon=True).start()
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, handler)
+        signal.set_wakeup_fd(before)
+        os.close(ends[1])  # which ends the thread
 
 
 class _Log(logging.Handler):

@@ -1,5 +1,6 @@
 """Stochastic variational inference with NumPyro: chunks of steps as one compiled loop on the device."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax, random
+from jax.extend.core import jaxprs_in_params
 
 from ppl_vae.backends.common import engine as common
 from ppl_vae.backends.common.evaluate import score
@@ -19,8 +21,11 @@ from ppl_vae.backends.numpyro.objectives import Objective
 from ppl_vae.backends.numpyro.step import Step
 from ppl_vae.diagnostics.evidence import Scores
 from ppl_vae.scalars import for_loss
+from ppl_vae.stopping import SAID, compiling
 from ppl_vae.training import Advance
 
+LOG = logging.getLogger(__name__)
+SECONDS_PER_EQUATION = 0.003  # of a step's program, to compile it on two cores of a server CPU, about
 TRAINING = 1  # the stream of training's noise, apart from those of weights and of scores
 AT_ONCE = 100  # steps in one call: how long a stop request may wait
 
@@ -47,6 +52,8 @@ class Engine(common.Engine):
         self._scans = self.devices.first.platform != "cpu"
         self._capacity = min(options.log_every, AT_ONCE) if self._scans else AT_ONCE
         self._pending: bytes | None = None
+        self._compiled: set[Any] = set()  # the kinds of calls that were compiled
+        self._scored = False
         self._inner = jax.jit(self.step)  # traced once, whatever it is part of
         self._many, self._one = (jax.jit(part, donate_argnums=0) for part in (self._steps, self._inner))
 
@@ -110,7 +117,9 @@ class Engine(common.Engine):
     def _take(self, items: Sequence[Any], scalars: Mapping[str, np.ndarray]) -> dict[str, Array]:
         if self.data is None:
             present = {name: values[0] for name, values in scalars.items()}
-            self.carry, metrics = self._one(self.carry, self.batch(items[0]), present)
+            batch = self.batch(items[0])
+            with self._compiling(batch, present):
+                self.carry, metrics = self._one(self.carry, batch, present)
             return metrics
         # The tables have one length, so that one compilation serves chunks of any number of steps.
         count, size = len(items), self._capacity
@@ -120,8 +129,24 @@ class Engine(common.Engine):
         for name, values in scalars.items():
             tables[name][:count] = values
         known = self._scans and count == size > 1
-        self.carry, metrics = self._many(self.carry, self.data, index, tables, None if known else count)
+        first = {
+            name: jax.ShapeDtypeStruct((index.shape[1], *a.shape[1:]), a.dtype)
+            for name, a in self.data.items()
+        }
+        with self._compiling(first, {name: np.float32(0) for name in tables}, known):
+            self.carry, metrics = self._many(self.carry, self.data, index, tables, None if known else count)
         return metrics
+
+    def _compiling(self, batch: Mapping[str, Any], scalars: Mapping[str, Any], *more: Any) -> Any:
+        """Note that a call compiles, if it is the first of its kind, and say how long a long one takes."""
+        kind = (*(value.shape for value in batch.values()), *more)
+        new = kind not in self._compiled
+        if new:
+            self._compiled.add(kind)
+            count = equations(self._inner.trace(self.carry, dict(batch), dict(scalars)).jaxpr.jaxpr)
+            if (expected := SECONDS_PER_EQUATION * count) > SAID:
+                LOG.info("compiling %d operations, which takes about %.0f s", count, expected)
+        return compiling(new)
 
     def _steps(
         self, carry: Carry, data: Any, index: Array, scalars: Any, count: Array | None
@@ -169,8 +194,10 @@ class Engine(common.Engine):
     def scores(self) -> Scores | None:
         if self.valid is None:
             return None
-        with self._showing(self._present()):
-            return score(self.bound, self.valid, seed=self.options.seed)
+        with self._showing(self._present()), compiling(not self._scored):
+            scores = score(self.bound, self.valid, seed=self.options.seed)
+        self._scored = True
+        return scores
 
     def select(self) -> None:
         self.best = copied(self._present())
@@ -203,6 +230,11 @@ class Engine(common.Engine):
             self.carry, self.best = from_bytes(content, self.carry, self._present())
             self._show_present()
         self._pending = None
+
+
+def equations(jaxpr: Any) -> int:
+    """Return how many operations a program has, those of its parts included."""
+    return sum(1 + sum(map(equations, jaxprs_in_params(one.params))) for one in jaxpr.eqns)
 
 
 @jax.jit

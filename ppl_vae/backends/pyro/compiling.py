@@ -23,6 +23,7 @@ from ppl_vae.backends.pyro.capture import (
 )
 from ppl_vae.backends.pyro.objectives import Objective
 from ppl_vae.objectives import Loss
+from ppl_vae.stopping import SAID, compiling
 
 LOG = logging.getLogger(__name__)
 # What `auto` weighs, as measured on two cores of a server CPU (benchmarks/results): seconds to compile a
@@ -107,13 +108,16 @@ def tried(module: nn.Module, graph: Graph, make: Callable[[], Fast], started: fl
     ------
     NotCaptured
     """
+    expected = START_SECONDS + SECONDS_PER_NODE * graph.nodes
+    if expected > SAID:
+        LOG.info("compiling %d operations, which takes about %.0f s", graph.nodes, expected)
     try:
-        with untouched(module), _uncollected():
+        with untouched(module), _uncollected(), compiling():
             made = make()
     except NotCaptured as reason:
         LOG.warning("the compiler failed and starts once more: %s", reason)
         _start_afresh()
-        with untouched(module), _uncollected():
+        with untouched(module), _uncollected(), compiling():
             made = make()
     LOG.info("compiled %d operations in %.1f s", graph.nodes, time.perf_counter() - started)
     return made

@@ -76,8 +76,10 @@ class SeveralDevices:
             return
         launching.start(self.count)
         with self.together(), launching.ended_by_a_signal():
+            launching.join("nccl" if self.device.type == "cuda" else "gloo", PATIENCE)
             self.fabric.launch()
             self.place = across.Place(self.rank, self.count, distributed.new_group(timeout=PATIENCE))
+            launching.watch_all()
         if self.rank:
             logging.getLogger("ppl_vae").setLevel(logging.ERROR)
 
