@@ -19,13 +19,16 @@ class Present:
     training : bool
         A signal is a request, to be met after the present step.
     compiling : bool
-        Ctrl-C ends the process, whatever else it does.
+        Ctrl-C ends the process, whatever else it does; true until the first steps are there to save.
+    cut : bool
+        A compilation was interrupted: its threads are still at work.
     heard : float
         When the main thread last took a signal, monotonic; it takes none while a compiler holds it.
     """
 
     training = False
     compiling = False
+    cut = False
     heard = 0.0
 
 

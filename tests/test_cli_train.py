@@ -4,11 +4,13 @@ import json
 import random
 import runpy
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from command_line import SMALL, answer, cli, contents, ok, refused, start, wait_for_steps
+from command_line import SMALL, answer, cli, contents, ok, owned, refused, start, wait_for_steps
 
 from ppl_vae import load, open_run
 from ppl_vae.cli import parsing, training
@@ -258,3 +260,14 @@ def test_every_recipe_of_the_gallery_is_possible(path):
     options = parsing.parse(parser, ["--config", path.stem])
     training.settings(options, load(options.program, **options.model))
     assert set(options.given) >= {"program", "data"}
+
+
+def test_ctrl_c_ends_what_holds_the_main_thread_within_two_seconds():
+    # As a compiler does, the hash lets other threads run and calls no handler of signals.
+    work = "print('begun', flush=True), hashlib.pbkdf2_hmac('sha256', b'a', b'b', 10**9)"
+    code = f"import hashlib; from ppl_vae.cli.running import guarded; guarded('train', lambda: ({work}))"
+    with owned([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 130
+        assert process.stderr.read() == "ppl-vae: interrupted\n"

@@ -15,6 +15,7 @@ from ppl_vae.api.settings import Settings
 from ppl_vae.api.signals import stop_request
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.errors import DataError, ProgramError, RunError, UsageError
+from ppl_vae.stopping import Present, compiling
 
 SMALL = {"hidden": (8,), "z_dim": 2}
 
@@ -304,6 +305,7 @@ def test_each_signal_to_stop_is_a_request_to_save(name):
     before = signal.getsignal(number)
     with stop_request(lambda asked: asked) as stop:
         assert not stop()
+        Present.compiling = False
         os.kill(os.getpid(), number)
         assert stop() and stop.signal is number
     assert signal.getsignal(number) is before
@@ -317,3 +319,14 @@ def test_a_hangup_that_nohup_ignores_stays_ignored():
             assert not stop()
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_ctrl_c_does_not_wait_for_the_first_step_or_a_compilation():
+    with pytest.raises(KeyboardInterrupt), stop_request(lambda asked: asked):
+        os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), stop_request(lambda asked: asked):
+        Present.compiling = False
+        with compiling():
+            os.kill(os.getpid(), signal.SIGINT)
+    Present.cut = False
+    assert not Present.compiling and not Present.training

@@ -22,6 +22,7 @@ from ppl_vae.data import Data
 from ppl_vae.errors import DataError, PplVaeError, UsageError
 from ppl_vae.options import Training
 from ppl_vae.progress import heard_by
+from ppl_vae.stopping import Present
 from ppl_vae.store import RunFolder
 from ppl_vae.training import POSITION, Engine, Loop, Position
 
@@ -285,6 +286,8 @@ def _told(
     """Return what the loop tells of a run, for its folder, the bar and the callbacks."""
 
     def emit(event: str, position: Position, row: dict[str, Any]) -> None:
+        if event == "log":
+            Present.compiling = False  # there are steps to save
         if run.folder is not None and row:
             run.folder.append_metrics(row)
         bar(position.step, row)

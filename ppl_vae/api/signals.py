@@ -33,6 +33,7 @@ class Request:
         """Note the first signal; the second Ctrl-C stops at once, as does the first in a compilation."""
         Present.heard = time.monotonic()
         if number == signal.SIGINT and (self.signal is not None or Present.compiling):
+            Present.cut = Present.compiling
             raise KeyboardInterrupt
         self.signal = signal.Signals(number)
 
@@ -48,10 +49,10 @@ def stop_request(agree: Callable[[int], int]) -> Iterator[Request]:
         return
     ignored = [number for number in STOPPING[1:] if signal.getsignal(number) is signal.SIG_IGN]
     before = {n: signal.signal(n, request.handle) for n in STOPPING if n not in ignored}
-    Present.training = True
+    Present.training = Present.compiling = True  # the first step, which the others wait for
     try:
         yield request
     finally:
-        Present.training = False
+        Present.training = Present.compiling = False
         for number, handler in before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)

@@ -105,6 +105,8 @@ def guarded(verb: str, work: Callable[[], int | None]) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         say(f"{name}: interrupted")
+        if Present.cut:  # the interpreter would end under the threads of a compiler
+            os._exit(130)
         return 130
     except _Terminated as error:
         say(f"{name}: terminated")
