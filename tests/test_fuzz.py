@@ -7,6 +7,9 @@ import pytest
 from command_line import SMALL, cli, ok
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
+
+from ppl_vae.store import RunFolder
 
 QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
 FAST = settings(derandomize=True, deadline=None, database=None, suppress_health_check=QUIET)
@@ -87,7 +90,10 @@ def place(tmp_path_factory):
     np.save(folder / "rows.npy", rows.reshape(30, 1, 8, 8))
     np.savez(folder / "z.npz", z=np.zeros((4, 2), np.float32))
     (folder / "table.csv").write_text("id,a,b\nr1,1,2.5\nr2,3,4\nr3,5,6\n")
-    (folder / "own.py").write_text("import pyro\ndef model(x): pass\n")
+    (folder / "own.py").write_text("import pyro\ndef model(x): pass\ndef guide(x): pass\n")
+    (folder / "pictures").mkdir()
+    Image.new("L", (8, 8)).save(folder / "pictures" / "a.png")
+    ok("evaluate", folder / "run", "--rows", 20)
     return folder
 
 
@@ -97,7 +103,7 @@ def here(place, monkeypatch):
     monkeypatch.setenv("HOME", str(place))
     yield place
     for path in place.iterdir():
-        if path.name not in ("run", "rows.npy", "z.npz", "table.csv", "own.py"):
+        if path.name not in ("run", "pictures", "rows.npy", "z.npz", "table.csv", "own.py"):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
@@ -138,3 +144,91 @@ def test_some_command_lines_give_success_or_one_line(here):
 @pytest.mark.slow
 def test_many_command_lines_give_success_or_one_line(here):
     try_lines(500)
+
+
+USES = {
+    "rows.npy": ("encode", "run", "--data", "rows.npy", "--overwrite", "--out", "new.npz"),
+    "z.npz": ("decode", "run", "--latents", "z.npz"),
+    "table.csv": ("data", "info", "table.csv"),
+    "own.py": ("train", "own.py", "--max-steps", "1", "--out", "new"),
+    "pictures/a.png": ("data", "info", "pictures"),
+}
+FILES = ("run/config.yaml", "run/position.json", "run/metrics.jsonl", "run/state.pt", "run/manifest.json")
+FILES += (
+    "run/weights.safetensors",
+    "rows.npy",
+    "z.npz",
+    "table.csv",
+    "own.py",
+    "pictures/a.png",
+    "run/.lock",
+)
+FILES += ("run/evaluation-test.json",)
+RESUMED = ("train", "--resume", "--out", "run", "--max-steps", "4", "--progress", "false")
+TEXTS = (
+    b"",
+    b"0",
+    b"-1",
+    b"1e999",
+    b"null",
+    b"NaN",
+    b"[]",
+    b"{}",
+    b'"',
+    b"\0",
+    b"\xff",
+    b"\n",
+    b"a: b",
+    b"x" * 200,
+)
+
+
+@st.composite
+def mutations(draw):
+    """Draw a file and what becomes of its bytes: cut off, changed in places, or another text in a place."""
+    edit = st.tuples(st.floats(0, 1), st.integers(0, 12), st.sampled_from(TEXTS) | st.binary(max_size=4))
+    edits, keeps_hash = draw(st.lists(edit, min_size=1, max_size=3)), draw(st.integers(0, 4)) > 0
+    return draw(st.sampled_from(FILES)), edits, draw(st.sampled_from([None, None, 0.0, 0.5])), keeps_hash
+
+
+def changed(content, edits, kept):
+    """Return bytes with stretches of them replaced, up to a part of them."""
+    for where, length, text in edits:
+        start = int(where * len(content))
+        content = content[:start] + text + content[start + length :]
+    return content if kept is None else content[: int(kept * len(content))]
+
+
+def try_files(place, number):
+    whole = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+
+    @settings(FAST, max_examples=number)
+    @given(mutation=mutations())
+    def run(mutation):
+        name, edits, kept, keeps_hash = mutation
+        try:
+            content = changed(whole.get(place / name, b""), edits, kept)
+            guarded = name.startswith("run/") and RunFolder.open("run").names()
+            if keeps_hash and guarded and name.removeprefix("run/") in guarded:
+                RunFolder.open("run").write({name.removeprefix("run/"): content})  # as a stranger would
+            else:
+                (place / name).write_bytes(content)
+            for words in (USES[name],) if name in USES else (("evaluate", "run", "--rows", "20"), RESUMED):
+                told(words)
+        finally:
+            for path in list(place.rglob("*")):
+                if path.is_file() and path not in whole:
+                    path.unlink()
+            for path, content in whole.items():
+                path.write_bytes(content)
+
+    run()
+
+
+def test_some_mutated_files_give_success_or_one_line(here):
+    try_files(here, 40)
+
+
+@pytest.mark.slow
+def test_many_mutated_files_give_success_or_one_line(here):
+    try_files(here, 1000)
