@@ -5,7 +5,6 @@ path stands for itself. Scripts are looked up alike in `inference/`, recipes in 
 """
 
 import difflib
-import inspect
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import ppl_vae
-from ppl_vae import checks, model_files
+from ppl_vae import checks, model_files, session
 from ppl_vae.errors import PplVaeError, RunError, UsageError
 from ppl_vae.model_files import ModelSource
 from ppl_vae.program import PlainProgram, Program
@@ -144,27 +143,30 @@ def load_recorded(
                 f"the run's model {name!r} is not in this gallery: name its file with --model-file"
             )
         return _made(model_files.read(file, "gallery"), fields or {})
+    if origin == session.ORIGIN:
+        option = "--model-file FILE, or open_run(..., program=...)"
+        kept = session.recorded(record, None if run is None else Path(run), "model", option)
+        return _made(kept, fields or {})
     if origin != "file" or not path:
         raise RunError(
             f"the run's program {name!r} was defined in Python, not in a model file: "
-            "name a file that declares it with --model-file"
+            "name a file that declares it with --model-file, or give it: open_run(..., program=...)"
         )
-    return _made(recorded_source(Path(path), record, run, "--model-file"), fields or {})
+    return _made(model_files.recorded_source(Path(path), record, run, "--model-file"), fields or {})
 
 
 def source_of(program: Any) -> ModelSource:
-    """Return where a program comes from: the file that `load` read, else the Python code that defines it."""
+    """Return where a program comes from: the file that `load` read, else a module of what defines it and of
+    all that it uses.
+    """
     kind = type(program) if program.declared else program
     if kind in _sources:
         return _sources[kind]
-    part = kind if program.declared else program.model
-    name = getattr(part, "__name__", type(part).__name__)
-    try:
-        text, file = inspect.getsource(part), inspect.getsourcefile(part)
-    except (OSError, TypeError):
-        text, file = "", None
-    path = Path(file).absolute() if file and Path(file).is_file() else None
-    return ModelSource(name, path, model_files.digest(text.encode()), text, "python")
+    if program.declared:
+        return session.source(kind.__name__, {"program": program})
+    name = getattr(program.model, "__name__", type(program.model).__name__)
+    parts = {"backend": program.backend, "model": program.model, "guide": program.guide}
+    return session.source(name, parts)
 
 
 def names() -> list[Entry]:
@@ -240,53 +242,29 @@ def _hint(name: str, known: Iterable[str]) -> str:
     return f": choose one of {', '.join(sorted(known)) or '(none found)'}, or give a path to a file"
 
 
-def recorded_source(
-    path: Path, record: Mapping[str, Any], run: str | os.PathLike | None, option: str, kind: str = "model"
-) -> ModelSource:
-    """Return a recorded file, where it lies outside the run folder and is still the same.
-
-    Raises
-    ------
-    RunError
-        Naming the `option` that gives another file, and the copy of this one in the run folder.
-    """
-    remedy = f"name the file with {option}"
-    if run is not None:
-        remedy += f" (a copy is {Path(run) / kind}.py)"
-    if not path.is_absolute():
-        raise RunError(f"the run records its {kind} by the relative path {path}: {remedy}")
-    try:
-        real = path.resolve()
-    except (OSError, ValueError, RuntimeError) as error:  # a null character, links that go round
-        raise RunError(f"the run records its {kind} by the path {str(path)!r} ({error}): {remedy}") from None
-    if path != real:  # such as /proc/self/cwd/model.py, which is whatever lies here now
-        raise RunError(f"the run records its {kind} by {path}, which leads to {real}: {remedy}")
-    if run is not None and real.is_relative_to(Path(run).resolve()):
-        raise RunError(
-            f"the {kind} file {path} lies inside the run folder and is not executed unasked: {remedy}"
-        )
-    if not path.is_file():
-        raise RunError(f"the run's {kind} file {path} is gone: {remedy}")
-    model_source = model_files.read(path, kind=kind)
-    if model_source.sha256 != record.get("sha256"):
-        raise RunError(f"the {kind} file {path} has changed since the run: restore it, or {remedy}")
-    return model_source
+def is_object(value: Any) -> bool:
+    """Tell whether a recorded field stands for an object, which the program's source makes."""
+    return isinstance(value, str) and value.startswith("<")
 
 
 def _made(model_source: ModelSource, values: Mapping[str, Any]) -> Program | PlainProgram:
     """Execute the file and fill in the fields."""
     declared = model_files.declared(model_source)
+    kind = declared if not declared.declared or isinstance(declared, type) else type(declared)
+    _sources[kind] = model_source
+    return filled(declared, values, model_source.name)
+
+
+def filled(declared: Any, values: Mapping[str, Any], called: str) -> Program | PlainProgram:
+    """Return a program with values for its fields; what stands for an object is left as it is."""
     plain = not declared.declared
     known = [] if plain else [one.name for one in dataclass_fields(declared) if one.init]
+    values = {name: value for name, value in values.items() if not is_object(value)}
     for name in values:
         if name not in known:
             close = checks.near(name, known)
             ask = f": did you mean {close}? It has" if close else ": it has"
-            raise UsageError(
-                f"{model_source.name} has no field {name!r}{ask} {', '.join(known) or 'no fields'}"
-            )
-    kind = declared if plain or isinstance(declared, type) else type(declared)
-    _sources[kind] = model_source
+            raise UsageError(f"{called} has no field {name!r}{ask} {', '.join(known) or 'no fields'}")
     if plain:
         return declared
     try:
@@ -294,4 +272,4 @@ def _made(model_source: ModelSource, values: Mapping[str, Any]) -> Program | Pla
     except PplVaeError:
         raise
     except Exception as error:
-        raise UsageError(f"{model_source.name}: {' '.join(str(error).split())}") from error
+        raise UsageError(f"{called}: {' '.join(str(error).split())}") from error

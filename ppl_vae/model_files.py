@@ -14,7 +14,7 @@ from typing import Any
 
 from ppl_vae import reading
 from ppl_vae.declaration import undecorated
-from ppl_vae.errors import ProgramError, UsageError
+from ppl_vae.errors import ProgramError, RunError, UsageError
 from ppl_vae.program import PlainProgram, Program
 
 _ROLES = ("model", "guide")
@@ -38,7 +38,10 @@ class ModelSource:
     text : str
         The source, to read.
     origin : str
-        "gallery", "file" or, for a class that some other Python code defines, "python".
+        "gallery", "file", "session" for what was defined in Python and is written out with all that it uses,
+        or "python" where that cannot be done.
+    lacking : str
+        What has no source, for origin "python".
     """
 
     name: str
@@ -47,6 +50,7 @@ class ModelSource:
     text: str
     origin: str
     content: bytes = field(default=b"", repr=False, compare=False)
+    lacking: str = field(default="", compare=False)
 
     def record(self) -> dict[str, str]:
         """Return what a run folder keeps: origin, name, sha256 and, of a user's file, the path."""
@@ -77,6 +81,39 @@ def read(path: Path, origin: str = "file", kind: str = "model") -> ModelSource:
     except (OSError, UnicodeDecodeError) as error:
         raise ProgramError(f"cannot read {path} as a {kind} file: {error}") from None
     return ModelSource(path.stem, path, digest(content), text, origin, content)
+
+
+def recorded_source(
+    path: Path, record: Mapping[str, Any], run: str | Path | None, option: str, kind: str = "model"
+) -> ModelSource:
+    """Return a recorded file, where it lies outside the run folder and is still the same.
+
+    Raises
+    ------
+    RunError
+        Naming the `option` that gives another file, and the copy of this one in the run folder.
+    """
+    remedy = f"name the file with {option}"
+    if run is not None:
+        remedy += f" (a copy is {Path(run) / kind}.py)"
+    if not path.is_absolute():
+        raise RunError(f"the run records its {kind} by the relative path {path}: {remedy}")
+    try:
+        real = path.resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # a null character, links that go round
+        raise RunError(f"the run records its {kind} by the path {str(path)!r} ({error}): {remedy}") from None
+    if path != real:  # such as /proc/self/cwd/model.py, which is whatever lies here now
+        raise RunError(f"the run records its {kind} by {path}, which leads to {real}: {remedy}")
+    if run is not None and real.is_relative_to(Path(run).resolve()):
+        raise RunError(
+            f"the {kind} file {path} lies inside the run folder and is not executed unasked: {remedy}"
+        )
+    if not path.is_file():
+        raise RunError(f"the run's {kind} file {path} is gone: {remedy}")
+    model_source = read(path, kind=kind)
+    if model_source.sha256 != record.get("sha256"):
+        raise RunError(f"the {kind} file {path} has changed since the run: restore it, or {remedy}")
+    return model_source
 
 
 def digest(content: bytes) -> str:

@@ -182,7 +182,7 @@ def test_a_loss_that_is_no_number_is_refused(backend):
         fit("linear_gaussian", X, Wrong(), max_steps=2, **options(backend))
     with pytest.raises(ProgramError, match="no scalar 'bta': the step has beta"):
         fit("linear_gaussian", X, Misspelt(), max_steps=2, **options(backend))
-    with pytest.raises(RunError, match="'Missing' was defined in Python"):
+    with pytest.raises(RunError, match="'Missing' was defined in a session"):
         program = load("linear_gaussian", x_shape=(3,))
         record = RunRecord.of(program, data.of(X), Settings.of(program, Missing(), backend))
         record.made_objective(Path())

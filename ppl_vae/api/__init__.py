@@ -8,7 +8,8 @@ from ppl_vae.api.evaluation import evaluate
 from ppl_vae.api.exporting import export
 from ppl_vae.api.fitting import fit, resume
 from ppl_vae.api.job import refuse_lost_mask
-from ppl_vae.api.run import Run, open_run
+from ppl_vae.api.opening import open_run
+from ppl_vae.api.run import Run
 from ppl_vae.api.settings import check_backend, program_of, settle_binarize
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.data.loading import in_memory

@@ -11,10 +11,12 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from ppl_vae import bars
-from ppl_vae.api import board
+from ppl_vae.api import board, sources
 from ppl_vae.api.job import Job
+from ppl_vae.api.opening import make_bound
 from ppl_vae.api.record import CONFIG, RunRecord, history
-from ppl_vae.api.run import WEIGHTS, Run, make_bound
+from ppl_vae.api.run import Run
+from ppl_vae.api.saving import WEIGHTS
 from ppl_vae.api.settings import Settings, program_of
 from ppl_vae.api.signals import stop_request
 from ppl_vae.api.signatures import taking
@@ -171,6 +173,7 @@ def _earlier_folder(out: str | Path) -> RunFolder | None:
 
 def _new_folder(out: str | Path, job: Job) -> RunFolder:
     """Start a run folder with the record of a job and the sources of its model and its objective."""
+    sources.keep(job.sources, out)
     folder = RunFolder.create(out)
     folder.write(job.files())
     return folder
@@ -203,7 +206,8 @@ class _Session:
             given = self.job.data if isinstance(self.job.data, Data) else None
             run = Run(
                 self.bound, given, self.job.record, rows, self.folder,
-                earlier_seconds=position.seconds, rank=self.engine.rank,
+                earlier_seconds=position.seconds, rank=self.engine.rank, position=position,
+                sources=self.job.sources,
             )  # fmt: skip
             return self._looped(run, position, callbacks)
 
@@ -214,6 +218,7 @@ class _Session:
             return Position(), []
         position = Position.read(folder.read(POSITION))
         if position.step:
+            sources.refuse_without_checkpoint(folder)
             folder.refuse_lost_metrics()
         rows = [row for row in history(folder) if row["step"] <= position.step]
         self.engine.restore(folder.read)

@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ppl_vae import gallery, objectives
+from ppl_vae import gallery
+from ppl_vae.api import sources
 from ppl_vae.api.record import CONFIG, RunRecord
 from ppl_vae.api.settings import Settings, settle_binarize
 from ppl_vae.backends import backend as backend_named
@@ -16,6 +17,7 @@ from ppl_vae.data import Data
 from ppl_vae.data.loader import Loader
 from ppl_vae.data.loading import opened
 from ppl_vae.errors import UsageError
+from ppl_vae.model_files import ModelSource
 from ppl_vae.program import data_fields, needed, refuse_lacking
 from ppl_vae.scalars import Plan
 from ppl_vae.store import RunFolder
@@ -75,7 +77,7 @@ class Job:
     ) -> "Job":
         """Go on with a run as it is recorded, and record where its files lie now."""
         before = RunRecord.open(folder)
-        training = before.going_on(changes)
+        before = before.going_on(changes, folder.path)
         program = before.made_program(folder.path, model_file)
         record = before.moved(None if model_file is None else program)
         made = before.made_objective(folder.path, objective)
@@ -84,20 +86,26 @@ class Job:
             dataset = before.data.again()
         else:
             dataset = before.data.same(opened(data, fields_of(program), before.data.kind))
-        return cls(program, dataset, made, replace(record, training=training), folder)
+        return cls(program, dataset, made, record, folder)
 
     def files(self) -> dict[str, bytes]:
         """Return the record and, to read, the sources of model and objective as they were executed."""
+        return {CONFIG: self.record.content()} | sources.texts(self.sources)
+
+    @cached_property
+    def sources(self) -> dict[str, ModelSource]:
+        """The sources of what the run records, and of what has none that could be recorded."""
+        record = self.record
         held = {
-            "model.py": (gallery.source_of(self.program), self.record.program),
-            "objective.py": (objectives.source_of(type(self.objective)), self.record.objective_file),
+            "model": (gallery.source_of(self.program), record.program),
+            "objective": (sources.objective_source(self.objective), record.objective_file),
+            "schedule": (sources.schedule_source(record.training.lr), record.schedule_file),
         }
-        copies = {
-            name: source.text.encode()
-            for name, (source, recorded) in held.items()
-            if source is not None and recorded is not None and source.sha256 == recorded["sha256"]
+        return {
+            kind: source
+            for kind, (source, recorded) in held.items()
+            if source is not None and (source.lacking or source.sha256 == (recorded or {}).get("sha256"))
         }
-        return {CONFIG: self.record.content()} | copies
 
     @cached_property
     def source(self) -> Loader | Rows:

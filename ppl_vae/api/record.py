@@ -8,8 +8,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from ppl_vae import annotations, checks, gallery, likelihoods, objectives, schedules
-from ppl_vae.api import settings
+from ppl_vae import annotations, checks, gallery, model_files, objectives, schedules, session
+from ppl_vae.api import settings, sources
 from ppl_vae.backends import NAMES
 from ppl_vae.data import Data
 from ppl_vae.data.description import Description
@@ -42,7 +42,9 @@ class RunRecord:
     objective : str
         Its text form; of a callable the name.
     objective_file : dict or None
-        The file that it was loaded from.
+        The file that it was loaded from, or the source of an object of Python.
+    schedule_file : dict or None
+        The source of a learning rate that is an object of Python.
     training : Training
     compile : str
         on, off or auto; once it has trained, what auto decided.
@@ -59,6 +61,7 @@ class RunRecord:
     data: Description
     objective: str
     objective_file: dict[str, str] | None = None
+    schedule_file: dict[str, str] | None = None
     training: Training
     compile: str
     versions: dict[str, str]
@@ -70,11 +73,11 @@ class RunRecord:
     ) -> "RunRecord":
         """Record a training that is about to start."""
         return cls(
-            program=gallery.source_of(program).record(),
-            model=_fields(program) if program.declared else {},
+            **sources.program_record(program),
             backend=chosen.backend,
             data=Description.of(data),
             **_objective(chosen.objective),
+            schedule_file=sources.recorded(sources.schedule_source(chosen.training.lr)),
             training=chosen.training,
             compile=chosen.compile,
             versions=versions(),
@@ -129,28 +132,32 @@ class RunRecord:
         """Return the bytes of config.yaml."""
         return write_config(self.to_config())
 
-    def going_on(self, changes: Mapping[str, Any]) -> Training:
-        """Return how the run trains from now on.
+    def going_on(self, changes: Mapping[str, Any], run: Path) -> "RunRecord":
+        """Return the record of how the run, in a folder, trains from now on.
 
         Raises
         ------
         UsageError
-            For what cannot change, and for a learning rate that the record cannot hold and that is not given
-            again.
+            For what cannot change, and for a learning rate that has no record and is not given again.
+        RunError
+            For one whose source is not at hand.
         """
         checks.options("resume", changes, settings.TRAINING)
-        before = self.training.lr
-        lost = isinstance(before, str) and before.startswith("<")
-        if lost and schedules.text_of(changes.get("lr", 0)) != before:
-            raise UsageError(f"the run's lr was the schedule {before} of Python: give it again as lr=...")
+        before, file = self.training.lr, self.schedule_file
+        if "lr" in changes:
+            file = sources.recorded(sources.schedule_source(changes["lr"]))
+        elif sources.is_object(before):
+            if file is None:
+                raise UsageError(f"the run's lr was the schedule {before} of Python: give it again as lr=...")
+            changes = {**changes, "lr": sources.made(file, run, "schedule", "lr=...")}
         fixed = sorted(set(changes) - {*CHANGES, "log_every"})
         if fixed:
             raise UsageError(f"{fixed[0]} of a run cannot change: start another one, in another folder")
-        return replace(self.training, **changes)
+        return replace(self, training=replace(self.training, **changes), schedule_file=file)
 
     def moved(self, program: Any = None, objective: Any = None) -> "RunRecord":
         """Return the record of the same run, with a program's and an objective's files where they lie now."""
-        changes = {} if program is None else {"program": gallery.source_of(program).record()}
+        changes = {} if program is None else sources.program_record(program)
         if objective is not None:
             changes |= _objective(objective)
         return replace(self, **changes)
@@ -172,9 +179,11 @@ class RunRecord:
         if given is not None:
             return self._same(settings.make_objective(given, self.backend))
         text, file = self.objective, self.objective_file
+        if file is not None and file.get("origin") == session.ORIGIN:
+            return sources.made(file, run, "objective", "objective=...")
         if file is not None:
             option, path = "--objective FILE:Class(...)", Path(str(file.get("path", "")))
-            source = gallery.recorded_source(path, file, run, option, "objective")
+            source = model_files.recorded_source(path, file, run, option, "objective")
             text = f"{source.path}:{_bare(text)}"  # no other file than the one that was looked at
         elif text.partition("(")[0].lower() not in objectives.OBJECTIVES and not objectives.names_stock(text):
             raise RunError(f"the run's objective {text!r} was defined in Python: give it as objective=...")
@@ -194,12 +203,18 @@ class RunRecord:
         """Refuse to go on with a run that computes something else; a moved file is the same."""
         remedy = "go on with what it records (--resume --out alone), or choose another folder"
         for (part, before), after in zip(_computed(self).items(), _computed(now).values(), strict=True):
-            if before != after:
+            if before != after and not self._knows_less(part, now):
                 raise UsageError(f"{place} was trained with another {part}: {remedy}")
         before, after = (as_yaml(one.to_config()["training"]) for one in (self, now))
         for name, value in after.items():
             if name not in CHANGES and before[name] != value:
                 raise UsageError(f"{place} was trained with {name}={before[name]}, not {value}: {remedy}")
+
+    def _knows_less(self, part: str, now: "RunRecord") -> bool:
+        """Tell whether a part has a source now that an earlier version did not record."""
+        if part == "program":
+            return self.program["origin"] == "python" and now.program["origin"] == session.ORIGIN
+        return part == "objective file" and self.objective_file is None
 
 
 def _computed(record: RunRecord) -> dict[str, Any]:
@@ -217,25 +232,15 @@ def _computed(record: RunRecord) -> dict[str, Any]:
 
 def _objective(objective: Any) -> dict[str, Any]:
     """Return what is recorded of an objective."""
-    source = objectives.source_of(type(objective))
     return {
         "objective": settings.objective_text(objective),
-        "objective_file": None if source is None else source.record(),
+        "objective_file": sources.recorded(sources.objective_source(objective)),
     }
 
 
 def _bare(text: str) -> str:
     """Return an objective's text without the place of its file."""
     return text.rpartition(".py:")[2]
-
-
-def _fields(program: Program) -> dict[str, Any]:
-    """Return a program's fields; a likelihood of the library's as the text that names it."""
-    values = {field.name: getattr(program, field.name) for field in fields(program)}
-    return {
-        name: str(value) if type(value) in likelihoods.KNOWN.values() else value
-        for name, value in values.items()
-    }
 
 
 def versions() -> dict[str, str]:

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ppl_vae.errors import DataError
+from ppl_vae.diagnostics.evidence import Scores
+from ppl_vae.errors import DataError, RunError, UsageError
 
 
 def check_rows(bound: Any, rows: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
@@ -82,4 +83,29 @@ def _check_fields(bound: Any, rows: Mapping[str, np.ndarray]) -> None:
             raise DataError(
                 f"the field {name!r} is missing: the guide needs it; "
                 f"give a dict of arrays by name, with {', '.join(bound.fields)}"
+            )
+
+
+def by_name(covariates: Any) -> Mapping[str, Any]:
+    """Return covariates; refuse what is no dict of arrays."""
+    if covariates is not None and not isinstance(covariates, Mapping):
+        raise UsageError(f"covariates is {type(covariates).__name__}: give a dict of arrays by name")
+    return covariates or {}
+
+
+def count(latent: Any) -> int:
+    """Return the number of rows of latents."""
+    if not np.ndim(latent):
+        raise DataError("a latent is a single number: give rows")
+    return len(latent)
+
+
+def refuse_nan(scores: Scores) -> None:
+    """Raise RunError for bounds that are no numbers."""
+    for name, values in (("ELBO", scores.elbo), ("importance weighted bound", scores.iw)):
+        bad = np.isnan(values) if values is not None else np.zeros(0, bool)
+        if bad.any():
+            raise RunError(
+                f"the {name} is NaN in {bad.sum()} of {len(bad)} rows, first in row {int(bad.argmax())}: "
+                "the run diverged, or the model has no density there"
             )

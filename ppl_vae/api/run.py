@@ -6,24 +6,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load as load_tensors
 
 from ppl_vae import checks
-from ppl_vae.api.record import RunRecord, history
-from ppl_vae.api.rows import as_rows, between, check_rows, check_shapes, repeated
+from ppl_vae.api.record import RunRecord
+from ppl_vae.api.rows import (
+    as_rows,
+    between,
+    by_name,
+    check_rows,
+    check_shapes,
+    count,
+    refuse_nan,
+    repeated,
+)
+from ppl_vae.api.saving import save
 from ppl_vae.backends import backend as backend_named
-from ppl_vae.backends.common.engine import understood
 from ppl_vae.data import Data
 from ppl_vae.data.loader import rows_by_place, whole_batches
 from ppl_vae.diagnostics.evidence import Scores
 from ppl_vae.diagnostics.posterior import PosteriorDraws
-from ppl_vae.errors import DataError, RunError, UsageError
+from ppl_vae.errors import UsageError
 from ppl_vae.history import chosen
+from ppl_vae.model_files import ModelSource
 from ppl_vae.store import RunFolder
 from ppl_vae.summaries import Row, Summarised, with_error
-from ppl_vae.training import POSITION, Position
-
-WEIGHTS = "weights.safetensors"
+from ppl_vae.training import Position
 
 
 @dataclass(repr=False)
@@ -48,6 +55,10 @@ class Run(Summarised):
         Training time of the sessions before a resumed one.
     rank : int
         Which of the processes that train it this is: a script runs once per device, prints and writes on 0.
+    position : Position or None
+        Where its training stands; None of one that was opened.
+    sources : dict of str to ModelSource
+        Of program, objective and learning rate, where they are no longer as the folder has them.
     """
 
     bound: Any
@@ -58,6 +69,8 @@ class Run(Summarised):
     stopped_by: str | None = None
     earlier_seconds: float = 0.0
     rank: int = 0
+    position: Position | None = None
+    sources: Mapping[str, ModelSource] = field(default_factory=dict)
 
     def _summary(self) -> tuple[str, list[Row]]:
         row, data = chosen(self.history, self.record.training.keep), self.record.data.name
@@ -104,6 +117,19 @@ class Run(Summarised):
         """Optimizer steps taken."""
         return max((row["step"] for row in self.history), default=0)
 
+    def save(self, path: str | Path) -> Path:
+        """Write the run into a new folder: one in memory so that it can be opened again, without the
+        checkpoint that going on needs; one from a folder as a copy.
+
+        Raises
+        ------
+        UsageError
+            Where something lies at `path`, and for an objective that has no source.
+        """
+        if not self.rank:
+            save(self, path)
+        return Path(path)
+
     @property
     def _verbs(self) -> Any:
         return backend_named(self.backend)
@@ -125,7 +151,7 @@ class Run(Summarised):
 
     def _covariates(self, given: Mapping[str, Any] | None, n: int) -> dict[str, np.ndarray]:
         """Return n rows of covariates: as many as given, or the only one n times."""
-        given = _by_name(given)
+        given = by_name(given)
         data, known = self.record.data, self.bound.fields
         for name in given:
             if name not in known:
@@ -147,7 +173,7 @@ class Run(Summarised):
         """
         if not isinstance(latents, Mapping):
             latents = {self._only_latent(covariates): latents}
-        n = min(map(_count, latents.values()), default=0)
+        n = min(map(count, latents.values()), default=0)
         latents = {
             name: np.asarray(value, np.float32)
             for name, value in latents.items()
@@ -156,7 +182,7 @@ class Run(Summarised):
         return self._verbs.decode(self.bound, latents, covariates=self._covariates(covariates, n), seed=seed)
 
     def _only_latent(self, covariates: Mapping[str, Any] | None) -> str:
-        one = {name: as_rows(value)[:1] for name, value in _by_name(covariates).items()}
+        one = {name: as_rows(value)[:1] for name, value in by_name(covariates).items()}
         drawn = self.sample(1, covariates=one)
         names = [name for name in drawn if name not in self.bound.fields and not name.endswith("_mean")]
         if len(names) != 1:
@@ -189,7 +215,7 @@ class Run(Summarised):
         batches = whole_batches(x) if self.takes_batches else None
         rows = self._rows(x) if batches is None else batches
         scores = self._verbs.score(self.bound, rows, importance_samples, seed=seed, compile=compile)
-        _refuse_nan(scores)
+        refuse_nan(scores)
         return scores
 
     def draws(
@@ -220,80 +246,3 @@ class Run(Summarised):
         """
         scores = self.score(x, importance_samples, seed=seed)
         return scores.elbo if scores.iw is None else scores.iw
-
-
-def _by_name(covariates: Any) -> Mapping[str, Any]:
-    if covariates is not None and not isinstance(covariates, Mapping):
-        raise UsageError(f"covariates is {type(covariates).__name__}: give a dict of arrays by name")
-    return covariates or {}
-
-
-def _count(latent: Any) -> int:
-    if not np.ndim(latent):
-        raise DataError("a latent is a single number: give rows")
-    return len(latent)
-
-
-def _refuse_nan(scores: Scores) -> None:
-    for name, values in (("ELBO", scores.elbo), ("importance weighted bound", scores.iw)):
-        bad = np.isnan(values) if values is not None else np.zeros(0, bool)
-        if bad.any():
-            raise RunError(
-                f"the {name} is NaN in {bad.sum()} of {len(bad)} rows, first in row {int(bad.argmax())}: "
-                "the run diverged, or the model has no density there"
-            )
-
-
-def open_run(
-    path: str | Path, *, model_file: str | Path | None = None, data: Any = None, device: str = "cpu"
-) -> Run:
-    """Open a run folder.
-
-    Parameters
-    ----------
-    path : path
-    model_file : path, optional
-        The model file to execute, where the recorded one is gone or has changed.
-    data : Data or arrays, optional
-        The data, where it cannot be loaded by its recorded name.
-    device : str
-        For the weights.
-
-    Raises
-    ------
-    RunError
-        For a damaged or missing run, and weights that do not fit the program.
-    """
-    folder = RunFolder.open(path)
-    record = RunRecord.open(folder)
-    program = record.made_program(folder.path, model_file)
-    bound = make_bound(program, record, device)
-    with understood(str(folder.path / WEIGHTS)):
-        bound.load_weights(load_tensors(folder.read(WEIGHTS)))
-    bound.start_scalars(program, _kept_step(folder, record))
-    bound.eval()
-    return Run(bound, _data(record, data), record, history(folder), folder)
-
-
-def _kept_step(folder: RunFolder, record: RunRecord) -> int:
-    """Return the step that made the chosen weights, from 0 on."""
-    if POSITION not in folder.names():
-        return 0
-    return max(0, Position.read(folder.read(POSITION)).chosen(record.training.keep) - 1)
-
-
-def _data(record: RunRecord, given: Any) -> Data | Callable[[], Data] | None:
-    if given is not None:
-        return record.data.as_given(given)
-    # Loaded when it is needed: a run can be sampled from without its data.
-    return record.data.again if record.data.options else None
-
-
-def make_bound(program: Any, record: RunRecord, device: str = "cpu") -> Any:
-    """Bind a program as a run records it."""
-    verbs, rows, seed = backend_named(record.backend), record.data.rows["train"], record.training.seed
-    if program.declared:
-        return verbs.bind(program, num_data=rows, seed=seed, device=device)
-    # A loader's batches are passed on whole, whatever the parameters are called.
-    fields = None if record.data.is_loader else tuple(record.data.shapes)
-    return verbs.PlainBound(program, fields, rows, seed, device)

@@ -7,6 +7,7 @@ Numbers that JSON lacks are written as the strings "NaN", "Infinity" and "-Infin
 import json
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -79,9 +80,13 @@ def _appended(path: Path) -> BinaryIO:
 def truncate(path: Path, step: int) -> None:
     """Drop the rows after a step, atomically; rows without a step stay."""
     rows = read(path)
-    left = [row for row in rows if row.get("step") is None or row["step"] <= step]
     if path.exists():
-        disk.replace(path, b"".join(map(encode, left)))
+        write(path, [row for row in rows if row.get("step") is None or row["step"] <= step])
+
+
+def write(path: Path, rows: Iterable[dict]) -> None:
+    """Replace all rows, atomically."""
+    disk.replace(path, b"".join(map(encode, rows)))
 
 
 def _lines(path: Path) -> list[bytes]:

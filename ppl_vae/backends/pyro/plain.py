@@ -139,6 +139,8 @@ class PlainBound(common.PlainBound, OnPyro):
                 f"the weights do not fit {self.program.name}: "
                 f"{', '.join(sorted(set(mine) ^ set(tensors)))} on one side only"
             )
+        if other := sorted(name for name, value in mine.items() if value.shape != tensors[name].shape):
+            raise RunError(f"the weights do not fit {self.program.name}: {', '.join(other)} differ in shape")
         with torch.no_grad():
             for name, value in mine.items():
                 value.copy_(tensors[name])
