@@ -55,7 +55,8 @@ class Mine(Base):
     by: Any = doubled
     def networks(self, nn):
         sizes = widths()
-        return {"enc": nn.MLP(self.x_shape, sizes, self.z_dim), "dec": nn.MLP(self.z_dim, sizes, self.x_shape)}
+        enc, dec = nn.MLP(self.x_shape, sizes, self.z_dim), nn.MLP(self.z_dim, sizes, self.x_shape)
+        return {"enc": enc, "dec": dec}
     def model(self, ppl, net, x=None):
         with ppl.minibatch(x):
             z = ppl.sample("z", ppl.standard_normal(self.z_dim))
@@ -170,7 +171,7 @@ OTHER = torch.nn.Linear(3, 5)
 class Pair(torch.nn.Module):
     def __init__(self, size):
         super().__init__()
-        self.encoder = torch.nn.Linear(5, size)
+        self.encoder = torch.nn.Sequential(torch.nn.Linear(5, size), torch.nn.Linear(size, 2))
 
     def model(self, x):
         pyro.module("decoder", DECODER)
@@ -184,7 +185,7 @@ class Pair(torch.nn.Module):
             pyro.sample("z", pyro.distributions.Normal(self.encoder(x), 1.0).to_event(1))
 
 
-PAIR = Pair(2)
+PAIR = Pair(3)
 
 
 def wide(x):
@@ -214,7 +215,7 @@ class Gaussian(Program):
 def test_functions_of_an_object_of_a_session_reopen_with_the_networks_that_they_name(tmp_path):
     run = fit((PAIR.model, PAIR.guide), X, out=tmp_path / "run", **SHORT)
     text = (tmp_path / "run/model.py").read_text()
-    assert "PAIR = Pair(2)" in text and "DECODER = torch.nn.Linear(2, 5)" in text and "OTHER" not in text
+    assert "PAIR = Pair(3)" in text and "DECODER = torch.nn.Linear(2, 5)" in text and "OTHER" not in text
     again = open_run(tmp_path / "run", data=X)
     assert again.program.model.__self__ is not PAIR
     assert np.array_equal(again.encode(X)["z"], run.encode(X)["z"])
@@ -315,6 +316,17 @@ def times(rate, by=1.0):
     return rate * by
 
 
+class Ramp:
+    def __init__(self, by):
+        self.by = by
+
+    def __call__(self, step):
+        return self.by * step
+
+    def check_fits(self, max_steps):
+        pass
+
+
 class Rising:
     __slots__ = ("by",)
 
@@ -333,6 +345,7 @@ PRICES = {
     "lambda": lambda: Priced(lambda rate: times(rate, 0.5), beta="linear:0:1:2"),
     "two lambdas": lambda: [Priced(lambda rate: rate * 0.5), Priced(lambda rate: rate * 0.25)][1],
     "function": lambda: Priced(times),
+    "a library's": lambda: ELBO(beta=Ramp(0.25)),
 }
 
 

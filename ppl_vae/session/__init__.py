@@ -6,6 +6,7 @@ of its content: what a received folder holds never runs unasked.
 
 import contextlib
 import inspect
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -45,11 +46,16 @@ def source(name: str, objects: Mapping[str, Any]) -> ModelSource:
 
 
 def _home(value: Any) -> Mapping[str, Any]:
-    """Return the names of the module that an object, or what it is of, was defined in."""
+    """Return the names of the module that an object, or what it is of, was defined in; of a library's object
+    those of the session, for it is imported.
+    """
     value = getattr(value, "func", getattr(value, "__func__", value))
     part = value if functions_of(value) or isinstance(value, type) else type(value)
     found = functions_of(part)
-    return found[0].__globals__ if found else vars(inspect.getmodule(part) or inspect)
+    space = found[0].__globals__ if found else vars(inspect.getmodule(part) or sys)
+    file, name = str(space.get("__file__", "")), str(space.get("__name__", ""))
+    installed = "site-packages" in file or name.partition(".")[0] in ("ppl_vae", *sys.stdlib_module_names)
+    return vars(sys.modules["__main__"]) if installed and name != "__main__" else space
 
 
 def functions_of(value: Any) -> list[Any]:

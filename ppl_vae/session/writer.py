@@ -188,7 +188,8 @@ class Writer:
             return None
         module = pickle.whichmodule(value, name)
         home = sys.modules.get(module)
-        if home is None or module in ("__main__", self._module) or home.__spec__ is None:
+        here = module in ("__main__", self._module) and not isinstance(value, BuiltinFunctionType)
+        if home is None or here or home.__spec__ is None:
             return None
         try:
             same = functools.reduce(getattr, name.split("."), home) is value
