@@ -11,7 +11,7 @@ import torch
 
 from ppl_vae import Program, check, data, evaluate, fit, load, open_run
 from ppl_vae.api import resume
-from ppl_vae.api.fitting import refuse_other_data
+from ppl_vae.api.job import refuse_other_data
 from ppl_vae.cli.page import contents
 from ppl_vae.diagnostics.evidence import Scores, robust_mean
 from ppl_vae.errors import DataError, PplVaeError, ProgramError, RunError, UsageError

@@ -1,10 +1,7 @@
 """Corners of training: runs that have ended, loaders that fall short, plates that are no rows, precision."""
 
 import os
-<<<<<<< HEAD
 import signal
-=======
->>>>>>> 49d4c4b (Programs, objectives and learning rates of a session are kept with their source; Run.save; open_run(program=...))
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,12 +14,8 @@ from ppl_vae.api import resume
 from ppl_vae.api.settings import Settings
 from ppl_vae.api.signals import stop_request
 from ppl_vae.backends import backend as backend_named
-<<<<<<< HEAD
-from ppl_vae.errors import DataError, ProgramError, RunError, UsageError
-from ppl_vae.stopping import Present, compiling
-=======
 from ppl_vae.errors import DataError, ProgramError, UsageError
->>>>>>> 49d4c4b (Programs, objectives and learning rates of a session are kept with their source; Run.save; open_run(program=...))
+from ppl_vae.stopping import Present, compiling
 
 SMALL = {"hidden": (8,), "z_dim": 2}
 

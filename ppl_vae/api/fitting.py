@@ -12,7 +12,7 @@ from safetensors.numpy import save as save_tensors
 
 from ppl_vae import bars
 from ppl_vae.api import board, sources
-from ppl_vae.api.job import Job
+from ppl_vae.api.job import Job, refuse_other_data
 from ppl_vae.api.opening import make_bound
 from ppl_vae.api.record import CONFIG, RunRecord, history
 from ppl_vae.api.run import Run
@@ -21,7 +21,7 @@ from ppl_vae.api.settings import Settings, program_of
 from ppl_vae.api.signals import stop_request
 from ppl_vae.api.signatures import taking
 from ppl_vae.data import Data
-from ppl_vae.errors import DataError, PplVaeError, UsageError
+from ppl_vae.errors import PplVaeError, UsageError
 from ppl_vae.options import Training
 from ppl_vae.progress import heard_by
 from ppl_vae.stopping import Present
@@ -262,27 +262,6 @@ class _Session:
     def _save(self, files: Mapping[str, Any]) -> None:
         own = {CONFIG: self._record().content(), WEIGHTS: save_tensors(self.engine.chosen())}
         self.folder.write(dict(files) | own)
-
-
-def refuse_other_data(sha256: str, agree: Callable[[int], int]) -> None:
-    """Refuse to train where the processes of a run hold different data; each of them does.
-
-    Parameters
-    ----------
-    sha256 : str
-        Of this process' data.
-    agree : callable
-        Returns the greatest of a number of each process.
-
-    Raises
-    ------
-    DataError
-    """
-    number = int(sha256[:12], 16)
-    if agree(number) != -agree(-number):
-        raise DataError(
-            "the processes of this run have different data: make it the same in each, seeded alike"
-        )
 
 
 def _told(

@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from ppl_vae.backends import backend as backend_named
 from ppl_vae.data import Data
 from ppl_vae.data.loader import Loader
 from ppl_vae.data.loading import opened
-from ppl_vae.errors import UsageError
+from ppl_vae.errors import DataError, UsageError
 from ppl_vae.model_files import ModelSource
 from ppl_vae.program import data_fields, needed, refuse_lacking
 from ppl_vae.scalars import Plan
@@ -161,3 +161,24 @@ def _compiled_as(before: str, asked: str, path: Path) -> str:
     if (before, asked) == ("off", "on"):  # the log said why to what asked for it before
         LOG.warning("%s goes on uncompiled, as it began", path)
     return asked if before == "auto" else before
+
+
+def refuse_other_data(sha256: str, agree: Callable[[int], int]) -> None:
+    """Refuse to train where the processes of a run hold different data; each of them does.
+
+    Parameters
+    ----------
+    sha256 : str
+        Of this process' data.
+    agree : callable
+        Returns the greatest of a number of each process.
+
+    Raises
+    ------
+    DataError
+    """
+    number = int(sha256[:12], 16)
+    if agree(number) != -agree(-number):
+        raise DataError(
+            "the processes of this run have different data: make it the same in each, seeded alike"
+        )
