@@ -117,3 +117,33 @@ def test_a_plate_without_a_size_takes_any_number_of_rows(objective):
     ]
     one, other = (evaluate(run, "train", importance_samples=5) for run in runs)
     assert one["elbo_nats"] == other["elbo_nats"] and one["iw_nats"] == other["iw_nats"]
+
+
+def loss_of(bound, objective, seed):
+    """Return an objective's bound of all rows at a seed, in nats per row."""
+    loss = importlib.import_module(f"ppl_vae.backends.{bound.backend}.objectives").Objective
+    scalars = {"beta": 1.0}
+    if bound.backend == "pyro":
+        import torch
+
+        torch.manual_seed(seed)
+        value = loss(bound, objective, len(X))({"x": torch.from_numpy(X)}, scalars).value
+    else:
+        import jax
+
+        key = jax.random.key(seed)
+        value = loss(bound, objective, len(X))(bound.trainable(), bound.state, key, {"x": X}, scalars).value
+    return -float(value.detach() if bound.backend == "pyro" else value)
+
+
+@both
+def test_our_bound_is_that_of_the_stock_elbos_at_the_same_draws(backend):
+    infer = importlib.import_module(f"{backend}.infer")
+    functions = PAIRS[backend]
+    bound = fit((functions.model, functions.guide), FOUND, max_steps=1, batch_size=20).bound
+    names = {"Trace_ELBO": False, "TraceMeanField_ELBO": True}
+    names |= {"JitTrace_ELBO": False, "TraceEnum_ELBO": False} if backend == "pyro" else {}
+    for name, analytic in names.items():
+        options = {"max_plate_nesting": 1, "strict_enumeration_warning": False} if "Enum" in name else {}
+        stock = loss_of(bound, getattr(infer, name)(**options), 3)
+        assert loss_of(bound, ELBO(analytic_kl=analytic), 3) == pytest.approx(stock, rel=1e-5), name

@@ -71,7 +71,8 @@ def score(
 
 
 def _unweighted(bound: Bound, passes: Passes, rows: Rows, most: int) -> Scores:
-    facts = _described(passes, rows)
+    # Two functions may hold parameters of each row: what fits one batch is not cut.
+    facts = _described(passes, rows, 2 if bound.declared else most)
     note = DETERMINISTIC if facts.pop("exact") else None
     likelihood, kls, shared, numbers = [], [], None, []
     for batch, count in passes.chunks(rows, most):
@@ -97,8 +98,8 @@ def _bound_terms(tracer: Tracer, batch: Any) -> tuple[Any, dict[str, Any], dict[
     return terms.log_likelihood, terms.kl, terms.kl_global, masked
 
 
-def _described(passes: Passes, rows: Rows) -> dict[str, Any]:
-    """Return what holds of all batches, from two rows of arrays, or from every batch of a loader."""
+def _described(passes: Passes, rows: Rows, most: int) -> dict[str, Any]:
+    """Return what holds of all batches, from the first rows of arrays, or from every batch of a loader."""
     facts: list[dict[str, Any]] = []
 
     def run(tracer: Tracer, batch: Any) -> None:
@@ -107,7 +108,7 @@ def _described(passes: Passes, rows: Rows) -> dict[str, Any]:
         facts.append(_facts(pair))
 
     lengths = []
-    for batch, _ in passes.chunks(rows, 2):
+    for batch, _ in passes.chunks(rows, most):
         passes.described(run, batch)
         lengths.append(rows_of(batch))
         if isinstance(rows, Mapping):
