@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ppl_vae.errors import ProgramError, UsageError
+from ppl_vae.faults import told
 from ppl_vae.options import Training
 from ppl_vae.schedules import Plateau, Schedule, as_schedule
 
@@ -29,7 +30,8 @@ def own_schedules(program: Any) -> dict[str, Schedule]:
     UsageError
         Where a value is no schedule.
     """
-    schedules = program.schedules()
+    with told("the method schedules"):
+        schedules = program.schedules()
     if not isinstance(schedules, Mapping):
         raise ProgramError(
             f"{type(program).__name__}.schedules() returns {schedules!r}: return a dict of numbers, "
@@ -138,5 +140,6 @@ class Plan:
 
     def table(self, steps: Sequence[int]) -> dict[str, np.ndarray]:
         """Return every scalar's values at some steps, [steps] each."""
-        rows = [self.at(step) for step in steps]
+        with told("a schedule"):
+            rows = [self.at(step) for step in steps]
         return {name: np.array([row[name] for row in rows]) for name in rows[0]}

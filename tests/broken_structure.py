@@ -44,7 +44,7 @@ class NoGuide(Program):
         pass
 
 
-@breaks("networks", ["the networks fails in broken_structure.py, line", "KeyError: 'width'"])
+@breaks("networks", ["the method networks fails in broken_structure.py, line", "KeyError: 'width'"])
 class BadSizes(Toy):
     def networks(self, nn):
         return {"encoder": nn.NormalHead(self.x_shape, {}["width"], self.z_dim)}

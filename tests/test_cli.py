@@ -116,12 +116,13 @@ def test_a_fault_of_a_users_file_is_one_line(tmp_path, monkeypatch, backend):
     message = refused(1, "train", tmp_path / "mine.py", *words)
     assert f"mine.py, line {line}: ValueError: not enough values to unpack" in message
     message = refused(1, "train", *own, *words)
-    assert "loss.py, line 8: AttributeError" in message and "PPL_VAE_TRACEBACK=1" in message
+    assert "loss.py, line 8: AttributeError" in message and "(--debug shows the traceback)" in message
     (tmp_path / "mine.py").write_text(source.replace("net.encoder(x)", "net.encodr(x)"))
     message = refused(1, "train", tmp_path / "mine.py", *words)
-    assert "no network 'encodr'" in message and f"mine.py, line {line})" in message
-    monkeypatch.setenv("PPL_VAE_TRACEBACK", "1")
-    assert any(one.startswith("Traceback (most recent") for one in cli("train", *own, *words).err)
+    assert "no network 'encodr'" in message and f"mine.py, line {line}:" in message
+    for line in (("--debug", "train", *own, *words), ("train", *own, *words, "--debug")):
+        monkeypatch.setenv("PPL_VAE_TRACEBACK", "")  # put back after the test, whatever sets it
+        assert any(one.startswith("Traceback (most recent") for one in cli(*line).err)
 
 
 def test_scripts_run_as_files_and_a_closed_pipe_is_no_error(tmp_path):

@@ -17,6 +17,7 @@ from ppl_vae.data import Data
 from ppl_vae.data.loader import Loader
 from ppl_vae.data.loading import opened
 from ppl_vae.errors import DataError, UsageError
+from ppl_vae.faults import told
 from ppl_vae.model_files import ModelSource
 from ppl_vae.program import data_fields, needed, refuse_lacking
 from ppl_vae.scalars import Plan
@@ -57,7 +58,8 @@ class Job:
             # A loader's shapes come from a first batch; its own order is not touched by looking at it.
             sample = data if isinstance(data, Data) else data.first
             refuse_lacking(needed(program), sample.fields)
-            program = program.adapted_to(sample)
+            with told("the program"):
+                program = program.adapted_to(sample)
             program.refuse_open()
         refuse_lost_mask(program, data)
         if isinstance(data, Data):

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv : sequence of str, optional
         The words after `ppl-vae`; by default those of the process.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    words = running.debugged(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
         return running.guarded(
             "", lambda: print(overview(), file=sys.stdout if words else sys.stderr)
@@ -53,6 +53,7 @@ def overview() -> str:
         "usage: ppl-vae VERB ...      (ppl-vae VERB --help tells the options)\n\n"
         f"Variational autoencoders as probabilistic programs.\n\n{rows}\n\n"
         "A file inference/NAME.py of the working folder is a verb too.\n"
+        "With --debug, an error shows its traceback.\n"
         "The result is a table on a terminal; elsewhere, or with --json, JSON on the last line of stdout.\n"
         "Everything else goes to stderr."
     )

@@ -19,11 +19,12 @@ from typing import Any, NoReturn
 
 from ppl_vae import bars, checks, model_files
 from ppl_vae.errors import PplVaeError, ProgramError
+from ppl_vae.faults import Fault
 from ppl_vae.stopping import STOPPING, Present
 
-TRACEBACK = "PPL_VAE_TRACEBACK"  # asks for the whole traceback of a fault in a model's or an objective's file
-
-
+TRACEBACK = "PPL_VAE_TRACEBACK"  # asks for the whole traceback of an error; `--debug` sets it
+DEBUG = "--debug"
+_HINT = f" ({DEBUG} shows the traceback)"
 HELD = 1.0  # seconds in which a thread that is not held takes a signal
 
 
@@ -55,6 +56,7 @@ def run(
     words: Sequence[str],
 ) -> int:
     """Do a verb's work and return the exit code."""
+    words = debugged(words)
 
     def work() -> int:
         from ppl_vae.cli import parsing
@@ -87,6 +89,13 @@ def _answer(result: dict[str, Any], json_line: bool) -> None:
         from ppl_vae.cli import tables
 
         tables.show(as_json(result))
+
+
+def debugged(words: Sequence[str]) -> list[str]:
+    """Return a command line without `--debug`, which holds for this process and those that it starts."""
+    if DEBUG in words:
+        os.environ[TRACEBACK] = "1"
+    return [word for word in words if word != DEBUG]
 
 
 def guarded(verb: str, work: Callable[[], int | None]) -> int:
@@ -127,7 +136,7 @@ def guarded(verb: str, work: Callable[[], int | None]) -> int:
         if place is None:
             traceback.print_exc()
         else:
-            say(f"{name}: {place} ({TRACEBACK}=1 shows the traceback)")
+            say(f"{name}: {place}{_HINT}")
         return 1
 
 
@@ -162,7 +171,11 @@ def _of_the_system(error: OSError | MemoryError) -> str:
 
 
 def _beside(error: PplVaeError) -> str:
-    """Return where in a user's file a program was refused, where its message does not say so."""
+    """Return how to see more, or where in a user's file a program was refused, where its message does not
+    say so.
+    """
+    if isinstance(error, Fault):
+        return "" if os.environ.get(TRACEBACK) else _HINT
     place = model_files.place(error) if isinstance(error, ProgramError) else None
     return "" if place is None or place in str(error) else f" ({place})"
 

@@ -6,8 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ppl_vae.contract.case import Case, differ
-from ppl_vae.contract.probe import BrokenRule, NotApplicable, Probe, ProgramFailure, said
+from ppl_vae.contract.probe import BrokenRule, NotApplicable, Probe, ProgramFailure
 from ppl_vae.errors import PplVaeError
+from ppl_vae.faults import said
 
 
 class Densities(NamedTuple):

@@ -1,16 +1,14 @@
 """What the rules ask of a backend, as NumPy arrays."""
 
 import math
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from ppl_vae.diagnostics.evidence import Scores
-from ppl_vae.errors import PplVaeError
+from ppl_vae.faults import Fault
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -40,31 +38,15 @@ class NotApplicable(Exception):
 class ProgramFailure(Exception):
     """A program's own code raised an error.
 
-    Attributes
+    Parameters
     ----------
-    role : str
-        "model", "guide" or "networks".
+    who : str
+        "the model", "the guide" or "the method networks", where the error does not say.
     error : Exception
-    network : str or None
-        The network in which it happened.
     """
 
-    def __init__(self, role: str, error: BaseException, network: str | None = None):
-        super().__init__(role, error, network)
-        self.role, self.error, self.network = role, error, network
-
-    def __str__(self) -> str:
-        place = (
-            f"network {self.network!r} (called by the {self.role})" if self.network else f"the {self.role}"
-        )
-        return f"{place} fails{_place(self.error)}: {said(self.error)}"
-
-
-def said(error: BaseException) -> str:
-    """Return what an error says, in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else ""
-    return text if isinstance(error, PplVaeError) else ": ".join(filter(None, [type(error).__name__, text]))
+    def __init__(self, who: str, error: BaseException):
+        super().__init__(str(error if isinstance(error, Fault) else Fault(who, error)))
 
 
 def other_event(site: str, guide: tuple[int, ...], model: tuple[int, ...]) -> str:
@@ -73,14 +55,6 @@ def other_event(site: str, guide: tuple[int, ...], model: tuple[int, ...]) -> st
         f"site {site!r} has event shape {guide} in the guide and {model} in the model: give both the same "
         "shape, with .to_event(number of its axes)"
     )
-
-
-def _place(error: BaseException) -> str:
-    """Name the user's file and line in which an error was raised, where there is one."""
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if "site-packages" not in frame.filename and "ppl_vae/" not in frame.filename.replace("\\", "/"):
-            return f" in {Path(frame.filename).name}, line {frame.lineno}"
-    return ""
 
 
 @dataclass(frozen=True, eq=False)

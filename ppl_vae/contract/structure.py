@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from ppl_vae.contract.case import Case
-from ppl_vae.contract.probe import BrokenRule, NotApplicable, ProgramFailure, Seen, other_event, said
+from ppl_vae.contract.probe import BrokenRule, NotApplicable, ProgramFailure, Seen, other_event
+from ppl_vae.faults import said
 from ppl_vae.program import Program, data_fields
 from ppl_vae.shapes import other_shape
 

@@ -2,7 +2,7 @@
 backend's library, or two such functions.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -14,6 +14,7 @@ from ppl_vae.backends.common.primitives import Primitives
 from ppl_vae.backends.common.tracing import Arrays, Passes, Tracer
 from ppl_vae.data.loader import positional
 from ppl_vae.errors import ProgramError
+from ppl_vae.faults import told
 from ppl_vae.program import Arguments, PlainProgram, Program, arguments, data_fields, taken
 from ppl_vae.scalars import own_schedules
 
@@ -50,6 +51,8 @@ class Bound:
     keeps = False
     registered: str
     scalars: Mapping[str, Any]
+    # In one line, what site does not fit its plate, from the library's error; None for any other.
+    broken_plate: Callable[[BaseException], str | None]
 
     def __init__(self, program: Any, fields: tuple[str, ...], num_data: int | None):
         super().__init__()
@@ -199,7 +202,8 @@ class DeclaredBound(Bound):
         batch = self._named(role, args, data)
         ppl = self.primitives(n, self.num_data if self.calls.scaled else None)
         net = Networks(self, writes=role == "guide")
-        return getattr(self.program, role)(ppl, net, **self.taken(role, batch))
+        with told(f"the {role}", self.broken_plate):
+            return getattr(self.program, role)(ppl, net, **self.taken(role, batch))
 
     def taken(self, role: str, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Return the part of a batch that `model` or `guide` declares."""
@@ -268,17 +272,19 @@ class PlainBound(Bound):
 
     def model(self, *args: Any, **batch: Any) -> Any:
         """Run the user's model."""
-        return self._run(self.program.model, args, batch)
+        return self._run("model", args, batch)
 
     def guide(self, *args: Any, **batch: Any) -> Any:
         """Run the user's guide."""
-        return self._run(self.program.guide, args, batch)
+        return self._run("guide", args, batch)
 
-    def _run(self, function: Any, args: tuple, batch: Mapping[str, Any]) -> Any:
+    def _run(self, role: str, args: tuple, batch: Mapping[str, Any]) -> Any:
         # JAX sorts a dict by its keys, so the order of the arguments is not that of the dict.
         positional = [name for name in self.arguments.positional if name in batch] or sorted(batch)
         named = {name: batch[name] for name in self.arguments.named if name in batch}
-        return function(*args, *(batch[name] for name in positional if name not in named), **named)
+        given = [*args, *(batch[name] for name in positional if name not in named)]
+        with told(f"the {role}", self.broken_plate):
+            return getattr(self.program, role)(*given, **named)
 
     def as_batch(self, item: Any) -> dict[str, Any]:
         """Return what a loader yields as the positional arguments of model and guide."""

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from ppl_vae.contract.probe import Call
 from ppl_vae.errors import ProgramError
+from ppl_vae.faults import note_network
 
 VALUES = (str, int, float, bool, type(None))
 
@@ -90,13 +91,21 @@ class Networks:
         if self._writes:
             bound.written.add(name)
         frozen = bound.calls.frozen or (not self._writes and name in bound.written)
-        return self._callable(bound.parts[name], frozen)
+        return self._callable(name, bound.parts[name], frozen)
 
-    def _callable(self, part: Any, frozen: bool) -> Any:
+    def _callable(self, name: str, part: Any, frozen: bool) -> Any:
         if isinstance(part, list):
-            return [self._callable(one, frozen) for one in part]
+            return [self._callable(f"{name}.{index}", one, frozen) for index, one in enumerate(part)]
         made, once = self._bound.network_call(part, frozen), self._bound.calls.once
-        return lambda *args, **kwargs: once(part, made, args, kwargs)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return once(part, made, args, kwargs)
+            except Exception as error:
+                note_network(error, name, (*args, *kwargs.values()))
+                raise
+
+        return call
 
 
 def flat(name: str, part: Any) -> Iterator[tuple[str, Any]]:

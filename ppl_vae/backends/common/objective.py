@@ -1,12 +1,14 @@
 """The loss of an objective, and the numbers that every objective logs."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from ppl_vae.backends.common.checks import NO_PLATES, check_plates, check_sites
 from ppl_vae.backends.common.site import Pair, Trace
 from ppl_vae.backends.common.terms import Terms
 from ppl_vae.errors import ProgramError, UsageError
+from ppl_vae.faults import told
 from ppl_vae.functions import Functions
 from ppl_vae.objectives import Group, Loss, Objective
 from ppl_vae.scalars import Scalars
@@ -53,7 +55,8 @@ class BoundObjective:
         """Return the loss of one run of guide and model; its metrics hold no gradient."""
         F, objective = self.F, self.objective
         terms = Terms(F, pair, self.num_data, objective.analytic_kl)
-        outcome = objective.loss(F, terms, Scalars(scalars))
+        with self._calling():
+            outcome = objective.loss(F, terms, Scalars(scalars))
         value, metrics, others = outcome if isinstance(outcome, Loss) else Loss(outcome)
         who = f"{type(objective).__name__}.loss"
         if _shape(value) != ():
@@ -68,11 +71,17 @@ class BoundObjective:
         metrics = bounds | metrics | {f"loss/{name}": one for name, one in others.items()}
         return Loss(value, {name: F.stop_gradient(one) for name, one in metrics.items()}, others)
 
+    def _calling(self) -> AbstractContextManager:
+        """Tell errors of the objective as such."""
+        return told(f"the objective {getattr(self.objective, '__name__', type(self.objective).__name__)}")
+
     def _refuse(self, pair: Pair) -> None:
         """Refuse, by name, sites that the objective cannot estimate."""
         check_sites(pair, self.bound.backend)
         check_plates(pair.guide, pair.model, NO_PLATES)
-        self.objective.check(Terms(self.F, pair, self.num_data, self.objective.analytic_kl))
+        terms = Terms(self.F, pair, self.num_data, self.objective.analytic_kl)
+        with self._calling():
+            self.objective.check(terms)
 
 
 def scaled_up(model: Trace) -> bool:

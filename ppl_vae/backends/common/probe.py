@@ -14,6 +14,7 @@ from ppl_vae.backends.common.terms import Terms, added, drawn_in_order, log_rows
 from ppl_vae.backends.common.tracing import Tracer
 from ppl_vae.contract.probe import Arrays, BrokenRule, Call, ProgramFailure, Seen, Traces, other_event
 from ppl_vae.diagnostics.evidence import Scores
+from ppl_vae.faults import cause_of, said
 
 ARRAYS = ("value", "log_prob", "supported")
 # What `Seen` has of a site under the same name.
@@ -33,12 +34,9 @@ class Probe:
     ----------
     frozen : str
         How a network says that a parameter is not to be trained.
-    broken_plate : callable
-        Returns in one line what site does not fit its plate, from the library's error; None for any other.
     """
 
     frozen: str
-    broken_plate: Callable[[BaseException], str | None]
 
     def __init__(self, bound: Any, recorder: Any):
         self.bound, self.fields, self.num_data = bound, bound.fields, bound.num_data or 1
@@ -169,10 +167,10 @@ class Probe:
         except (BrokenRule, ProgramFailure):
             raise
         except Exception as error:
-            mismatch = self.broken_plate(error)
+            mismatch = self.bound.broken_plate(cause_of(error))
             if mismatch:
                 raise BrokenRule(mismatch, "shapes", self._recorder.calls) from error
-            raise ProgramFailure(role, error, self._recorder.running) from error
+            raise ProgramFailure(f"the {role}", error) from error
 
 
 def _copied(arrays: Arrays) -> dict[str, np.ndarray]:
@@ -187,8 +185,7 @@ def _taken_apart(site: Site) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         arrays["log_prob"] = site.log_density
     except Exception as error:
-        lines = str(error).strip().splitlines() or [""]
-        facts["error"] = f"log_prob fails ({type(error).__name__}: {lines[0]})"
+        facts["error"] = f"log_prob fails ({said(cause_of(error))})"
     return facts, arrays
 
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from ppl_vae.errors import PplVaeError
+from ppl_vae.faults import Fault
+
 ROWS_DIM = -1  # of the plate over the rows of a batch
 PARTICLES = "particles"  # the plate of several draws per row, left of the program's own axes
 UNKNOWN = (NotImplementedError, RuntimeError, ValueError, AttributeError, TypeError)  # of a support
@@ -113,7 +116,14 @@ class Site:
     @cached_property
     def log_density(self) -> Any:
         """The log density of the value in nats, masked, with scale 1, [*batch]."""
-        return self._density()
+        try:
+            return self._density()
+        except PplVaeError:
+            raise
+        except Exception as error:
+            where = f"batch shape {self.batch_shape}, event shape {self.event_shape}"
+            who = f"the log density of site {self.name!r} ({self.distribution}, {where})"
+            raise Fault(f"{who} at values of shape {tuple(self.value.shape)}", error) from error
 
     @property
     def log_prob(self) -> Any:

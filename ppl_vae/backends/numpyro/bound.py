@@ -21,6 +21,7 @@ from ppl_vae.backends.numpyro.functions import F
 from ppl_vae.backends.numpyro.library import OnNumPyro
 from ppl_vae.backends.numpyro.modules import Part
 from ppl_vae.backends.numpyro.networks import Seeded
+from ppl_vae.faults import told
 from ppl_vae.program import Program
 
 
@@ -55,7 +56,8 @@ class Bound(DeclaredBound, OnNumPyro):
     def __init__(self, program: Program, num_data: int | None = None, seed: int = 0):
         super().__init__(program, num_data)
         nn = Seeded(seed)
-        self.parts = {name: _parts(nn, name, network) for name, network in program.networks(nn).items()}
+        with told("the method networks"):
+            self.parts = {name: _parts(nn, name, network) for name, network in program.networks(nn).items()}
         self._keep(self._all())
 
     def _all(self) -> list[Part]:

@@ -17,7 +17,6 @@ from ppl_vae.backends.numpyro.objectives import Objective
 from ppl_vae.backends.numpyro.passes import pure
 from ppl_vae.backends.numpyro.plain import PlainBound
 from ppl_vae.backends.numpyro.recorder import Recorder
-from ppl_vae.backends.numpyro.sites import broken_plate
 from ppl_vae.contract.generators import foreign_generators
 from ppl_vae.contract.probe import Arrays, ProgramFailure
 from ppl_vae.objectives import ELBO
@@ -35,7 +34,6 @@ class Probe(common.Probe):
     """See `ppl_vae.contract.probe.Probe`."""
 
     frozen = "an nnx.Variable other than nnx.Param"
-    broken_plate = staticmethod(broken_plate)
 
     def __init__(self, bound: Bound | PlainBound):
         super().__init__(bound, Recorder(bound))
@@ -95,7 +93,7 @@ def probe(program: Program | PlainProgram, fields: tuple[str, ...], num_data: in
                 return Probe(bind(program, num_data=num_data, seed=seed))
             return Probe(PlainBound(program, fields, num_data, seed))
         except Exception as error:
-            raise ProgramFailure("networks", error) from error
+            raise ProgramFailure("the method networks", error) from error
 
 
 def _name(path: tuple) -> str:

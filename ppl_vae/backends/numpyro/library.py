@@ -12,6 +12,7 @@ from numpyro.distributions import biject_to
 
 from ppl_vae.backends.common.bound import Bound
 from ppl_vae.backends.numpyro.passes import Passes, at_rest
+from ppl_vae.backends.numpyro.sites import broken_plate
 from ppl_vae.backends.numpyro.tracing import Tracer
 from ppl_vae.closures import named_by
 from ppl_vae.errors import DataError
@@ -35,6 +36,7 @@ class OnNumPyro(Bound):
     """
 
     backend = "numpyro"
+    broken_plate = staticmethod(broken_plate)
 
     def __init__(self, *arguments: Any):
         super().__init__(*arguments)

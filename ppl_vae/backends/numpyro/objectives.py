@@ -47,9 +47,9 @@ class Objective(BoundObjective):
                 with numpyro.validation_enabled(False):
                     pair = Tracer(self.bound, key, params, state).pair(batch, self.objective.particles)
                     return Loss(*self._loss(pair, scalars), pair.state)
-            if isinstance(self.objective, NumPyroELBO):
-                return self._stock(params, state, key, batch)
-            return self._callable(params, state, key, batch)
+            run = self._stock if isinstance(self.objective, NumPyroELBO) else self._callable
+            with self._calling():
+                return run(params, state, key, batch)
 
     def check(
         self, batch: Mapping[str, Array], scalars: Mapping[str, Any], every: Callable[[], None]

@@ -19,6 +19,7 @@ from ppl_vae.backends.pyro.library import OnPyro
 from ppl_vae.backends.pyro.networks import NN, BoundNetwork
 from ppl_vae.closures import named_by
 from ppl_vae.errors import RunError
+from ppl_vae.faults import told
 from ppl_vae.program import Program
 
 _IDS = itertools.count()
@@ -60,9 +61,9 @@ class Bound(DeclaredBound, OnPyro):
 
     def __init__(self, program: Program, num_data: int | None = None):
         super().__init__(program, num_data)
-        self.networks = nn.ModuleDict(
-            {name: NN.module(part, name) for name, part in program.networks(NN).items()}
-        )
+        with told("the method networks"):
+            made = {name: NN.module(part, name) for name, part in program.networks(NN).items()}
+        self.networks = nn.ModuleDict(made)
         self.parts = {name: _listed(module) for name, module in self.networks.items()}
         self._declared: dict[nn.Module, tuple[list[BoundNetwork], bool]] = {}
         self.register_buffer("anchor", torch.empty(0), persistent=False)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from ppl_vae.faults import cause_of
 from ppl_vae.program import Program
 
 # Kinds of regions in a graph that the compiler's cache does not know to be functions of what is in them.
@@ -176,7 +177,8 @@ def untouched(module: nn.Module) -> Iterator[None]:
         with pyro.validation_enabled(False), torch.random.fork_rng(devices=list(devices)):
             yield
     except Exception as error:
-        raise NotCaptured(first_line(error)) from error
+        cause = cause_of(error)
+        raise NotCaptured(first_line(cause)) from cause
     finally:
         with torch.no_grad():
             for name, value in module.named_buffers():

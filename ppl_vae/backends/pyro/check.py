@@ -15,7 +15,6 @@ from ppl_vae.backends.pyro.bound import Bound, bind
 from ppl_vae.backends.pyro.objectives import Objective
 from ppl_vae.backends.pyro.plain import PlainBound, modules_of
 from ppl_vae.backends.pyro.recorder import Recorder
-from ppl_vae.backends.pyro.sites import broken_plate
 from ppl_vae.backends.pyro.tracing import Tracer
 from ppl_vae.contract.generators import foreign_generators
 from ppl_vae.contract.probe import Arrays, ProgramFailure
@@ -27,7 +26,6 @@ class Probe(common.Probe):
     """See `ppl_vae.contract.probe.Probe`. Works on the CPU."""
 
     frozen = "requires_grad_(False)"
-    broken_plate = staticmethod(broken_plate)
 
     def __init__(self, bound: Bound | PlainBound, modules: list[nn.Module], modes: dict[nn.Module, bool]):
         super().__init__(bound, Recorder(bound))
@@ -111,7 +109,7 @@ def probe(program: Program | PlainProgram, fields: tuple[str, ...], num_data: in
             else:
                 bound = PlainBound(program, fields, num_data, seed)
         except Exception as error:
-            raise ProgramFailure("networks", error) from error
+            raise ProgramFailure("the method networks", error) from error
         modes |= {module: module.training for module in bound.modules()}
         return Probe(bound, [bound, *roots], modes)
 

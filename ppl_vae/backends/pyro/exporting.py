@@ -16,6 +16,7 @@ from ppl_vae.backends.pyro.graph_files import KINDS, check_kind
 from ppl_vae.backends.pyro.graphs import VERBS, Verb
 from ppl_vae.backends.pyro.passes import at_rest
 from ppl_vae.errors import ProgramError, UsageError
+from ppl_vae.faults import cause_of
 
 SIZES = (5, 2, 1)
 # Rows of the example that a graph is captured with. Rarely the size of anything else: torch would take one
@@ -122,7 +123,7 @@ def _captured(verb: Verb) -> ExportedProgram:
         with quiet(), at_rest(verb.bound, 0):
             graph = torch.export.export(verb, (), example, dynamic_shapes=shapes, strict=False)
     except Exception as error:
-        raise _not_captured(verb, NotCaptured(first_line(error))) from error
+        raise _not_captured(verb, NotCaptured(first_line(cause_of(error)))) from error
     return _pruned(graph)
 
 

@@ -13,6 +13,7 @@ from torch.distributions import biject_to
 from ppl_vae.backends.common.bound import Bound
 from ppl_vae.backends.pyro.arrays import precision_of, put, to_device
 from ppl_vae.backends.pyro.passes import Passes, at_rest
+from ppl_vae.backends.pyro.sites import broken_plate
 from ppl_vae.backends.pyro.tracing import Tracer
 
 
@@ -26,6 +27,7 @@ class OnPyro(Bound, nn.Module):
     """
 
     backend = "pyro"
+    broken_plate = staticmethod(broken_plate)
 
     def passes(self, seed: int, name: str | None = None) -> AbstractContextManager[Passes]:
         return at_rest(self, seed, name)

@@ -36,7 +36,8 @@ class Objective(BoundObjective, nn.Module):
         with self.bound.at(scalars):
             if self.own:
                 return self._loss(Tracer(self.bound).pair(batch, self.objective.particles), scalars)
-            loss = _loss_function(self.objective)(self.bound.model, self.bound.guide, **batch)
+            with self._calling():
+                loss = _loss_function(self.objective)(self.bound.model, self.bound.guide, **batch)
             loss = loss / self._rows_counted(batch)
             return Loss(loss, {"elbo_nats": -loss.detach()})
 

@@ -55,12 +55,12 @@ class PlainBound(common.PlainBound, OnPyro):
         self.device = function(torch.empty(0)).device
         return super()._apply(function, recurse)
 
-    def _run(self, function: Any, args: tuple, batch: Mapping[str, Tensor]) -> Any:
+    def _run(self, role: str, args: tuple, batch: Mapping[str, Tensor]) -> Any:
         if self._loaded is not None:
             # The parameters of a saved run are set once the program has made its own.
             self._make_parameters(args, batch)
         with pyro.get_param_store().scope(self._store), self._on_device():
-            return super()._run(function, args, batch)
+            return super()._run(role, args, batch)
 
     def _on_device(self) -> AbstractContextManager:
         """Let the user's `torch.zeros(3)` lie where the program does; on the CPU it does anyway."""

@@ -27,6 +27,7 @@ from ppl_vae.backends.pyro.compiling import compiled
 from ppl_vae.backends.pyro.step import Part, Share, Step, cut
 from ppl_vae.diagnostics.evidence import Scores, joined
 from ppl_vae.errors import RunError, UsageError
+from ppl_vae.faults import Fault, cause_of
 from ppl_vae.objectives import Loss
 from ppl_vae.options import Training, stream
 
@@ -90,7 +91,8 @@ class SeveralDevices:
                 # The layout of a compiled gradient, which costs less than it takes to say so.
                 warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
                 yield
-        except RuntimeError as error:
+        except (RuntimeError, Fault) as fault:
+            error = cause_of(fault)
             # gloo's own errors have no type.
             if not isinstance(error, distributed.DistError) and "gloo" not in str(error).lower():
                 raise
