@@ -9,7 +9,8 @@ Axes, from left to right, of every array that a program sees:
     data        the rows of the batch: the plate "data", dim -1 of every batch shape
     event       what one site draws for one datum: latent vectors, C x H x W images, code grids
 
-Networks keep every leading axis as it is, so that the same network serves one sample and many.
+Networks of ppl_vae keep every leading axis as it is, so that the same network serves one sample and many; a
+module of the library's own gets particles folded into the rows.
 """
 
 import inspect

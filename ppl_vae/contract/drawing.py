@@ -1,24 +1,22 @@
 """Rules about drawing: from the prior, and from the likelihood at given latents."""
 
+from typing import Any
+
 import numpy as np
 
 from ppl_vae.contract.case import Case, differ, shown
-from ppl_vae.contract.probe import BrokenRule, NotApplicable, ProgramFailure
+from ppl_vae.contract.probe import BrokenRule, NotApplicable, ProgramFailure, Seen
 
 PLAIN = "a plain program says itself how to draw from it"
 
 
 def prior(case: Case) -> str:
-    """Without data the model draws rows of the data's shape."""
+    """Without data the model draws rows of the data's shape; a conditional one given its covariates."""
     if case.plain:
         raise NotApplicable(PLAIN)
+    given = None
     for n in (3, 1):
-        try:
-            sites = case.probe.draw(n, case.seed).model
-        except ProgramFailure as failure:
-            raise BrokenRule(
-                f"model(n={n}) without data: {failure}: every field is None then, take sizes from the program"
-            ) from failure
+        sites, given = _drawn(case, n, given)
         for name, site in case.observed().items():
             if name not in sites or sites[name].observed:
                 raise BrokenRule(
@@ -29,7 +27,25 @@ def prior(case: Case) -> str:
                 raise BrokenRule(f"model(n={n}) draws {name!r} of shape {draws.shape}, the data has {wanted}")
             if not np.isfinite(draws).all():
                 raise BrokenRule(f"model(n={n}) draws NaN or infinity at site {name!r}: bound its parameters")
+    if given:
+        return f"draws {', '.join(case.observed())} given {', '.join(given)}: so do sample and decode"
     return f"draws {', '.join(case.observed())} without data"
+
+
+def _drawn(case: Case, n: int, given: dict[str, Any] | None) -> tuple[dict[str, Seen], dict[str, Any] | None]:
+    """Return the sites of n draws, and the covariates that the model does not draw without."""
+    try:
+        rows = None if given is None else {name: values[:n] for name, values in given.items()}
+        return case.probe.draw(n, case.seed, rows).model, given
+    except ProgramFailure as failure:
+        taken = _fields_observed(case).values()
+        covariates = {name: values for name, values in case.batch().items() if name not in taken}
+        if given is None and covariates:
+            return _drawn(case, n, covariates)
+        what = "every field is None then" if given is None else f"only {', '.join(given)} are given then"
+        raise BrokenRule(
+            f"model(n={n}) without data: {failure}: {what}, take sizes from the program"
+        ) from failure
 
 
 def decoding(case: Case) -> str:

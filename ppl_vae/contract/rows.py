@@ -104,7 +104,17 @@ def batch_sizes(case: Case) -> str:
                 raise BrokenRule(
                     f"{who} gives a row another density with {_counted(size)} than with {case.size}: {APART}"
                 )
-    return f"the same densities with 1, 3 and {case.size} rows"
+    return f"the same densities with 1, 3 and {case.size} rows{_alone_in_training(case)}"
+
+
+def _alone_in_training(case: Case) -> str:
+    """Tell what becomes of a single row in train mode, which training refuses where an epoch has one."""
+    try:
+        with case.mode(train=True) as probe:
+            probe.trace(case.batch(1), case.seed)
+    except ProgramFailure as failure:
+        return f"; in train mode with one row {failure}: choose a batch size that leaves no such batch"
+    return ""
 
 
 def _cut(calls: list[Call], size: int, fewer: int) -> list[Call]:

@@ -15,6 +15,7 @@ from ppl_vae.backends.common.tracing import Arrays, Passes, Tracer
 from ppl_vae.data.loader import positional
 from ppl_vae.errors import ProgramError
 from ppl_vae.faults import told
+from ppl_vae.functions import Functions
 from ppl_vae.program import Arguments, PlainProgram, Program, arguments, data_fields, taken
 from ppl_vae.scalars import own_schedules
 
@@ -51,8 +52,7 @@ class Bound:
     keeps = False
     registered: str
     scalars: Mapping[str, Any]
-    # In one line, what site does not fit its plate, from the library's error; None for any other.
-    broken_plate: Callable[[BaseException], str | None]
+    broken_plate: Callable[[BaseException], str | None]  # what site does not fit, from the library's error
 
     def __init__(self, program: Any, fields: tuple[str, ...], num_data: int | None):
         super().__init__()
@@ -169,15 +169,19 @@ class DeclaredBound(Bound):
         How guide and model run now.
     written : set of str
         Networks that the guide has called.
+    axes : dict of str to dict
+        Of networks that hold foreign modules: how many axes their arguments have without particles.
     """
 
     declared = True
     registered = "return it from networks()"
     parts: Mapping[str, Any]
+    F: Functions
 
     def __init__(self, program: Program, num_data: int | None = None):
         super().__init__(program, data_fields(program), num_data)
         self.calls, self.written = Calls(scaled=True), set()
+        self.axes: dict[str, dict[int, set[int]]] = {}
         self._taken = {role: taken(program, role) for role in ("model", "guide")}
 
     def network_call(self, part: Any, frozen: bool) -> NetworkCall:
@@ -201,7 +205,8 @@ class DeclaredBound(Bound):
     def _run(self, role: str, args: tuple, data: dict[str, Any], n: int | None) -> Any:
         batch = self._named(role, args, data)
         ppl = self.primitives(n, self.num_data if self.calls.scaled else None)
-        net = Networks(self, writes=role == "guide")
+        rows = next((array.shape[0] for array in batch.values() if array is not None), n)
+        net = Networks(self, writes=role == "guide", rows=rows)
         with told(f"the {role}", self.broken_plate):
             return getattr(self.program, role)(ppl, net, **self.taken(role, batch))
 

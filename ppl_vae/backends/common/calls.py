@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ppl_vae.backends.common.folding import Folded
 from ppl_vae.contract.probe import Call
 from ppl_vae.errors import ProgramError
 from ppl_vae.faults import note_network
@@ -26,12 +27,16 @@ class Calls:
     remembered : dict or None
         Results by network and arguments, where a network is computed once for the same arguments: a ladder's
         guide and model walk the same way down.
+    particles, depth : int
+        Draws of the guide per row, and the batch axes to the right of theirs.
     """
 
     scaled: bool = False
     frozen: bool = False
     stopped: bool = False
     remembered: dict[Any, Any] | None = None
+    particles: int = 1
+    depth: int = 1
 
     def once(self, network: Any, made: "NetworkCall", args: tuple, kwargs: dict[str, Any]) -> Any:
         """Call a network, or return what it has answered to the very same arrays.
@@ -55,10 +60,13 @@ def _key(value: Any) -> Any:
 
 
 class NetworkCall(NamedTuple):
-    """A network as a function, and whether it has a state of its own."""
+    """A network as a function, whether it has a state of its own, and whether it holds modules that are none
+    of ppl_vae, which need not keep leading axes.
+    """
 
     function: Callable[..., Any]
     stateful: bool
+    foreign: bool = False
 
 
 class Networks:
@@ -72,10 +80,12 @@ class Networks:
     bound : DeclaredBound
     writes : bool
         It is the guide that runs.
+    rows : int or None
+        Rows of the batch, or drawn.
     """
 
-    def __init__(self, bound: Any, writes: bool):
-        self._bound, self._writes, self._made = bound, writes, {}
+    def __init__(self, bound: Any, writes: bool, rows: int | None = None):
+        self._bound, self._writes, self._rows, self._made = bound, writes, rows, {}
 
     def __getattr__(self, name: str) -> Any:
         if name not in self._made:
@@ -97,6 +107,8 @@ class Networks:
         if isinstance(part, list):
             return [self._callable(f"{name}.{index}", one, frozen) for index, one in enumerate(part)]
         made, once = self._bound.network_call(part, frozen), self._bound.calls.once
+        if made.foreign:
+            made = made._replace(function=self._folded(name, made.function))
 
         def call(*args: Any, **kwargs: Any) -> Any:
             try:
@@ -106,6 +118,11 @@ class Networks:
                 raise
 
         return call
+
+    def _folded(self, name: str, function: Callable[..., Any]) -> Folded:
+        bound = self._bound
+        axes = bound.axes.setdefault(name, {})
+        return Folded(bound.F, function, axes, bound.calls.particles, bound.calls.depth, self._rows)
 
 
 def flat(name: str, part: Any) -> Iterator[tuple[str, Any]]:

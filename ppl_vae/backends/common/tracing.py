@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partialmethod
 from typing import Any, Protocol
 
@@ -40,7 +41,8 @@ class Tracer:
         self, batch: Any, particles: int = 1, depth: int = 1, values: Mapping[str, Any] | None = None
     ) -> Pair:
         """Run the guide, and the model at its draws; a network is computed once for the same arguments."""
-        with self.bound.calling(Calls(remembered={})), self._particles(particles, depth):
+        calls = Calls(remembered={}, particles=particles, depth=depth)
+        with self.bound.calling(calls), self._particles(particles, depth):
             guide, model, state = self._both(batch, values or {}, depth + 1)
         model = self._summed_out(model, guide.drawn, particles, depth)
 
@@ -82,7 +84,7 @@ class Tracer:
         calls, state : optional
             How networks are called, and their mutable state.
         """
-        calls = calls or Calls()
+        calls = replace(calls or Calls(), particles=particles, depth=depth)
         self._running = self._recorded(role, values or {}, calls, state)
         with (
             self._centred() if centres else nullcontext(),

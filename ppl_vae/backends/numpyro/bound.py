@@ -53,6 +53,8 @@ class Bound(DeclaredBound, OnNumPyro):
     others than those that it keeps.
     """
 
+    F = F
+
     def __init__(self, program: Program, num_data: int | None = None, seed: int = 0):
         super().__init__(program, num_data)
         nn = Seeded(seed)
@@ -98,7 +100,7 @@ class Bound(DeclaredBound, OnNumPyro):
         params, state = self.params.get(part.params_site), self.state.get(part.state_site)
         state = None if state is None else state["state"]
         call = part.registered(params, state, self.training, not frozen, self.autocast)
-        return NetworkCall(call, bool(part.state))
+        return NetworkCall(call, bool(part.state), part.foreign)
 
     def _modules(self) -> dict[str, nnx.Module]:
         states = {part.name: self.state.get(part.state_site, {"state": {}})["state"] for part in self._all()}

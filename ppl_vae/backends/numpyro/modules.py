@@ -15,6 +15,8 @@ from flax import nnx
 from jax import Array, lax
 from numpyro.primitives import mutable
 
+from ppl_vae.backends.common.folding import is_foreign
+
 KEPT = nnx.Not(nnx.Param)
 
 
@@ -33,6 +35,8 @@ class Part:
         Names of the NumPyro sites.
     params, state : dict
         The module's first parameters, and what else it keeps, as nested dicts of arrays.
+    foreign : bool
+        It holds modules that are none of ppl_vae.
     """
 
     def __init__(self, name: str, module: nnx.Module):
@@ -40,6 +44,7 @@ class Part:
         self.params, self.state = (nnx.to_pure_dict(nnx.state(module, kind)) for kind in (nnx.Param, KEPT))
         nodes = [node for _, node in nnx.iter_graph(module) if isinstance(node, nnx.Module)]
         self.single_precision = any(getattr(node, "single_precision", False) for node in nodes)
+        self.foreign = is_foreign(module, _children, (nnx.List,))
         self._graphs = _graphs(module, nodes)
 
     def module(self, params: Any, state: Any) -> nnx.Module:
@@ -76,6 +81,11 @@ class Part:
             return _cast(out, dtype, jnp.float32)
 
         return call
+
+
+def _children(module: nnx.Module) -> list[nnx.Module]:
+    values = list(module) if isinstance(module, nnx.List) else vars(module).values()
+    return [value for value in values if isinstance(value, (nnx.Module, nnx.List))]
 
 
 def _graphs(module: nnx.Module, nodes: list[nnx.Module]) -> dict[tuple[bool, bool], Any]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ppl_vae.backends.common import primitives as common
 from ppl_vae.backends.common.bound import DeclaredBound
 from ppl_vae.backends.common.calls import NetworkCall
+from ppl_vae.backends.common.folding import is_foreign
 from ppl_vae.backends.common.primitives import DATA
 from ppl_vae.backends.pyro.arrays import find_device
 from ppl_vae.backends.pyro.distributions import dist
@@ -59,13 +60,15 @@ class Bound(DeclaredBound, OnPyro):
     Parameters are registered under a name of this object's own, so that two bound programs never share any.
     """
 
+    F = F
+
     def __init__(self, program: Program, num_data: int | None = None):
         super().__init__(program, num_data)
         with told("the method networks"):
             made = {name: NN.module(part, name) for name, part in program.networks(NN).items()}
         self.networks = nn.ModuleDict(made)
         self.parts = {name: _listed(module) for name, module in self.networks.items()}
-        self._declared: dict[nn.Module, tuple[list[BoundNetwork], bool]] = {}
+        self._declared: dict[nn.Module, tuple[list[BoundNetwork], bool, bool]] = {}
         self.register_buffer("anchor", torch.empty(0), persistent=False)
         self._id = f"ppl_vae.{next(_IDS)}"
 
@@ -99,8 +102,9 @@ class Bound(DeclaredBound, OnPyro):
         stopped, autocast = self.calls.stopped, self.autocast
         if part not in self._declared:  # once: to walk through a module takes as long as to call it
             declared = [inner for inner in part.modules() if isinstance(inner, BoundNetwork)]
-            self._declared[part] = declared, next(part.buffers(), None) is not None
-        declared, stateful = self._declared[part]
+            foreign = is_foreign(part, nn.Module.children, (nn.Linear, nn.Embedding, nn.ModuleList))
+            self._declared[part] = declared, next(part.buffers(), None) is not None, foreign
+        declared, stateful, foreign = self._declared[part]
 
         def call(*args: Any, **kwargs: Any) -> Any:
             for inner in declared:
@@ -113,7 +117,7 @@ class Bound(DeclaredBound, OnPyro):
                 out = forward(*args, **kwargs)
             return _single_precision(out)
 
-        return NetworkCall(call, stateful)
+        return NetworkCall(call, stateful, foreign)
 
     def trainable(self) -> list[Tensor]:
         return list(self.parameters())

@@ -150,7 +150,7 @@ def first_line(error: Exception) -> str:
     """Return an error of torch's as one line."""
     text = re.sub(r"\x1b\[[\d;]*m", "", str(error))  # colours
     text = text.partition("The error above occurred when calling")[0].strip()  # torch's advice
-    if not text and type(error).__name__ == "GuardOnDataDependentSymNode":
+    if type(error).__name__ == "GuardOnDataDependentSymNode" and (not text or "Could not guard" in text):
         return "its control flow depends on the values of data"
     return ": ".join(filter(None, [type(error).__name__, text.partition("\n")[0]]))
 

@@ -21,6 +21,7 @@ from ppl_vae.backends.pyro.objectives import Objective, takes_gradients
 from ppl_vae.backends.pyro.step import Step, by_step, parts_of_program
 from ppl_vae.diagnostics.evidence import Scores
 from ppl_vae.errors import ProgramError, UsageError
+from ppl_vae.faults import Fault
 from ppl_vae.options import stream
 from ppl_vae.scalars import for_loss
 from ppl_vae.training import Advance
@@ -62,6 +63,7 @@ class Engine(common.Engine):
             self.loss.check(batch, scalars, self._refuse_rows)
         if self.data is None:  # a loader's batches have a size of their own
             self.options = replace(self.options, batch_size=rows_of(batch))
+        self._try_one_row(batch, scalars)
         made = self.bound.trainable()
         self._made = len(made)
         module = self._compiled(batch, scalars)
@@ -69,6 +71,28 @@ class Engine(common.Engine):
         self.step = self.devices.step(self.loss, module, parts, self.options, batch, scalars)
         if self._pending is not None:
             self._apply(self._pending)
+
+    def _try_one_row(self, batch: dict[str, Tensor], scalars: dict[str, Tensor]) -> None:
+        """Refuse a program that fails on a single row in train mode, as torch's batch normalization does,
+        where an epoch has such a batch.
+        """
+        rows, part = self.num_data, self.options.part_size
+        size = min(self.options.batch_size, rows)
+        last = rows % size if self.steps >= -(-rows // size) else 0
+        if self.data is None or not any(one % part == 1 or one * part == 1 for one in (size, last)):
+            return
+        before = {name: value.clone() for name, value in self.bound.tensors().items()}
+        self.bound.train()
+        try:
+            with noise_kept(self.device), torch.no_grad(), pyro.validation_enabled(False):
+                self.loss({name: value[:1] for name, value in batch.items()}, scalars)
+        except Fault as fault:
+            raise ProgramError(
+                f"{rows} rows in batches of {size} leave a batch of one row, on which {fault}: choose "
+                "another batch_size, or nn.BatchNorm for torch's, which takes one row"
+            ) from fault
+        finally:
+            self.bound.load_tensors(before)
 
     def _compiled(self, batch: dict[str, Tensor], scalars: dict[str, Tensor]) -> nn.Module:
         self.bound.train()
