@@ -236,7 +236,8 @@ def test_a_run_opens_with_a_program_that_its_weights_fit(tmp_path, backend):
 
 def test_weights_of_another_shape_are_refused_for_plain_functions_too(tmp_path):
     fit((PAIR.model, PAIR.guide), X, out=tmp_path / "run", **SHORT)
-    other = open_run(tmp_path / "run", program=(Pair(1).model, Pair(1).guide))
+    narrow = Pair(1)
+    other = open_run(tmp_path / "run", program=(narrow.model, narrow.guide))
     with pytest.raises(RunError, match=r"weights do not fit plain: pair\$\$\$encoder.*differ in shape"):
         other.encode(X)
 

@@ -62,7 +62,11 @@ class PlainBound(common.PlainBound, OnNumPyro):
                 free[name] = jax.tree.map(jnp.asarray, self._transforms[name].inv(site["value"]))
         self.free, self.state = jax.device_put((free, self.state), self.device)
         if self._loaded is not None:
-            self.load_weights(self._loaded)
+            try:
+                self.load_weights(self._loaded)
+            except RunError:  # the next call is refused as well
+                self.free = None
+                raise
 
     def weights(self) -> dict[str, np.ndarray]:
         """Return unconstrained parameters and mutable state by name and place in their tree, as copies."""

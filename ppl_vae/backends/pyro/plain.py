@@ -91,8 +91,13 @@ class PlainBound(common.PlainBound, OnPyro):
             torch.manual_seed(self._seed)
             trace = pyro.poutine.trace(self.guide).get_trace(*args, **batch)
             pyro.poutine.replay(self.model, trace=trace)(*args, **batch)
-        if loaded is not None:
+        if loaded is None:
+            return
+        try:
             self.load_tensors(loaded)
+        except RunError:  # the next call is refused as well
+            self._loaded = loaded
+            raise
 
     def trainable(self) -> list[Tensor]:
         return list(self._store["params"].values())
