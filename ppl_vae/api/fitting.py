@@ -146,6 +146,7 @@ def resume(
 def _trained(job: Job, out: str | Path | None, shown: Shown) -> Run:
     """Train, as the only process or as one of several, of which the first alone writes and tells."""
     bound = make_bound(job.program, job.record)
+    job.start(bound)
     engine = job.engine(bound)
     if engine.rank:
         try:

@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ppl_vae import gallery
 from ppl_vae.api import sources
 from ppl_vae.api.record import CONFIG, RunRecord
@@ -22,9 +24,10 @@ from ppl_vae.model_files import ModelSource
 from ppl_vae.program import data_fields, needed, refuse_lacking
 from ppl_vae.scalars import Plan
 from ppl_vae.store import RunFolder
-from ppl_vae.training import Engine, Rows
+from ppl_vae.training import POSITION, Engine, Rows
 
 LOG = logging.getLogger(__name__)
+STARTED = 5000
 
 
 @dataclass(frozen=True)
@@ -122,13 +125,32 @@ class Job:
         """Steps of the whole run."""
         return self.record.training.total_steps(len(self.source))
 
+    @cached_property
+    def train_rows(self) -> dict[str, np.ndarray] | None:
+        """The rows to train on, by field; None where a loader gives them."""
+        return self.data.train_rows() if isinstance(self.data, Data) else None
+
+    def start(self, bound: Any) -> None:
+        """Set the first weights that the data decides, where training begins anew: from no more than STARTED
+        rows, evenly spaced.
+        """
+        begun = self.earlier is not None and POSITION in self.earlier.names()
+        if self.train_rows is None or begun:
+            return
+        step = -(-self.data.num_rows("train") // STARTED)
+        rows = {name: values[::step] for name, values in self.train_rows.items() if name in bound.fields}
+        mask = rows.get("mask")
+        if mask is not None and mask.shape == rows["x"].shape:
+            rows["x"] = np.ma.array(rows["x"], mask=~mask)
+        bound.start(rows)
+
     def engine(self, bound: Any) -> Engine:
         """Return what takes the steps on a bound program."""
         return backend_named(self.record.backend).Engine(
             bound,
             self.objective,
             self.record.training,
-            train=self.data.train_rows() if isinstance(self.data, Data) else None,
+            train=self.train_rows,
             valid=self.data.rows("valid") if self.data.num_rows("valid") else None,
             num_data=self.data.num_rows("train"),
             dynamic=self.data.binarize == "dynamic",

@@ -27,6 +27,21 @@ class Values(NamedTuple):
         return self.whole and self.low >= 0
 
 
+class Start(NamedTuple):
+    """First values of a likelihood.
+
+    Attributes
+    ----------
+    outputs : array
+        Of the decoder, [outputs, *x_shape]: the biases of its last layer.
+    free : array or None
+        What all rows share, of the shape that `Likelihood.free` says.
+    """
+
+    outputs: Array
+    free: Array | None = None
+
+
 def positive(F: Any, raw: Array) -> Array:
     """Map the reals to scales: softplus with a floor, in single precision or better."""
     return F.softplus(F.to_single(raw)) + SCALE_FLOOR
@@ -111,6 +126,19 @@ class Likelihood:
             The array of shape `free(x_shape)`, which starts at 0.
         """
         return (outputs[0],)
+
+    def start(self, fitted: Any, x: Array) -> Start | None:
+        """Return the values at which training starts: those that fit rows without latents, each dimension by
+        itself. None: the decoder starts at random about 0, what all rows share at 0.
+
+        Parameters
+        ----------
+        fitted : module
+            `ppl_vae.likelihoods.starts`: moments and frequencies, as decoders give them.
+        x : [N, *x_shape]
+            Rows to train on; a masked array where some of their numbers are missing.
+        """
+        return None
 
     def distribution(self, dist: Any, *parameters: Array) -> Any:
         """Return the distribution, of `ppl.dist`, of single numbers or of events of several axes."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from ppl_vae.likelihoods.base import Array, Likelihood, Shape, above_zero, positive
+from ppl_vae.likelihoods.base import Array, Likelihood, Shape, Start, above_zero, positive
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,10 @@ class Normal(Likelihood):
     def parameters(self, F: Any, outputs: Array, free: Array | None) -> tuple[Array, ...]:
         return outputs[0], F.broadcast_to(positive(F, free), outputs[0].shape)
 
+    def start(self, fitted: Any, x: Array) -> Start | None:
+        typical = (fitted.spread(x) ** 2).mean() ** 0.5
+        return Start(fitted.mean(x)[None], fitted.raw(typical))
+
     def distribution(self, dist: Any, loc: Array, scale: Array) -> Any:
         return dist.Normal(loc, scale)
 
@@ -30,6 +34,9 @@ class NormalPerDim(Normal):
 
     def free(self, x_shape: Shape) -> Shape | None:
         return x_shape
+
+    def start(self, fitted: Any, x: Array) -> Start | None:
+        return Start(fitted.mean(x)[None], fitted.raw(fitted.spread(x)))
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,9 @@ class NormalFixed(Normal):
     def parameters(self, F: Any, outputs: Array, free: Array | None) -> tuple[Array, ...]:
         return outputs[0], F.full(outputs[0].shape, self.sigma, outputs[0])
 
+    def start(self, fitted: Any, x: Array) -> Start | None:
+        return Start(fitted.mean(x)[None])
+
 
 @dataclass(frozen=True)
 class NormalPredicted(Normal):
@@ -60,6 +70,9 @@ class NormalPredicted(Normal):
     def parameters(self, F: Any, outputs: Array, free: Array | None) -> tuple[Array, ...]:
         return outputs[0], positive(F, outputs[1])
 
+    def start(self, fitted: Any, x: Array) -> Start | None:
+        return Start(fitted.stack([fitted.mean(x), fitted.raw(fitted.spread(x))]))
+
 
 @dataclass(frozen=True)
 class StudentT(NormalPerDim):
@@ -68,6 +81,11 @@ class StudentT(NormalPerDim):
     degrees: float = above_zero(5.0)
 
     name = "student_t"
+
+    def start(self, fitted: Any, x: Array) -> Start | None:
+        # The variance is scale^2 degrees / (degrees - 2), where there is one.
+        narrower = max(0.25, 1 - 2 / self.degrees) ** 0.5
+        return Start(fitted.mean(x)[None], fitted.raw(narrower * fitted.spread(x)))
 
     def distribution(self, dist: Any, loc: Array, scale: Array) -> Any:
         return dist.StudentT(self.degrees, loc, scale)
@@ -88,6 +106,9 @@ class ContinuousBernoulli(Unit):
     name = "continuous_bernoulli"
     distributions = ("ContinuousBernoulli",)
 
+    def start(self, fitted: Any, x: Array) -> Start | None:
+        return Start(fitted.continuous_logit(x)[None])
+
     def distribution(self, dist: Any, logits: Array) -> Any:
         return dist.ContinuousBernoulli(logits=logits)
 
@@ -102,6 +123,10 @@ class LogitLaplace(Unit):
 
     def parameters(self, F: Any, outputs: Array, free: Array | None) -> tuple[Array, ...]:
         return outputs[0], positive(F, outputs[1])
+
+    def start(self, fitted: Any, x: Array) -> Start | None:
+        centre = fitted.logit(fitted.probability(x))
+        return Start(fitted.stack([centre, 0 * centre]))
 
     def distribution(self, dist: Any, loc: Array, scale: Array) -> Any:
         return dist.LogitLaplace(loc, scale)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ppl_vae.errors import UsageError
-from ppl_vae.likelihoods.base import Array, Likelihood, Shape, Values, positive, whole
+from ppl_vae.likelihoods.base import Array, Likelihood, Shape, Start, Values, positive, whole
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,9 @@ class Bernoulli(Likelihood):
     takes = "bits"
     discrete = True
     distributions = ("Bernoulli",)
+
+    def start(self, fitted: Any, x: Array) -> Start | None:
+        return Start(fitted.logit(fitted.probability(x))[None])
 
     def distribution(self, dist: Any, logits: Array) -> Any:
         return dist.Bernoulli(logits=logits)
@@ -41,6 +44,9 @@ class Poisson(Likelihood):
     def parameters(self, F: Any, outputs: Array, free: Array | None) -> tuple[Array, ...]:
         return (F.exp(outputs[0]),)
 
+    def start(self, fitted: Any, x: Array) -> Start | None:
+        return Start(fitted.log_mean(x)[None])
+
     def distribution(self, dist: Any, *parameters: Array) -> Any:
         return dist.Poisson(*parameters)
 
@@ -62,6 +68,9 @@ class NegativeBinomial(Poisson):
     def parameters(self, F: Any, outputs: Array, free: Array | None) -> tuple[Array, ...]:
         return F.exp(outputs[0]), F.broadcast_to(positive(F, free), outputs[0].shape)
 
+    def start(self, fitted: Any, x: Array) -> Start | None:
+        return Start(fitted.log_mean(x)[None], fitted.raw(fitted.concentration(x)))
+
     def distribution(self, dist: Any, *parameters: Array) -> Any:
         return dist.NegativeBinomial2(*parameters)
 
@@ -76,6 +85,12 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
 
     def parameters(self, F: Any, outputs: Array, free: Array | None) -> tuple[Array, ...]:
         return *super().parameters(F, outputs, free), outputs[1]
+
+    def start(self, fitted: Any, x: Array) -> Start | None:
+        # A tenth of extra zeros, which the counts make up for.
+        counts = fitted.log_mean(x) - fitted.log(0.9)
+        logits = fitted.logit(0.1) + 0 * counts
+        return Start(fitted.stack([counts, logits]), fitted.raw(fitted.concentration(x)))
 
     def distribution(self, dist: Any, *parameters: Array) -> Any:
         return dist.ZeroInflatedNegativeBinomial2(*parameters)
@@ -98,6 +113,9 @@ class Categorical(Likelihood):
 
     def parameters(self, F: Any, outputs: Array, free: Array | None) -> tuple[Array, ...]:
         return (F.moveaxis(outputs, 0, -1),)
+
+    def start(self, fitted: Any, x: Array) -> Start | None:
+        return Start(fitted.frequencies(x, self.classes))
 
     def distribution(self, dist: Any, logits: Array) -> Any:
         return dist.Categorical(logits=logits)
@@ -143,6 +161,9 @@ class DiscretizedLogistic(Grey):
     def parameters(self, F: Any, outputs: Array, free: Array | None) -> tuple[Array, ...]:
         return _logistic(F, outputs[0], outputs[1])
 
+    def start(self, fitted: Any, x: Array) -> Start | None:
+        return Start(fitted.stack(fitted.logistic(x)))
+
     def distribution(self, dist: Any, loc: Array, scale: Array) -> Any:
         return dist.DiscretizedLogistic(loc, scale, levels=self.levels)
 
@@ -163,6 +184,12 @@ class LogisticMixture(Grey):
     def parameters(self, F: Any, outputs: Array, free: Array | None) -> tuple[Array, ...]:
         logits, loc, scale = F.split(F.moveaxis(outputs, 0, -1), 3)
         return logits, *_logistic(F, loc, scale)
+
+    def start(self, fitted: Any, x: Array) -> Start | None:
+        loc, scale = fitted.logistic_parts(x, self.components)
+        # What the decoder gives besides (for colours: how a channel follows those before) starts about 0.
+        rest = self.outputs // self.components - 3
+        return Start(fitted.concatenate([0 * loc, loc, scale, *[0 * loc] * rest]))
 
     def distribution(self, dist: Any, logits: Array, loc: Array, scale: Array) -> Any:
         return dist.LogisticMixture(logits, loc, scale, levels=self.levels)
@@ -208,6 +235,9 @@ class GreyLevels(Grey):
 
     def parameters(self, F: Any, outputs: Array, free: Array | None) -> tuple[Array, ...]:
         return (F.moveaxis(outputs, 0, -1),)
+
+    def start(self, fitted: Any, x: Array) -> Start | None:
+        return Start(fitted.frequencies(fitted.rounded(x, self.levels), self.levels))
 
     def distribution(self, dist: Any, logits: Array) -> Any:
         return dist.GreyLevels(logits)

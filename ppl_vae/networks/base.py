@@ -1,5 +1,6 @@
 """What a declared network is."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from ppl_vae.declaration import Declaration
@@ -25,6 +26,17 @@ class Network(Declaration):
         Each is a layer of the backend's `nn`, another `Network`, a module of the backend's own library, a
         learned array (`nn.Parameter`), an array that the network itself changes (`nn.Buffer`), or a list of
         such, of lists too. The names are those of the weights that a run keeps.
+        """
+        return {}
+
+    def start(self, rows: Mapping[str, Any]) -> dict[str, Any]:
+        """Return first weights that the data decides, by their names within the network; its layers draw the
+        others.
+
+        Parameters
+        ----------
+        rows : dict of str to [N, ...]
+            Some of the rows to train on, by field: NumPy arrays, masked where numbers are missing.
         """
         return {}
 

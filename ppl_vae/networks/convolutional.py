@@ -116,6 +116,10 @@ class ConvUp(_Sized):
             "up2": nn.ConvTranspose2d(half, image_shape(self.out_shape)[0], 4, stride=2, padding=1),
         }
 
+    def biases(self, outputs):
+        """Return the weights, by name, with which outputs lie about the means of channels, [C, H, W]."""
+        return {"up2.layer.bias": outputs.mean((-2, -1))}
+
     def apply(self, F, net, z):
         act, (_, height, width) = F.activation(self.activation), image_shape(self.out_shape)
         h = act(net.spread(act(net.dense(z)))).reshape(*z.shape[:-1], *self.quarter(self.out_shape))

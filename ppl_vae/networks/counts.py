@@ -40,6 +40,17 @@ class CountMean(Network):
     def layers(self, nn):
         return {"body": MLP(self.z_dim, self.hidden, self.x_shape)}
 
+    def start(self, rows):
+        if "x" not in rows:
+            return {}
+        from ppl_vae.likelihoods import starts  # NumPy and SciPy, which declarations do without
+
+        size = rows["size"].mean() if "size" in rows else 1.0
+        biases = MLP(self.z_dim, self.hidden, self.x_shape).biases(
+            starts.log_mean(rows["x"]) - starts.log(size)
+        )
+        return {f"body.{name}": values for name, values in biases.items()}
+
     def apply(self, F, net, z, effect, batch=None, size=None):
         if batch is None:
             shift = effect[..., 0, :]

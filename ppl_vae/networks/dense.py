@@ -44,6 +44,10 @@ class MLP(Network):
         widths = (next(ends), *as_shape(self.hidden), next(ends))
         return {"layers": [nn.Linear(a, b) for a, b in pairwise(widths)]}
 
+    def biases(self, outputs):
+        """Return the weights, by name, with which the outputs lie about given ones, [*out_shape]."""
+        return {f"layers.{len(as_shape(self.hidden))}.bias": outputs.reshape(-1)}
+
     def apply(self, F, net, x):
         act, axes = F.activation(self.activation), len(as_shape(self.in_shape))
         lead = x.shape[: x.ndim - axes]

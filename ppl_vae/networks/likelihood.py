@@ -43,11 +43,31 @@ class Likelihood(Network):
         """The likelihood itself."""
         return likelihoods.parse(self.likelihood)
 
+    @property
+    def body(self) -> Network:
+        """What gives the outputs, those of a number of an observation side by side in its first axis."""
+        first, *others = as_shape(self.x_shape)
+        out_shape = (self.kind.outputs * first, *others)
+        return BODIES[self.body_kind](self.z_dim, self.hidden, out_shape, self.activation)
+
     def layers(self, nn):
-        x_shape, kind = as_shape(self.x_shape), self.kind
-        out_shape, free = (kind.outputs * x_shape[0], *x_shape[1:]), kind.free(x_shape)
-        body = BODIES[self.body_kind](self.z_dim, self.hidden, out_shape, self.activation)
-        return {"body": body} | ({} if free is None else {"raw": nn.Parameter(free)})
+        free = self.kind.free(as_shape(self.x_shape))
+        return {"body": self.body} | ({} if free is None else {"raw": nn.Parameter(free)})
+
+    def start(self, rows):
+        x_shape = as_shape(self.x_shape)
+        fields = [name for name, values in rows.items() if values.shape[1:] == x_shape]
+        if "x" not in fields and len(fields) != 1:
+            return {}
+        from ppl_vae.likelihoods import starts  # NumPy and SciPy, which declarations do without
+
+        found = self.kind.start(starts, rows["x" if "x" in fields else fields[0]])
+        if found is None:
+            return {}
+        biases = self.body.biases(found.outputs.reshape(self.body.out_shape))
+        return {f"body.{name}": values for name, values in biases.items()} | (
+            {} if found.free is None else {"raw": found.free}
+        )
 
     def apply(self, F, net, z):
         kind, x_shape = self.kind, as_shape(self.x_shape)

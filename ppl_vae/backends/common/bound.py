@@ -16,6 +16,7 @@ from ppl_vae.data.loader import positional
 from ppl_vae.errors import ProgramError
 from ppl_vae.faults import told
 from ppl_vae.functions import Functions
+from ppl_vae.networks import Network
 from ppl_vae.program import Arguments, PlainProgram, Program, arguments, data_fields, taken
 from ppl_vae.scalars import own_schedules
 
@@ -124,6 +125,9 @@ class Bound:
         """Return the floating point type of the parameters."""
         raise NotImplementedError
 
+    def start(self, rows: Arrays) -> None:
+        """Set the first weights that data decides: none of two functions."""
+
     def ensure_parameters(self, batch: Mapping[str, Any]) -> None:
         """Make every parameter exist, where the first run of guide and model does."""
 
@@ -189,6 +193,19 @@ class DeclaredBound(Bound):
         statistics and codebooks stay as they are.
         """
         raise NotImplementedError
+
+    def declared_networks(self) -> Iterator[tuple[str, Network]]:
+        """Yield every declared network, those within others too, with what its weights' names begin with."""
+        raise NotImplementedError
+
+    def start(self, rows: Arrays) -> None:
+        """Set the first weights that data decides; see `ppl_vae.networks.Network.start`."""
+        weights = self.weights()
+        for place, network in self.declared_networks():
+            for name, values in network.start(rows).items():
+                old = weights[f"{place}.{name}"]
+                weights[f"{place}.{name}"] = np.asarray(values, old.dtype).reshape(old.shape)
+        self.load_weights(weights)
 
     def primitives(self, draws: int | None, num_data: int | None) -> Primitives:
         """Return what guide or model gets as `ppl`."""

@@ -1,6 +1,6 @@
 """A declared program whose `model` and `guide` are ordinary NumPyro functions."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -22,6 +22,7 @@ from ppl_vae.backends.numpyro.library import OnNumPyro
 from ppl_vae.backends.numpyro.modules import Part
 from ppl_vae.backends.numpyro.networks import Seeded
 from ppl_vae.faults import told
+from ppl_vae.networks import Network
 from ppl_vae.program import Program
 
 
@@ -109,6 +110,9 @@ class Bound(DeclaredBound, OnNumPyro):
     def weights(self) -> dict[str, np.ndarray]:
         """Return parameters and buffers by torch's names and in torch's layout, as copies on the host."""
         return weights.to_torch(self._modules())
+
+    def declared_networks(self) -> Iterator[tuple[str, Network]]:
+        return weights.declared(self._modules())
 
     def load_weights(self, arrays: Mapping[str, np.ndarray]) -> None:
         modules = self._modules()

@@ -7,8 +7,9 @@ import jax
 import numpy as np
 from flax import nnx
 
-from ppl_vae.backends.numpyro.networks import Sequential
+from ppl_vae.backends.numpyro.networks import BoundNetwork, Sequential
 from ppl_vae.errors import RunError
+from ppl_vae.networks import Network
 
 _NAMES = {"kernel": "weight", "embedding": "weight"}
 
@@ -37,6 +38,15 @@ def from_torch(networks: Mapping[str, nnx.Module], weights: Mapping[str, np.ndar
         variable.set_value(jax.device_put(value.astype(old.dtype), old.sharding))
 
 
+def declared(networks: Mapping[str, nnx.Module]) -> Iterator[tuple[str, Network]]:
+    """Yield every declared network with what its weights' names begin with."""
+    for root, module in networks.items():
+        nodes = dict(nnx.iter_graph(module))
+        for path, node in nodes.items():
+            if isinstance(node, BoundNetwork):
+                yield ".".join([root, *_named(nodes, path)]), node.network
+
+
 def _check_names(expected: set[str], given: set[str]) -> None:
     for words, names in (("lack", expected - given), ("have no place for", given - expected)):
         if names:
@@ -55,10 +65,13 @@ def _of_module(root: str, module: nnx.Module) -> Iterator[tuple[str, Any, nnx.Va
     for path in sorted(path for path, node in nodes.items() if isinstance(node, nnx.Variable)):
         if isinstance(nodes[path], nnx.RngState):
             continue
-        owner = nodes.get(path[:-1])
-        skipped = [_is_list_of_sequential(nodes, path[: i + 1]) for i in range(len(path) - 1)]
-        name = [str(part) for part, skip in zip(path[:-1], skipped, strict=True) if not skip]
-        yield ".".join([root, *name, _NAMES.get(path[-1], str(path[-1]))]), owner, nodes[path]
+        own = _NAMES.get(path[-1], str(path[-1]))
+        yield ".".join([root, *_named(nodes, path[:-1]), own]), nodes.get(path[:-1]), nodes[path]
+
+
+def _named(nodes: Mapping[tuple, Any], path: tuple) -> list[str]:
+    """Return the parts of torch's name of a module: a list of layers in a row is not among them."""
+    return [str(path[i]) for i in range(len(path)) if not _is_list_of_sequential(nodes, path[: i + 1])]
 
 
 def _is_list_of_sequential(nodes: Mapping[tuple, Any], path: tuple) -> bool:

@@ -1,7 +1,7 @@
 """A declared program as a torch module whose `model` and `guide` are ordinary Pyro functions."""
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pyro
@@ -21,6 +21,7 @@ from ppl_vae.backends.pyro.networks import NN, BoundNetwork
 from ppl_vae.closures import named_by
 from ppl_vae.errors import RunError
 from ppl_vae.faults import told
+from ppl_vae.networks import Network
 from ppl_vae.program import Program
 
 _IDS = itertools.count()
@@ -71,6 +72,11 @@ class Bound(DeclaredBound, OnPyro):
         self._declared: dict[nn.Module, tuple[list[BoundNetwork], bool, bool]] = {}
         self.register_buffer("anchor", torch.empty(0), persistent=False)
         self._id = f"ppl_vae.{next(_IDS)}"
+
+    def declared_networks(self) -> Iterator[tuple[str, Network]]:
+        for name, module in self.networks.named_modules():
+            if isinstance(module, BoundNetwork):
+                yield name, module.network
 
     def __getstate__(self) -> dict[str, Any]:
         for parameter in self.parameters():  # Pyro hangs a weak reference on each, and again at each use

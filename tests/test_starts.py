@@ -1,0 +1,191 @@
+"""Training starts at the density of each dimension that fits the data without latents."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from made import BACKENDS
+from on_backend import Jax, Torch
+from scipy.special import expit, logit
+
+from ppl_vae import Network, Program, data, fit, likelihoods, load, networks
+from ppl_vae.likelihoods import starts
+
+RNG = np.random.default_rng(0)
+SIDES = {"pyro": Torch, "numpyro": Jax}
+N = 4000
+REALS = RNG.normal([0.0, 3.0, -1.0], [1.0, 0.3, 0.7], (N, 3))
+BITS = (RNG.random((N, 3)) < [0.1, 0.5, 0.97]).astype(float)
+COUNTS = RNG.negative_binomial(3.0, [0.2, 0.5, 0.9], (N, 3)).astype(float)
+GREY = RNG.binomial(16, [0.1, 0.5, 0.8], (N, 3)) / 16
+UNIT = RNG.beta([1.0, 2.0, 5.0], 2.0, (N, 3))
+
+
+def fitted(backend, named, x, found=None):
+    """Return the distribution that a likelihood starts with, and its log density of rows in nats, [N]."""
+    side, kind = SIDES[backend](np.float32), likelihoods.parse(named)
+    found = found or kind.start(starts, x)
+    outputs, free = (None if one is None else side.array(np.asarray(one, float)) for one in found)
+    assert outputs.shape == (kind.outputs, 3)
+    assert (None if free is None else tuple(free.shape)) == kind.free((3,))
+    parameters = networks.likelihood.LikelihoodParameters(kind.parameters(side.F, outputs, free), 1)
+    made = kind.over(side.dist, parameters)
+    return made, side.host(made.log_prob(side.array(x)))
+
+
+def entropy(*probabilities):
+    return -sum(p * np.log(p) for p in probabilities)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_normal_likelihoods_start_at_their_greatest_likelihood(backend):
+    variance = REALS.var(0)
+    for named, spread in (
+        ("normal", np.full(3, variance.mean())),
+        ("normal_per_dim", variance),
+        ("normal_predicted", variance),
+    ):
+        _, log_density = fitted(backend, named, REALS)
+        exact = -0.5 * (np.log(2 * np.pi * spread) + variance / spread).sum()
+        assert log_density.mean() == pytest.approx(exact, abs=1e-4)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_masses_start_at_the_frequencies(backend):
+    # Half an observation, or one, more of 4,000: less than a thousandth of a nat.
+    p = BITS.mean(0)
+    assert fitted(backend, "bernoulli", BITS)[1].mean() == pytest.approx(-entropy(p, 1 - p).sum(), abs=1e-3)
+    labels = RNG.integers(0, 4, (N, 3)) % [[2, 3, 4]]
+    shares = [(labels == k).mean(0) for k in range(4)]
+    exact = sum(np.sum(p[p > 0] * np.log(p[p > 0])) for p in shares)
+    assert fitted(backend, "categorical:4", labels)[1].mean() == pytest.approx(exact, abs=2e-3)
+    shares = [(k == GREY * 16).mean(0) for k in range(17)]
+    exact = sum(np.sum(p[p > 0] * np.log(p[p > 0])) for p in shares)
+    assert fitted(backend, "grey_levels:17", GREY)[1].mean() == pytest.approx(exact, abs=5e-3)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("named", "rows"),
+    [
+        ("poisson", COUNTS),
+        ("negative_binomial", COUNTS),
+        ("zero_inflated_negative_binomial", COUNTS),
+        ("continuous_bernoulli", UNIT),
+        ("student_t", REALS),
+        ("normal_fixed:0.5", REALS),
+    ],
+)
+def test_a_likelihood_starts_at_the_mean_of_each_dimension(backend, named, rows):
+    made, _ = fitted(backend, named, rows)
+    np.testing.assert_allclose(np.asarray(made.mean), rows.mean(0), rtol=2e-3, atol=1e-3)
+    if named in ("negative_binomial", "student_t"):
+        np.testing.assert_allclose(np.asarray(made.variance), rows.var(0), rtol=5e-3)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("named", ["discretized_logistic:17", "logistic_mixture:17:3", "logit_laplace"])
+def test_no_likelihood_starts_below_where_it_starts_at_random(backend, named):
+    rows = UNIT if named == "logit_laplace" else GREY
+    about_zero = likelihoods.base.Start(np.zeros((likelihoods.parse(named).outputs, 3)))
+    blind = fitted(backend, named, rows, about_zero)[1].mean()
+    assert fitted(backend, named, rows)[1].mean() > blind + 0.2
+
+
+@pytest.mark.parametrize("named", ["normal", "normal_per_dim", "negative_binomial", "student_t"])
+def test_a_constant_dimension_and_a_constant_table_start_with_finite_values(named):
+    for rows in (np.ones((5, 3)), np.column_stack([REALS[:5, :2], np.ones(5)]) ** 2, REALS[:1] ** 2):
+        found = likelihoods.parse(named).start(starts, rows)
+        assert np.isfinite(found.outputs).all() and np.isfinite(found.free).all()
+
+
+def test_what_is_missing_does_not_count():
+    rows = np.ma.array(REALS.copy(), mask=RNG.random(REALS.shape) < 0.3)
+    rows.data[rows.mask] = 99.0
+    found = likelihoods.parse("normal_per_dim").start(starts, rows)
+    np.testing.assert_allclose(found.outputs[0], rows.mean(0))
+    np.testing.assert_allclose(np.log1p(np.exp(found.free)) + starts.SCALE_FLOOR, rows.std(0), rtol=1e-6)
+
+
+def test_the_logits_of_continuous_bernoullis_have_the_means():
+    means = np.array([0.01, 0.3, 0.5, 0.500001, 0.9, 0.999])
+    found = starts.continuous_logit(np.repeat(means[None], 100_000, 0))
+    safe = np.where(np.abs(found) < 1e-3, 1.0, found)
+    exact = np.where(np.abs(found) < 1e-3, 0.5 + found / 12, expit(safe) / (2 * expit(safe) - 1) - 1 / safe)
+    np.testing.assert_allclose(exact, means, atol=1e-5)
+
+
+# In a program.
+
+
+@dataclass(frozen=True)
+class Nested(Network):
+    x_shape: tuple[int, ...]
+
+    def layers(self, nn):
+        return {"heads": [networks.Likelihood("bernoulli", 2, (4,), self.x_shape)]}
+
+    def apply(self, F, net, z):
+        return net.heads[0](z)
+
+
+@dataclass(frozen=True)
+class OfParts(Program):
+    x_shape: tuple[int, ...] | None = None
+
+    def networks(self, nn):
+        return {"encoder": nn.NormalHead(self.x_shape, (4,), 2), "decoders": [Nested(self.x_shape)]}
+
+    def model(self, ppl, net, x=None):
+        with ppl.minibatch(x):
+            z = ppl.sample("z", ppl.standard_normal(2))
+            ppl.sample("x", ppl.likelihood("bernoulli", net.decoders[0](z)), obs=x)
+
+    def guide(self, ppl, net, x):
+        with ppl.minibatch(x):
+            loc, scale = net.encoder(x)
+            ppl.sample("z", ppl.dist.Normal(loc, scale).to_event(1))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_networks_within_networks_and_lists_start_at_the_data(backend):
+    run = fit(OfParts(), BITS[:200], backend=backend, max_steps=1, lr=1e-12)
+    found = run.bound.weights()["decoders.0.heads.0.body.layers.1.bias"]
+    train = run.data.rows("train")["x"]
+    np.testing.assert_allclose(found, logit(starts.probability(train)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_convolutional_decoders_start_at_the_mean_of_a_channel(backend):
+    digits = data.load("digits", binarize="dynamic")
+    run = fit(
+        load("vae", network="conv", hidden=(16,), z_dim=2), digits, backend=backend, max_steps=1, lr=1e-12
+    )
+    grey = digits.raw("train")["x"]
+    exact = logit(starts.probability(grey)).mean()
+    assert run.bound.weights()["decoder.body.up2.layer.bias"] == pytest.approx(exact, rel=1e-4)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_counts_start_at_the_mean_share_of_a_row(backend):
+    rows = {"x": COUNTS[:300].astype(int), "batch": np.zeros(300, int), "size": np.full(300, 10.0)}
+    run = fit(load("counts", decoder_hidden=()), rows, backend=backend, max_steps=1, lr=1e-12)
+    train = run.data.rows("train")["x"]
+    exact = starts.log_mean(train) - np.log(10)
+    np.testing.assert_allclose(run.bound.weights()["mean.body.layers.0.bias"], exact, rtol=1e-4)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_faces_are_modelled_after_few_steps(backend):
+    """Smooth images of small contrast: a sigma that started at 0.69 took the first hundreds of steps."""
+    shades, light = 0.05 * RNG.normal(size=(200, 3)) @ RNG.normal(size=(3, 256)), np.linspace(-1, 1, 256)
+    faces = 0.5 + 0.15 * light + shades
+    run = fit(
+        load("vae", likelihood="normal", z_dim=4, hidden=(32,)),
+        data.of(faces.astype(np.float32), valid=20, test=20),
+        backend=backend,
+        max_steps=20,
+    )
+    scores = run.score(run.data.rows("test")["x"])
+    assert -0.5 * np.log(2 * np.pi * 0.69**2) * 256 < -100  # the most that a sigma of 0.69 allows
+    assert scores.elbo.mean() > 100
