@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from made import BACKENDS, made
+from made import BACKENDS, OnFlax, OnTorch, made
 from scipy import special
 
 from ppl_vae import networks
@@ -354,3 +354,15 @@ def test_leading_axes_are_kept(backend, name):
 def test_sizes_and_names_that_make_no_sense_are_refused(backend, make, error, words):
     with pytest.raises(error, match=words):
         made(backend, make)
+
+
+def test_first_values_by_name_are_draws(backend):
+    side = {"pyro": OnTorch, "numpyro": OnFlax}[backend]
+    (near,) = side(lambda nn: nn.Parameter((50, 40), "normal:0.1")).weights().values()
+    (wide,) = side(lambda nn: nn.Parameter((50, 40), "normal")).weights().values()
+    # 2,000 draws: the standard error of a standard deviation is 1.6 per cent.
+    assert near.std() == pytest.approx(0.1, rel=0.08) and wide.std() == pytest.approx(1.0, rel=0.08)
+    assert abs(near.mean()) < 0.01 and abs(wide.mean()) < 0.1
+    for text in ("normal:-1", "normal:x", "gamma"):
+        with pytest.raises(UsageError, match=f"init='{text}'"):
+            side(lambda nn, text=text: nn.Parameter(3, text))

@@ -40,9 +40,15 @@ def spread(x: np.ndarray) -> np.ndarray:
     return np.maximum(found, LEAST * typical if typical else 1.0)
 
 
+def _within(x: np.ndarray) -> tuple[float, float]:
+    """Return the least and the greatest probability; data beyond them is refused when it is scored."""
+    edge = 0.5 / (len(x) + 1)
+    return edge, 1 - edge
+
+
 def probability(x: np.ndarray) -> np.ndarray:
     """Return the mean of numbers in [0, 1], with half an observation more of each of 0 and 1."""
-    return (mean(x) * len(x) + 0.5) / (len(x) + 1)
+    return np.clip((mean(x) * len(x) + 0.5) / (len(x) + 1), *_within(x))
 
 
 def raw(scale: np.ndarray) -> np.ndarray:
@@ -83,15 +89,14 @@ def logistic(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def logistic_parts(x: np.ndarray, parts: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the same for mixtures, [parts, *x_shape] each: apart by quantiles of a normal, half as wide."""
     apart = ndtri((np.arange(parts) + 0.5) / parts).reshape(-1, *[1] * (x.ndim - 1))
-    edge = 0.5 / (len(x) + 1)
-    loc = logit(np.clip(probability(x) + apart * spread(x), edge, 1 - edge))
+    loc = logit(np.clip(probability(x) + apart * spread(x), *_within(x)))
     scale = raw(spread(x) / 2 * np.sqrt(3) / np.pi) + 2.0
     return loc, np.broadcast_to(scale, loc.shape)
 
 
 def log_mean(x: np.ndarray) -> np.ndarray:
     """Return the log mean of counts, with half a count more than there are."""
-    return np.log((mean(x) * len(x) + 0.5) / len(x))
+    return np.log((np.maximum(mean(x), 0) * len(x) + 0.5) / len(x))
 
 
 def concentration(x: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ppl_vae import networks
-from ppl_vae.errors import ProgramError
+from ppl_vae.errors import ProgramError, UsageError
 from ppl_vae.networks import Network
 
 
@@ -60,6 +60,24 @@ class Modules:
             kind = type(part).__name__
             raise ProgramError(f"network {name!r} is a {kind}, not a Network or a {self.library}.Module")
         return part
+
+
+def deviation(init: str) -> float:
+    """Return the standard deviation of first values by name: `normal`, or `normal:0.02`.
+
+    Raises
+    ------
+    UsageError
+        For another text.
+    """
+    name, _, number = init.partition(":")
+    try:
+        found = float(number or 1.0)
+    except ValueError:
+        found = -1.0
+    if name != "normal" or not 0 < found < float("inf"):
+        raise UsageError(f"init={init!r}: give a number, an array, normal, or normal:0.02")
+    return found
 
 
 def declare(bound: Any, network: Network, nn: Modules) -> None:

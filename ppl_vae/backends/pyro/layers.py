@@ -8,6 +8,7 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 from torch.nn import Embedding, Linear, Module
 
+from ppl_vae.backends.common.networks import deviation
 from ppl_vae.shapes import Shape, as_shape
 
 __all__ = [
@@ -31,8 +32,8 @@ __all__ = [
 
 
 def Parameter(shape: Shape, init: Any = 0.0) -> nn.Parameter:
-    """Return a learned array, at first `init` everywhere, or values that broadcast to `shape`, as from
-    `nn.normal(shape, 0.02)`.
+    """Return a learned array, at first `init` everywhere, values that broadcast to `shape`, or draws from
+    N(0, 1) or N(0, 0.02^2) where it is the text `normal` or `normal:0.02`.
 
     Within a network it is an array, `net.NAME`; as a network of a program, or in a list, it is called:
     `net.NAME()`.
@@ -51,6 +52,8 @@ def normal(shape: Shape, std: float = 1.0) -> Tensor:
 
 
 def _filled(shape: Shape, init: Any) -> Tensor:
+    if isinstance(init, str):
+        return normal(shape, deviation(init))
     given = torch.as_tensor(init, dtype=torch.get_default_dtype())
     return given.detach().expand(as_shape(shape)).clone(memory_format=torch.contiguous_format)
 

@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 from jax import Array, random
 
+from ppl_vae.backends.common.networks import deviation
 from ppl_vae.shapes import Shape, as_shape
 
 
@@ -19,7 +20,7 @@ class Kept(nnx.Variable):
     """An array that a network keeps and no gradient reaches: statistics, moving averages."""
 
 
-def Parameter(shape: Shape, init: Any = 0.0) -> nnx.Param:
+def Parameter(shape: Shape, init: Any = 0.0, *, rngs: nnx.Rngs) -> nnx.Param:
     """Return a learned array.
 
     Within a network it is an array, `net.NAME`; as a network of a program, or in a list, it is called:
@@ -28,15 +29,20 @@ def Parameter(shape: Shape, init: Any = 0.0) -> nnx.Param:
     Parameters
     ----------
     shape : int or tuple of int
-    init : float or array
-        One number everywhere, or values that broadcast to `shape`, as from `nn.normal(shape, 0.02)`.
+    init : float, array or str
+        One number everywhere, values that broadcast to `shape`, or `normal` and `normal:0.02`: draws from
+        N(0, 1) and N(0, 0.02^2).
     """
-    return nnx.Param(filled(shape, init))
+    return nnx.Param(_first(shape, init, rngs))
 
 
-def Buffer(shape: Shape, init: Any = 0.0) -> Kept:
+def Buffer(shape: Shape, init: Any = 0.0, *, rngs: nnx.Rngs) -> Kept:
     """Return an array that no gradient reaches and that its network may change with `net.keep`."""
-    return Kept(filled(shape, init))
+    return Kept(_first(shape, init, rngs))
+
+
+def _first(shape: Shape, init: Any, rngs: nnx.Rngs) -> Array:
+    return normal(shape, deviation(init), rngs=rngs) if isinstance(init, str) else filled(shape, init)
 
 
 def normal(shape: Shape, std: float = 1.0, *, rngs: nnx.Rngs) -> Array:
