@@ -64,8 +64,33 @@ def test_moving_averages_follow_the_points_that_chose_a_code(backend):
         w = now
 
 
+def test_a_code_whose_use_falls_below_its_share_begins_anew_on_a_point_of_the_batch(backend):
+    book, w = codebook(backend, revive=0.1)
+    points = np.tile(w["vectors"][:1], (10, 1)) + 0.001 * normal(10, 3)  # all choose the first code
+    used = np.array([10.0, 4.0, 0.6, 5.0, 0.2])
+    book.load(w | {"counts": used.astype("f")})
+    book(points, training=True)
+    counts = 0.8 * used + [2, 0, 0, 0, 0]
+    mean, dead = counts.mean(), counts < 0.1 * counts.mean()
+    assert dead.tolist() == [False, False, False, False, True]
+    now, at = book.weights(), points[[8]]  # five codes lie at even distances along ten points
+    np.testing.assert_allclose(now["counts"], np.where(dead, mean, counts), **CLOSE)
+    np.testing.assert_allclose(now["vectors"][dead], at, **CLOSE)
+    np.testing.assert_allclose(now["sums"][dead], mean * at, **CLOSE)
+    sums = 0.8 * w["sums"] + 0.2 * np.outer([1, 0, 0, 0, 0], points.sum(0))
+    np.testing.assert_allclose(now["sums"][~dead], sums[~dead], **CLOSE)
+
+
+def test_codes_that_a_blank_first_batch_placed_on_one_point_come_to_life(backend):
+    book = made(backend, lambda nn: nn.CodebookState(6, 2, decay=0.8))
+    book(np.zeros((12, 2), "f"), training=True)
+    for _ in range(40):
+        book(normal(12, 2), training=True)
+    assert len(np.unique(book(normal(200, 2))[2])) == 6
+
+
 def test_a_code_that_no_point_chose_for_long_stays_finite(backend):
-    book, w = codebook(backend)
+    book, w = codebook(backend, revive=0.0)
     book.load(w | {"counts": np.full(5, 1e-30, "f"), "sums": np.full((5, 3), 1e-30, "f")})
     book(np.tile(w["vectors"][:1], (4, 1)), training=True)
     found = book.weights()["vectors"]

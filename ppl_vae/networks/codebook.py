@@ -30,8 +30,9 @@ class CodebookState(Network):
     """K vectors of D dimensions and a factorised prior over them.
 
     With `learning="ema"` the vectors are buffers, moved in train mode by the points that chose them; the
-    first batch (the one that several devices share) places them on points of its own. With
-    `learning="gradient"` they are parameters. Distances and vectors are always single precision or better.
+    first batch (the one that several devices share) places them on points of its own. A code whose moving
+    average of use falls below a share `revive` of the mean use begins anew on a point of the batch. With
+    `learning="gradient"` they are parameters, and none is revived. Distances and vectors are always single precision or better.
 
     Parameters
     ----------
@@ -41,10 +42,13 @@ class CodebookState(Network):
         Of the moving averages.
     learned_prior : bool
         Learn one categorical prior for all positions; else it is uniform.
+    revive : float
+        Share of the mean use below which a code is dead (0: none ever is).
 
     References
     ----------
-    van den Oord et al., arXiv:1711.00937 (moving averages: appendix A.1).
+    van den Oord et al., arXiv:1711.00937 (moving averages: appendix A.1); Dhariwal et al.,
+    arXiv:2005.00341, section 3.1 (codes that begin anew).
     """
 
     single_precision: ClassVar[bool] = True
@@ -54,6 +58,7 @@ class CodebookState(Network):
     learning: Literal["ema", "gradient"] = "ema"
     decay: float = 0.99
     learned_prior: bool = False
+    revive: float = 0.01
 
     def layers(self, nn):
         shape = (self.size, self.dim)
@@ -88,5 +93,8 @@ class CodebookState(Network):
         number, total = F.totals(chosen.sum(0), chosen.mT @ flat)
         counts = F.lerp(number, net.counts, self.decay)
         sums = F.lerp(total, before, self.decay)
+        dead = counts < self.revive * counts.mean()
+        counts = F.where(dead, counts.mean(), counts)
+        sums = F.where(dead[..., None], counts[..., None] * F.spread(flat, self.size), sums)
         means = sums / F.clip(counts, low=1e-5)[..., None]
         net.keep(counts=counts, sums=sums, vectors=means, placed=F.ones((), counts))
