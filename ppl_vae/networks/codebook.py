@@ -32,7 +32,8 @@ class CodebookState(Network):
     With `learning="ema"` the vectors are buffers, moved in train mode by the points that chose them; the
     first batch (the one that several devices share) places them on points of its own. A code whose moving
     average of use falls below a share `revive` of the mean use begins anew on a point of the batch. With
-    `learning="gradient"` they are parameters, and none is revived. Distances and vectors are always single precision or better.
+    `learning="gradient"` they are parameters, and none is revived. Distances and vectors are always single
+    precision or better.
 
     Parameters
     ----------
