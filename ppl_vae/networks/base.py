@@ -1,6 +1,6 @@
 """What a declared network is."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from ppl_vae.declaration import Declaration
@@ -55,3 +55,15 @@ class Network(Declaration):
             With any axes in front.
         """
         raise NotImplementedError(f"{type(self).__name__} declares no apply(self, F, net, ...)")
+
+
+def started(
+    weights: Mapping[str, Any], networks: Iterable[tuple[str, Network]], rows: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return weights by name with those that data decides, of networks with what their names begin with."""
+    found = dict(weights)
+    for place, network in networks:
+        for name, values in network.start(rows).items():
+            old = found[f"{place}.{name}"]
+            found[f"{place}.{name}"] = values.astype(old.dtype).reshape(old.shape)
+    return found

@@ -11,14 +11,14 @@ from jax.tree_util import keystr, tree_flatten_with_path
 from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
 
-from ppl_vae.backends.common import bound as common
+from ppl_vae.backends.common import plain as common
 from ppl_vae.backends.numpyro.devices import find_devices
 from ppl_vae.backends.numpyro.library import OnNumPyro
 from ppl_vae.errors import RunError
 
 
 class PlainBound(common.PlainBound, OnNumPyro):
-    """See `ppl_vae.backends.common.bound.PlainBound`."""
+    """See `ppl_vae.backends.common.plain.PlainBound`."""
 
     registered = "register it with numpyro.contrib.module.nnx_module"
 

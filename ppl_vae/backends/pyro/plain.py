@@ -9,7 +9,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.backends.common import bound as common
+from ppl_vae.backends.common import plain as common
 from ppl_vae.backends.common.calls import Calls
 from ppl_vae.backends.pyro.arrays import find_device, noise_kept
 from ppl_vae.backends.pyro.library import OnPyro
@@ -33,7 +33,7 @@ def modules_of(program: Program | PlainProgram) -> dict[str, nn.Module]:
 
 
 class PlainBound(common.PlainBound, OnPyro):
-    """See `ppl_vae.backends.common.bound.PlainBound`: runs within a parameter store that no other program
+    """See `ppl_vae.backends.common.plain.PlainBound`: runs within a parameter store that no other program
     sees.
     """
 
