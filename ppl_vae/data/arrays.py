@@ -174,7 +174,9 @@ def _split_name(split, name):
 
 
 def _by_suffix(fields, name):
-    """`{"x_train": a, "x_test": b}` as splits; None where no name has such an ending."""
+    """`{"x_train": a, "x_test": b}` as splits; None where no name has such an ending, or others do not and no
+    split of x is among those that do: `split7_train` beside x is a field.
+    """
     given, unsplit = {}, []
     for key, values in fields.items():
         stem, _, ending = str(key).rpartition("_")
@@ -182,6 +184,8 @@ def _by_suffix(fields, name):
             given.setdefault(_split_name(ending, name), {})[stem] = values
         else:
             unsplit.append(str(key))
+    if unsplit and not any("x" in rows for rows in given.values()):
+        return None
     if given and unsplit:
         raise DataError(
             f"{name}: {', '.join(unsplit)} name no split, others do: end all names in _train, _valid, _test"

@@ -1,4 +1,4 @@
-"""The user's files: .npz, .npy, .csv and folders of images."""
+"""The user's files: arrays, tables and folders of images."""
 
 import os
 import zipfile
@@ -9,6 +9,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ppl_vae import reading
+from ppl_vae.data.containers import read_h5ad, read_mat, read_parquet
 from ppl_vae.data.dataset import SPLITS
 from ppl_vae.data.delimited import AS_IT_LOOKS, Layout
 from ppl_vae.data.fields import of_arrays
@@ -20,6 +21,7 @@ IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".p
 
 FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # what these hold, by Pillow's names
 TABLES = (".csv", ".tsv", ".txt")
+CONTAINERS = {".parquet": read_parquet, ".mat": read_mat, ".h5ad": read_h5ad}
 
 
 def read(
@@ -52,9 +54,15 @@ def read(
         return read_images(path, classes.get("y"))
     if not path.exists():
         raise DataError(f"{path} does not exist: correct the path")
-    if suffix not in (".npz", ".npy", *TABLES):
-        raise DataError(f"{path} is of no known type: give .npz, .npy, .csv, .tsv or a folder of images")
+    if suffix not in (".npz", ".npy", *TABLES, *CONTAINERS):
+        raise DataError(
+            f"{path} is of no known type: give .npz, .npy, .csv, .tsv, .parquet, .mat, .h5ad or a folder of "
+            "images"
+        )
     try:
+        if suffix in CONTAINERS:
+            with reading.opened(path):  # an ordinary file
+                return CONTAINERS[suffix](path, roles, classes)
         if suffix in TABLES:
             return read_csv(path, roles, layout, classes)
         return of_arrays(

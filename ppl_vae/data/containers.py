@@ -1,0 +1,120 @@
+"""Files of other programs that hold arrays or tables: MATLAB's, Parquet, and AnnData's of single cells."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppl_vae.data.fields import of_arrays
+from ppl_vae.data.roles import ROW_LABELS, Classes, Roles, Table
+from ppl_vae.data.tables import of_frame
+from ppl_vae.errors import DataError, UsageError
+from ppl_vae.reading import refuse_beyond_memory
+
+
+def read_parquet(path: Path, roles: Roles, classes: Classes) -> Table:
+    """Read a table as pandas writes it; an index that has names is the names of its rows."""
+    import pandas as pd
+
+    try:
+        frame = pd.read_parquet(path, engine="pyarrow")
+    except ImportError:
+        raise UsageError(f"{path}: .parquet needs pyarrow: pip install 'ppl-vae[tables]'") from None
+    except Exception as error:
+        raise _damaged(path, "Parquet", error) from error
+    return of_frame(frame, roles, classes)
+
+
+def read_mat(path: Path, roles: Roles, classes: Classes) -> Table:
+    """Read the arrays of a MATLAB file, of version 7.3 (HDF5) too: rows first, columns of one number as [N].
+
+    What is no array of numbers or of truth values is left out.
+    """
+    from scipy.io import loadmat
+
+    try:
+        try:
+            held = loadmat(path)
+        except NotImplementedError:
+            held = _hdf5(path)
+    except Exception as error:
+        raise _damaged(path, "MATLAB", error) from error
+    arrays = {
+        name: values.reshape(-1) if values.ndim == 2 and 1 in values.shape else values
+        for name, values in held.items()
+        if not name.startswith("__") and _numeric(values)
+    }
+    if not arrays:
+        raise DataError(f"{path} holds no arrays of numbers")
+    if "x" not in arrays and roles.x is None:
+        tables = [name for name, values in arrays.items() if values.ndim > 1 or len(arrays) == 1]
+        if len(tables) == 1:
+            roles = replace(roles, x=tables)
+    table = of_arrays(arrays, roles, classes, text_left_out=True)
+    if roles.x and "x" not in arrays:
+        table.notes.append(f"{roles.x[0]!r} as x (--x)")
+    left = [name for name, values in held.items() if not name.startswith("__") and name not in arrays]
+    table.notes += [f"{', '.join(map(repr, left))} left out, as no arrays of numbers"] if left else []
+    return table
+
+
+def _numeric(values: Any) -> bool:
+    return hasattr(values, "toarray") or (isinstance(values, np.ndarray) and values.dtype.kind in "biuf")
+
+
+def _hdf5(path: Path) -> Mapping[str, Any]:
+    """Return the arrays of a file of version 7.3, which holds their axes the other way round."""
+    import h5py
+
+    found = {}
+    with h5py.File(path, "r") as file:
+        for name, held in file.items():
+            is_array = isinstance(held, h5py.Dataset) and held.dtype.kind in "biuf"
+            if is_array and held.attrs.get("MATLAB_class", b"double") != b"char":
+                refuse_beyond_memory(held.size * held.dtype.itemsize, path)
+                found[name] = held[()].T
+            else:
+                found[name] = None
+    return {name: values for name, values in found.items() if not name.startswith("#")}
+
+
+def read_h5ad(path: Path, roles: Roles, classes: Classes) -> Table:
+    """Read cells: X, or the layer that the role x names; columns of `obs` that have roles; names of cells and
+    genes.
+    """
+    try:
+        import anndata
+    except ImportError:
+        raise UsageError(f"{path}: .h5ad needs anndata: pip install 'ppl-vae[singlecell]'") from None
+    try:
+        cells = anndata.read_h5ad(path)
+    except Exception as error:
+        raise _damaged(path, "AnnData", error) from error
+    x = _layer(cells, roles.x[0] if roles.x else "X", path)
+    columns = roles.among([*map(str, cells.obs.columns), *(roles.x or ())]).given
+    named = {name for role, names in columns.items() if role not in ("x", "ignore") for name in names}
+    arrays = {"x": x} | {name: cells.obs[name] for name in cells.obs.columns if name in named}
+    table = of_arrays(arrays, replace(roles, x=None, ignore=None), classes)
+    table.coords["x"] = [str(name) for name in cells.var_names]
+    if ROW_LABELS not in table.fields and roles.index != "none":
+        table.fields[ROW_LABELS] = np.array([str(name) for name in cells.obs_names], dtype=str)
+    left = [str(name) for name in cells.obs.columns if name not in named]
+    if left:
+        table.notes.append(f"of obs {', '.join(left)} left out (--label, --batch take them)")
+    return table
+
+
+def _layer(cells: Any, name: str, path: Path) -> Any:
+    if name != "X" and name not in cells.layers:
+        raise UsageError(f"{path}: x={name}: there is X, and the layers {', '.join(cells.layers) or 'none'}")
+    x = cells.X if name == "X" else cells.layers[name]
+    if x is None:
+        raise DataError(f"{path} has no X: name a layer as x, one of {', '.join(cells.layers) or 'none'}")
+    return x
+
+
+def _damaged(path: Path, kind: str, error: Exception) -> DataError:
+    told = " ".join(str(error).split())[:200]
+    return DataError(f"{path} cannot be read as a file of {kind} ({type(error).__name__}: {told})")
