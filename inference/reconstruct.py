@@ -2,8 +2,8 @@
 
 $ ppl-vae reconstruct runs/first --split test --rows 32
 
-Fields keep their names, reconstructions end in _mean. Of images there is a PNG: a line of originals, then a
-line of their reconstructions, and so on.
+Fields keep their names, missing numbers are NaN, reconstructions end in _mean. Of images there is a PNG: a
+line of originals, then a line of their reconstructions, and so on.
 """
 
 from ppl_vae.cli import arguments, script
@@ -22,6 +22,7 @@ def parser():
 def main(options):
     """Write rows and reconstructions."""
     from ppl_vae.cli import opened, output
+    from ppl_vae.diagnostics.reconstruction import with_gaps
 
     run, target = (
         opened.run(options),
@@ -29,7 +30,9 @@ def main(options):
     )
     rows = opened.rows(run, options)
     made = run.reconstruct(rows, draw=options.draw, seed=options.seed)
-    both = {name: rows[name] for name in made} | {f"{name}_mean": values for name, values in made.items()}
+    both = with_gaps({name: rows[name] for name in made}, rows) | {
+        f"{name}_mean": values for name, values in made.items()
+    }
     return output.arrays(run, target, both, pictures=made, originals=rows) | {"split": options.split}
 
 

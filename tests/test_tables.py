@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from command_line import ok, refused
+from made import BACKENDS
 
-from ppl_vae import data
+from ppl_vae import data, open_run, posterior
 from ppl_vae.errors import DataError, UsageError
 
 COUNTS = np.random.default_rng(0).poisson(3, (50, 3))
@@ -297,3 +298,49 @@ def test_a_role_that_is_given_twice_is_refused(tmp_path):
     MIXED.to_csv(tmp_path / "a.csv", index=False)
     words = ("--ignore", "comment", "--ignore=sex")
     assert "--ignore is given twice" in refused(2, "data", "info", tmp_path / "a.csv", *words)
+
+
+MASKED = """
+from dataclasses import dataclass
+
+from ppl_vae import Program
+
+
+@dataclass(frozen=True)
+class Masked(Program):
+    x_shape: tuple[int, ...] | None = None
+
+    def networks(self, nn):
+        return {"encoder": nn.NormalHead(self.x_shape, (4,), 1), "decoder": nn.Linear(1, *self.x_shape)}
+
+    def model(self, ppl, net, x=None, mask=None):
+        with ppl.minibatch(x, mask):
+            z = ppl.sample("z", ppl.standard_normal(1))
+            numbers = ppl.dist.Normal(net.decoder(z), 1.0)
+            ppl.sample("x", numbers.mask(True if mask is None else mask).to_event(1), obs=x)
+
+    def guide(self, ppl, net, x, mask):
+        with ppl.minibatch(x, mask):
+            loc, scale = net.encoder(x)
+            ppl.sample("z", ppl.dist.Normal(loc, scale).to_event(1))
+"""
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_missing_numbers_are_missing_in_what_is_shown(backend, tmp_path, caplog):
+    rows = np.random.default_rng(0).normal(size=(30, 3))
+    rows[::2, 1] = np.nan
+    table = tmp_path / "t.csv"
+    pd.DataFrame(rows, columns=list("abc")).to_csv(table, index=False)
+    out, model = tmp_path / "run", tmp_path / "masked.py"
+    model.write_text(MASKED)
+    ok("train", model, "--data", table, "--mask", "nan", "--valid", 0, "--test", 10, "--epochs", 1,
+       "--backend", backend, "--out", out, "--progress", "false")  # fmt: skip
+    assert any("15 missing numbers, masked" in line for line in caplog.messages)
+    caplog.clear()
+    with np.load(ok("reconstruct", out)["out"]) as made:
+        missing = np.isnan(made["x"])
+        assert missing[:, 1].any() and not missing[:, ::2].any() and np.isfinite(made["x_mean"]).all()
+    tree = posterior(open_run(out), open_run(out).data.rows("test"), num_samples=3)
+    np.testing.assert_array_equal(np.isnan(tree["observed_data/x"].values), missing)
+    assert not any("missing numbers" in line for line in caplog.messages)  # said once, by train

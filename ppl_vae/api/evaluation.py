@@ -12,7 +12,7 @@ from ppl_vae.api.settings import check_compile
 from ppl_vae.data import Data
 from ppl_vae.diagnostics.evidence import summary
 from ppl_vae.diagnostics.measures import measures
-from ppl_vae.diagnostics.reconstruction import codebook_use, squared_error
+from ppl_vae.diagnostics.reconstruction import codebook_use, observed, squared_error
 from ppl_vae.errors import ProgramError, UsageError
 from ppl_vae.summaries import Row, Summarised
 
@@ -104,15 +104,11 @@ def _reconstructed(run: Run, rows: Mapping[str, np.ndarray]) -> dict[str, Any]:
     except ProgramError:  # a likelihood without a mean
         mean = None
     result = (
-        {} if mean is None or mean.shape != rows["x"].shape else squared_error(rows["x"], mean, _mask(rows))
+        {}
+        if mean is None or mean.shape != rows["x"].shape
+        else squared_error(rows["x"], mean, observed(rows))
     )
     codes = {name: value for name, value in run.encode(rows).items() if name.endswith("_codes")}
     for value in codes.values():
         result |= codebook_use(value, run.program.codes, run.record.training.batch_size)
     return result
-
-
-def _mask(rows: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    """Return which numbers of `x` are there, where a field says so for each."""
-    mask = rows.get("mask")
-    return None if mask is None or mask.shape != rows["x"].shape else mask.astype(bool)

@@ -10,6 +10,7 @@ from ppl_vae.cli import findings
 from ppl_vae.cli.findings import most_rows
 from ppl_vae.cli.running import say
 from ppl_vae.cli.training import validation
+from ppl_vae.diagnostics.reconstruction import with_gaps
 from ppl_vae.errors import PplVaeError
 
 NAME = "report.html"
@@ -100,7 +101,7 @@ def _pictures(
     others = {name: first[name] for name in run.bound.fields if name in first and name not in (made or "x")}
     drawn = tried(lambda: run.sample(count, covariates=others)) or {}
     field = "x" if "x" in (made or shown or drawn) else next(iter(made or shown or drawn), "x")
-    originals, made = _masked(shown, field), made.get(field)
+    originals, made = with_gaps(shown, shown).get(field), made.get(field)
     return {
         "samples": drawn.get(_compared(run, field)),
         "originals": None if originals is None else originals[:count],
@@ -118,14 +119,6 @@ def _compared(run: Run, field: str) -> str:
     sounds the centres, which show what is drawn without its noise.
     """
     return f"{field}_mean" if run.record.data.kind in ("image", "sound") else field
-
-
-def _masked(rows: Mapping[str, np.ndarray], field: str) -> np.ndarray | None:
-    """Return a field, with NaN where a number of it is masked."""
-    values, mask = rows.get(field), rows.get("mask")
-    if values is None or mask is None or mask.shape != values.shape or field != "x":
-        return values
-    return np.where(mask.astype(bool), values, np.nan)
 
 
 def _worst(

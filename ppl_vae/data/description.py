@@ -87,7 +87,7 @@ class Description:
         where = options.pop("name_or_path")
         if self.columns and not self.roles:
             options["index"] = "none"  # before columns had roles, all of them were x
-        return self.same(load(place or where, offline=offline, **options))
+        return self.same(load(place or where, offline=offline, quiet=True, **options))
 
     def same(self, data: Data | Loader) -> Data | Loader:
         """Return the data as the run was trained on it; refuses other data."""

@@ -37,6 +37,7 @@ def load(
     decimal=None,
     header=None,
     like=None,
+    quiet=False,
     **unknown,
 ) -> Data:
     """Load a data set by name, or the user's own by path.
@@ -56,6 +57,8 @@ def load(
         For a path, see `of`.
     delimiter, decimal, header : optional
         How a table that is text is to be read, see `Layout`; by default as it looks.
+    quiet : bool
+        Log nothing of what was taken for what (`Data.notes` has it too).
 
     Raises
     ------
@@ -80,6 +83,8 @@ def load(
     else:
         chosen |= own
         loaded = _load_path(str(name_or_path), chosen, like)
+    if like is None and not quiet:
+        say_notes(loaded)
     where = name_or_path if by_name else str(Path(name_or_path).expanduser().resolve())
     return replace(loaded, options={"name_or_path": where} | chosen)
 
@@ -96,8 +101,6 @@ def _load_path(given: str, options: dict, like) -> Data:
     table = read(path, roles, layout, NO_CLASSES if like is None else like.classes)
     parts = ("binarize", "valid", "test", "split_seed", "kind", "levels")
     made = of_table(table, given, roles, like, **{part: options.get(part) for part in parts})
-    if like is None:
-        say_notes(made)
     return replace(made, source=str(path.resolve()))
 
 

@@ -1,6 +1,20 @@
 """How well rows are reconstructed, and how a codebook is used, on arrays."""
 
+from collections.abc import Mapping
+
 import numpy as np
+
+
+def observed(rows: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """Return which numbers of `x` were observed, where the field `mask` says so of each; else None."""
+    mask = rows.get("mask")
+    return None if mask is None or mask.shape != rows["x"].shape else mask.astype(bool)
+
+
+def with_gaps(values: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return values by field with NaN where a number of `x` is missing in the rows."""
+    mask = observed(rows) if "x" in rows and "x" in values else None
+    return dict(values) if mask is None else {**values, "x": np.where(mask, values["x"], np.float32("nan"))}
 
 
 def squared_error(

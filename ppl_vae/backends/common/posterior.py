@@ -13,6 +13,7 @@ from ppl_vae.backends.common.tracing import Arrays, Passes, Tracer
 from ppl_vae.data.batches import chunk_rows, count_rows
 from ppl_vae.diagnostics.importance import resample, statistics
 from ppl_vae.diagnostics.posterior import METHODS, PosteriorDraws
+from ppl_vae.diagnostics.reconstruction import with_gaps
 from ppl_vae.errors import ProgramError
 
 # Proposals of the guide for each draw that is returned: the rule of Rubin (1988) is 10 to 20.
@@ -129,7 +130,7 @@ def _result(job: Job, drawn: Drawn, method: str, proposals: int) -> PosteriorDra
         rows=layout.rows,
         posterior=drawn.latent,
         log_likelihood=drawn.log_likelihood,
-        observed_data=drawn.observed,
+        observed_data=with_gaps(drawn.observed, job.rows),
         plates=plates,
         log_weight=drawn.log_weight,
         log_weight_global=drawn.log_weight_global,
