@@ -56,7 +56,7 @@ def test_a_program_that_fails_on_its_twin_is_caught():
     assert failed(report) == ["parity"], str(report)
     message = report["parity"].message
     assert (
-        message.startswith("on numpyro: the networks fails")
+        message.startswith("on numpyro: the method networks fails")
         and "there is no layer or network 'Missing'" in message
     )
     assert 'backends = ("pyro",)' in message

@@ -63,7 +63,11 @@ def test_data_of_another_kind_than_the_run_was_made_with_is_still_taken_whole(ru
     mine = tmp_path / "run"
     ok("train", "vae", *SMALL[:0], "--data", tmp_path / "mine.npy", "--kind", "image", "--batch-size", 10,
        "--max-steps", 2, "--out", mine)  # fmt: skip
-    assert ok("evaluate", mine, "--data", "digits")["n"] == 1797
+    other = np.random.default_rng(1).integers(0, 2, (30, 1, 8, 8)).astype(np.float32)
+    np.save(tmp_path / "other.npy", other)
+    assert ok("evaluate", mine, "--data", tmp_path / "other.npy")["n"] == 30
+    found = cli("evaluate", mine, "--data", "digits")  # grey levels are no bits
+    assert found.code == 1 and "outside the support" in found.err[-1]
 
 
 def test_evaluation_of_the_first_rows_is_that_of_the_split_cut_off(run):

@@ -58,10 +58,14 @@ def test_files_inside_a_run_are_never_executed_unasked(folder):
     inside = write(folder / "run/model.py", TOY)
     (folder / "link").symlink_to(folder / "run")
     record = gallery.source(inside).record()
-    for path in (inside, folder / "link/model.py", folder / "run/../run/model.py"):
-        with pytest.raises(
-            RunError, match=r"inside the run folder and is not executed unasked: .*--model-file"
-        ):
+    words = r"inside the run folder and is not executed unasked: .*--model-file"
+    elsewhere = r"which leads to .*run/model\.py: .*--model-file"
+    for path, told in (
+        (inside, words),
+        (folder / "link/model.py", elsewhere),
+        (folder / "run/../run/model.py", elsewhere),
+    ):
+        with pytest.raises(RunError, match=told):
             gallery.load_recorded(record | {"path": str(path)}, run=folder / "link")
     with pytest.raises(RunError, match="relative path"):
         gallery.load_recorded(record | {"path": "run/model.py"}, run=folder / "run")

@@ -177,7 +177,7 @@ def check(bound_program, objective, rows):
         import torch
 
         rows = {name: torch.from_numpy(value) for name, value in rows.items()}
-    shared(bound_program, objective).check(rows, {})
+    shared(bound_program, objective).check(rows, {}, lambda: None)
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,7 @@ def simulated(name):
     """Train in one process on the shares of two devices, each with its own noise."""
     found = data_of(name)
     made = bind(program(name, {}).adapted_to(found), num_data=69)
+    made.start(found.train_rows())
     options = Training(**OPTIONS)
     engine = Engine(made, ELBO(), options, train=found.train_rows(), num_data=69)
     source, one, step = Rows(69, BATCH, 0), {"beta": torch.ones(())}, 0

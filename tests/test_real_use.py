@@ -411,10 +411,13 @@ def test_an_only_update_to_infinity_is_an_error(backend):
         fit(load("vae", **SMALL), data.of(REALS), lr=1e39, **options)
 
 
+NO_PLATEAU = SimpleNamespace(go_on=lambda states: None, validated=lambda bound: {})
+
+
 def test_a_bound_that_is_not_finite_is_never_the_best():
     bounds = iter([np.nan, -np.inf, -3.0, np.nan, np.inf])
     engine = SimpleNamespace(scores=lambda: Scores(np.full(4, next(bounds)), {"z": np.zeros(4)}), select=list)
-    loop = Loop(engine, [0], Training(epochs=5), None, lambda *told: None, lambda: False)
+    loop = Loop(engine, [0], Training(epochs=5), NO_PLATEAU, lambda *told: None, lambda: False)
     for step in range(1, 6):
         loop.position.step = step
         loop._validate()
@@ -429,7 +432,7 @@ def test_one_row_among_few_does_not_decide_alone_which_weights_are_best(caplog):
     bounds, rows = iter([first, second, first, third]), []
     engine = SimpleNamespace(scores=lambda: Scores(next(bounds), {"z": np.zeros(9)}), select=list)
     told = lambda event, position, row: rows.append(row)  # noqa: E731
-    loop = Loop(engine, [0], Training(epochs=4), None, told, lambda: False)
+    loop = Loop(engine, [0], Training(epochs=4), NO_PLATEAU, told, lambda: False)
     with caplog.at_level("WARNING", logger="ppl_vae"):
         for step in range(1, 5):
             loop.position.step = step
