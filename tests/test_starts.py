@@ -195,3 +195,24 @@ def test_faces_are_modelled_after_few_steps(backend):
     scores = run.score(run.data.rows("test")["x"])
     assert -0.5 * np.log(2 * np.pi * 0.69**2) * 256 < -100  # the most that a sigma of 0.69 allows
     assert scores.elbo.mean() > 100
+
+
+@dataclass(frozen=True)
+class Masked(OfParts):
+    """Bits of which some are missing."""
+
+    def model(self, ppl, net, x=None, mask=None):
+        super().model(ppl, net, x)
+
+    def guide(self, ppl, net, x, mask=None):
+        super().guide(ppl, net, x)
+
+
+@pytest.mark.parametrize("kind", [bool, np.uint8, np.float32])
+def test_a_mask_of_any_numbers_says_what_is_missing(kind):
+    mask = RNG.random((200, 3)) < 0.7
+    found = data.of({"train": {"x": BITS[:200], "mask": mask.astype(kind)}}, valid=0)
+    run = fit(Masked(), found, max_steps=1, lr=1e-12)
+    exact = logit(starts.probability(np.ma.array(BITS[:200], mask=~mask)))
+    biases = run.bound.weights()["decoders.0.heads.0.body.layers.1.bias"]
+    np.testing.assert_allclose(biases, exact, rtol=1e-5)

@@ -18,6 +18,7 @@ from ppl_vae.backends import backend as backend_named
 from ppl_vae.data import Data
 from ppl_vae.data.loader import Loader
 from ppl_vae.data.loading import opened
+from ppl_vae.diagnostics.reconstruction import observed
 from ppl_vae.errors import DataError, UsageError
 from ppl_vae.faults import told
 from ppl_vae.model_files import ModelSource
@@ -139,9 +140,8 @@ class Job:
             return
         step = -(-self.data.num_rows("train") // STARTED)
         rows = {name: values[::step] for name, values in self.train_rows.items() if name in bound.fields}
-        mask = rows.get("mask")
-        if mask is not None and mask.shape == rows["x"].shape:
-            rows["x"] = np.ma.array(rows["x"], mask=~mask)
+        if (seen := observed(rows)) is not None:
+            rows["x"] = np.ma.array(rows["x"], mask=~seen)
         bound.start(rows)
 
     def engine(self, bound: Any) -> Engine:
