@@ -58,10 +58,12 @@ def test_arrays_of_matlab_are_fields_and_the_only_table_is_x(tmp_path, write):
 
 
 def test_what_is_no_array_of_numbers_in_matlab_is_left_out_with_a_line(tmp_path):
-    held = {"x": scipy.sparse.csc_matrix(COUNTS), "about": "a text", "s": {"a": 1.0}}
+    column = scipy.sparse.csc_matrix(np.arange(len(COUNTS))[:, None] % 2)
+    held = {"x": scipy.sparse.csc_matrix(COUNTS), "y": column, "about": "a text", "s": {"a": 1.0}}
     scipy.io.savemat(tmp_path / "m.mat", held)
-    found = data.load(tmp_path / "m.mat")
-    assert list(found.fields) == ["x"]
+    found = data.load(tmp_path / "m.mat", valid=0, test=0)
+    assert list(found.fields) == ["x", "y"]
+    np.testing.assert_array_equal(np.sort(found.raw("train")["y"]), np.sort(np.arange(len(COUNTS)) % 2))
     assert any("'about', 's' left out" in note for note in found.notes)
 
 

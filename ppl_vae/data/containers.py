@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ppl_vae.data.fields import of_arrays
+from ppl_vae.data.fields import dense, of_arrays
 from ppl_vae.data.roles import ROW_LABELS, Classes, Roles, Table
 from ppl_vae.data.tables import of_frame
 from ppl_vae.errors import DataError, UsageError
@@ -42,7 +42,7 @@ def read_mat(path: Path, roles: Roles, classes: Classes) -> Table:
     except Exception as error:
         raise _damaged(path, "MATLAB", error) from error
     arrays = {
-        name: values.reshape(-1) if values.ndim == 2 and 1 in values.shape else values
+        name: dense(values).reshape(-1) if values.ndim == 2 and 1 in values.shape else values
         for name, values in held.items()
         if not name.startswith("__") and _numeric(values)
     }
