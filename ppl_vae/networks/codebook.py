@@ -82,13 +82,14 @@ class CodebookState(Network):
         flat = F.astype(F.stop_gradient(points).reshape(-1, self.dim), vectors)
         learns = self.learning == "ema" and net.learns
         if learns:
-            vectors = F.where(net.placed > 0, vectors, F.spread(flat, self.size))
+            fresh = F.spread(flat, self.size)
+            vectors = F.where(net.placed > 0, vectors, fresh)
         index = nearest(F, F.stop_gradient(vectors), flat)
         if learns:
-            self._learn(F, net, flat, index, vectors)
+            self._learn(F, net, flat, index, vectors, fresh)
         return Codes(vectors, net.logits, index.reshape(points.shape[:-1]))
 
-    def _learn(self, F: Any, net: Any, flat: Any, index: Any, vectors: Any) -> None:
+    def _learn(self, F: Any, net: Any, flat: Any, index: Any, vectors: Any, fresh: Any) -> None:
         chosen = F.one_hot(index, self.size, flat)
         before = F.where(net.placed > 0, net.sums, vectors)
         number, total = F.totals(chosen.sum(0), chosen.mT @ flat)
@@ -96,6 +97,6 @@ class CodebookState(Network):
         sums = F.lerp(total, before, self.decay)
         dead = counts < self.revive * counts.mean()
         counts = F.where(dead, counts.mean(), counts)
-        sums = F.where(dead[..., None], counts[..., None] * F.spread(flat, self.size), sums)
+        sums = F.where(dead[..., None], counts[..., None] * fresh, sums)
         means = sums / F.clip(counts, low=1e-5)[..., None]
         net.keep(counts=counts, sums=sums, vectors=means, placed=F.ones((), counts))
