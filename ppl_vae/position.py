@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ppl_vae import annotations
-from ppl_vae.errors import RunError
+from ppl_vae.errors import RunError, UsageError
+from ppl_vae.schedules import PlateauState
 
 POSITION = "position.json"
 
@@ -41,6 +42,12 @@ class Position:
             raise RunError(f"{POSITION} has {min(unknown)!r}, of a newer ppl_vae: upgrade ppl_vae")
         if min(position.step, position.waited, position.best_step or 0, position.total or 0) < 0:
             raise RunError(f"{POSITION} counts below 0: restore it from a copy of the run")
+        for name, state in position.plateaus.items():
+            place = f"{POSITION}: plateaus: {name}"
+            try:
+                PlateauState(**annotations.recorded(PlateauState, state, place))
+            except UsageError as error:
+                raise RunError(f"{place}: {error}: restore it from a copy of the run") from None
         return position
 
     def to_bytes(self) -> bytes:

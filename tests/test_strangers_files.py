@@ -190,6 +190,14 @@ def test_a_record_that_holds_something_else_is_told_in_one_line(received, change
         assert answer.code in (0, 1, 2) and (not answer.code or len(answer.err) == 1), answer
 
 
+@pytest.mark.parametrize("text", ["a" * 300, "../../model", "", "a\0"])
+def test_a_hash_that_is_none_names_no_source(received, text):
+    program = {"origin": "session", "name": "a", "sha256": text}
+    rewritten(received, lambda config: config.update(program=program))
+    with pytest.raises(RunError, match="source this machine does not keep"):
+        open_run(received)
+
+
 def test_a_newer_format_says_so_and_what_a_later_version_added_is_kept(received):
     added = {"later": {"a": 1}, "data": {"sheet": "b"}, "training": {"swirl": 0.5}}
 
@@ -210,6 +218,11 @@ def test_a_newer_format_says_so_and_what_a_later_version_added_is_kept(received)
 
 
 POSITIONS = [b"", b"[]", b"3", b"{", b'{"step": "3"}', b'{"step": -1}', b'{"step": 1.5}', b"[" * 100_000]
+POSITIONS += [
+    json.dumps({"plateaus": {"lr": {"schedule": "plateau:1", "value": 1.0} | other}}).encode()
+    for other in ({"value": "x"}, {"value": -5.0}, {"best": "high"}, {"waited": -1}, {"value": float("nan")})
+]
+POSITIONS += [b'{"plateaus": {"lr": {}}}', b'{"plateaus": {"lr": 3}}']
 POSITIONS += [b'{"step": 3, "swirl": 1}', b'{"best": {}}', b"\xff", b'{"done": 3}']
 
 

@@ -3,7 +3,7 @@ value.
 """
 
 from ppl_vae.schedules.base import Schedule
-from ppl_vae.schedules.plateau import Plateau
+from ppl_vae.schedules.plateau import Plateau, PlateauState
 from ppl_vae.schedules.steps import Constant, Cosine, Cyclical, Linear, StepTable, iwae_table
 from ppl_vae.schedules.text import as_schedule, text_of
 
@@ -13,6 +13,7 @@ __all__ = [
     "Cyclical",
     "Linear",
     "Plateau",
+    "PlateauState",
     "Schedule",
     "StepTable",
     "as_schedule",

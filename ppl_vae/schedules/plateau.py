@@ -2,11 +2,25 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ppl_vae.errors import UsageError
 from ppl_vae.schedules.base import Named
+
+
+@dataclass(frozen=True)
+class PlateauState:
+    """What a checkpoint holds of a plateau, the text of its schedule first."""
+
+    schedule: str
+    value: float
+    best: float | None = None
+    waited: int = 0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.value < math.inf and math.isfinite(self.best or 0) and self.waited >= 0):
+            raise UsageError(f"a plateau has no such state: {asdict(self)}")
 
 
 @dataclass(frozen=True)
@@ -54,7 +68,7 @@ class Plateau(Named):
 
     def first(self) -> dict[str, Any]:
         """Return the state before any validation, as a checkpoint holds it."""
-        return {"schedule": str(self), "value": self.start, "best": None, "waited": 0}
+        return asdict(PlateauState(str(self), self.start))
 
     def after(self, state: Mapping[str, Any], bound: float) -> dict[str, Any]:
         """Return the state after a validation with a bound in nats per row; one that is not finite is no

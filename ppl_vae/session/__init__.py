@@ -6,6 +6,7 @@ of its content: what a received folder holds never runs unasked.
 
 import contextlib
 import inspect
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -91,7 +92,7 @@ def kept(sha256: str) -> Path:
     """Return the place of a source in the user's cache, by its hash."""
     import pooch
 
-    return Path(pooch.os_cache("ppl_vae")) / "sources" / f"{Path(sha256).name}.py"
+    return Path(pooch.os_cache("ppl_vae")) / "sources" / f"{sha256}.py"
 
 
 def recorded(record: Mapping[str, Any], run: Path | None, kind: str, option: str) -> ModelSource:
@@ -102,12 +103,11 @@ def recorded(record: Mapping[str, Any], run: Path | None, kind: str, option: str
     RunError
         Where it has none, as on another machine, with the `option` that gives it.
     """
-    path = kept(str(record.get("sha256", "")))
-    name = str(record.get("name", ""))
+    name, sha256 = str(record.get("name", "")), str(record.get("sha256", ""))
     copy = f" (a copy to read is {run / kind}.py)" if run is not None else ""
-    if path.is_file():
+    if re.fullmatch("[0-9a-f]{64}", sha256) and (path := kept(sha256)).is_file():
         found = model_files.read(path, ORIGIN, kind)
-        if found.sha256 == record.get("sha256"):
+        if found.sha256 == sha256:
             return replace(found, name=name)
     raise RunError(
         f"the run's {kind} {name!r} was defined in a session whose source this machine does not keep: "
