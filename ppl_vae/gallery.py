@@ -242,11 +242,6 @@ def _hint(name: str, known: Iterable[str]) -> str:
     return f": choose one of {', '.join(sorted(known)) or '(none found)'}, or give a path to a file"
 
 
-def is_object(value: Any) -> bool:
-    """Tell whether a recorded field stands for an object, which the program's source makes."""
-    return isinstance(value, str) and value.startswith("<")
-
-
 def _made(model_source: ModelSource, values: Mapping[str, Any]) -> Program | PlainProgram:
     """Execute the file and fill in the fields."""
     declared = model_files.declared(model_source)
@@ -256,10 +251,9 @@ def _made(model_source: ModelSource, values: Mapping[str, Any]) -> Program | Pla
 
 
 def filled(declared: Any, values: Mapping[str, Any], called: str) -> Program | PlainProgram:
-    """Return a program with values for its fields; what stands for an object is left as it is."""
+    """Return a program with values for its fields."""
     plain = not declared.declared
     known = [] if plain else [one.name for one in dataclass_fields(declared) if one.init]
-    values = {name: value for name, value in values.items() if not is_object(value)}
     for name in values:
         if name not in known:
             close = checks.near(name, known)

@@ -392,3 +392,13 @@ def test_a_session_source_is_that_of_the_objects_as_they_are_now():
         exec(source.text, space)
         (_, made), kind = space["it"], type(value)
         assert type(made) is kind and (repr(made) == repr(value) or made(2) == value(2))
+
+
+def test_a_text_that_begins_like_an_object_stays_with_the_program_of_a_file(tmp_path):
+    text = (gallery.packaged() / "models/linear_gaussian.py").read_text()
+    path = tmp_path / "noted.py"
+    path.write_text(text.replace("    z_dim: int", '    note: str = "none"\n    z_dim: int', 1))
+    fit(load(path, note="<s>"), X, max_steps=1, out=tmp_path / "run")
+    assert open_run(tmp_path / "run").program.note == "<s>"
+    assert open_run(tmp_path / "run", program=path).program.note == "<s>"
+    assert open_run(tmp_path / "run", model_file=path).program.note == "<s>"

@@ -51,7 +51,7 @@ def open_run(
     if program is None:
         program = record.made_program(folder.path, model_file)
     else:
-        program = sources.given_program(program, record.model, record.backend)
+        program = sources.given_program(program, record.stated, record.backend)
         record, given = record.moved(program), {"model": gallery.source_of(program)}
     bound = make_bound(program, record, device)
     with understood(str(folder.path / WEIGHTS)):

@@ -162,9 +162,15 @@ class RunRecord:
             changes |= _objective(objective)
         return replace(self, **changes)
 
+    @property
+    def stated(self) -> dict[str, Any]:
+        """The program's fields without those that stand for objects, which its source makes."""
+        made = self.program["origin"] == session.ORIGIN
+        return {name: v for name, v in self.model.items() if not (made and sources.is_object(v))}
+
     def made_program(self, run: Path, model_file: str | Path | None = None) -> Program | PlainProgram:
         """Return the recorded program, as `gallery.load_recorded` finds it."""
-        return gallery.load_recorded(self.program, model_file, fields=self.model, run=run)
+        return gallery.load_recorded(self.program, model_file, fields=self.stated, run=run)
 
     def made_objective(self, run: Path, given: Any = None) -> Any:
         """Return the recorded objective, or the given one.
