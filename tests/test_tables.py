@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pandas as pd
 import pytest
-from command_line import ok, refused
+from command_line import cli, ok, refused
 from made import BACKENDS
 
 from ppl_vae import data, open_run, posterior
@@ -344,3 +344,18 @@ def test_missing_numbers_are_missing_in_what_is_shown(backend, tmp_path, caplog)
     tree = posterior(open_run(out), open_run(out).data.rows("test"), num_samples=3)
     np.testing.assert_array_equal(np.isnan(tree["observed_data/x"].values), missing)
     assert not any("missing numbers" in line for line in caplog.messages)  # said once, by train
+
+
+def test_info_shows_the_columns_before_it_asks_what_text_is_for(tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text("cell,kind,size,dose\nc1,B,1,0.5\nc2,T,3,\nc3,T,4,2.5\n")
+    found = cli("data", "info", table)
+    assert found.code == 1 and not found.out and "'kind'" in found.err[-1]
+    assert found.err[1:-1] == [
+        "  cell: text, 3 different (c1, c2, c3)",
+        "  kind: text, 2 different (B, T)",
+        "  size: whole numbers",
+        "  dose: numbers, 1 missing",
+    ]
+    told = ok("data", "info", table, "--label", "kind", "--mask", "nan")
+    assert told["coords"]["y"] == ["B", "T"] and "1 missing numbers, masked" in told["notes"]

@@ -269,8 +269,13 @@ def _told(
     run: Run, bar: bars.Told, callbacks: list[Callback]
 ) -> Callable[[str, Position, dict[str, Any]], None]:
     """Return what the loop tells of a run, for its folder, the bar and the callbacks."""
+    bits = run.record.data.binarize == "dynamic" and not run.history
 
     def emit(event: str, position: Position, row: dict[str, Any]) -> None:
+        nonlocal bits
+        if bits and not run.rank:
+            LOG.info("grey levels of x are the chances of bits, drawn anew at every step (--binarize)")
+        bits = False
         if event == "log":
             Present.compiling = False  # there are steps to save
         if run.folder is not None and row:

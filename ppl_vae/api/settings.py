@@ -1,7 +1,6 @@
 """How a program is trained, checked and resolved once, before any data is read."""
 
 import inspect
-import logging
 from dataclasses import dataclass, fields, is_dataclass, replace
 from numbers import Real
 from pathlib import Path
@@ -16,8 +15,6 @@ from ppl_vae.errors import ProgramError, UsageError
 from ppl_vae.objectives import ELBO
 from ppl_vae.options import COMPILE, Training
 from ppl_vae.program import PlainProgram, Program
-
-LOG = logging.getLogger(__name__)
 
 TRAINING = tuple(field.name for field in fields(Training))
 GUESSED = ("max_plate_nesting",)  # by a stock ELBO at its first step, if it was not given
@@ -117,8 +114,6 @@ def settle_binarize(program: Program | PlainProgram, data: Data) -> Data:
         return data
     grey = data.levels is not None and data.levels > 2
     bits = likelihoods.takes(getattr(program, "likelihood", None)) == "bits" and grey
-    if bits:
-        LOG.info("grey levels of x are the chances of bits, drawn anew at every step (binarize: dynamic)")
     return data.under("dynamic" if bits else "none")
 
 

@@ -6,6 +6,8 @@ $ ppl-vae data info my_table.csv --label species
 """
 
 from argparse import SUPPRESS
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -14,7 +16,10 @@ from ppl_vae import data
 from ppl_vae.cli import arguments
 from ppl_vae.cli.running import hint
 from ppl_vae.cli.training import TABLE
-from ppl_vae.errors import UsageError
+from ppl_vae.data.delimited import Layout
+from ppl_vae.data.files import TABLES
+from ppl_vae.data.tables import told
+from ppl_vae.errors import DataError, UsageError
 
 ACTIONS = ("list", "fetch", "info")
 
@@ -47,10 +52,42 @@ def main(options: Any) -> dict[str, Any]:
 
 
 def _described(name: str, options: Any) -> dict[str, Any]:
-    """Return what a data set was understood to be; names of columns are cut short."""
-    loaded = data.load(name, offline=options.offline, **{part: options[part] for part in TABLE})
+    """Return what a data set was understood to be; names of columns are cut short. What its columns hold
+    comes first where they cannot be taken as they are.
+    """
+    try:
+        loaded = data.load(
+            name, offline=options.offline, quiet=True, **{part: options[part] for part in TABLE}
+        )
+    except (DataError, UsageError):
+        _tell_columns(Path(name), Layout(options.delimiter, options.decimal, options.header))
+        raise
     coords = {field: names[:20] for field, names in loaded.coords.items()}
-    return loaded.describe() | {"coords": coords, "row_labels": bool(loaded.labels), "notes": loaded.notes}
+    about = {"coords": coords, "row_labels": bool(loaded.labels), "notes": loaded.notes}
+    return loaded.describe() | about | {"text": "\n".join(_words(loaded))}
+
+
+def _tell_columns(path: Path, layout: Layout) -> None:
+    if path.suffix.lower() not in TABLES or not path.is_file():
+        return
+    with suppress(DataError, UsageError, OSError):
+        print("\n".join([f"{path} has the columns", *(f"  {line}" for line in told(path, layout))]))
+
+
+def _words(loaded: data.Data) -> list[str]:
+    """Return what was understood, in words, and how to change it."""
+    rows = ", ".join(f"{loaded.num_rows(split)} {split}" for split in loaded.splits)
+    lines = [f"{loaded.name}: {rows} ({loaded.split_rule})"]
+    for field in loaded.fields:
+        shape = "x".join(map(str, loaded.shape(field))) or "one number"
+        named = loaded.coords.get(field, [])
+        shown = f": {', '.join(named[:8])}{' ...' if len(named) > 8 else ''}" if named else ""
+        what = f", {loaded.kind}" if field == "x" else ""
+        lines.append(f"  {field}{what}, {shape} per row{shown}")
+    if loaded.labels:
+        lines.append(f"  names of rows: {', '.join(next(iter(loaded.labels.values()))[:3])} ...")
+    lines += [f"  {note}" for note in loaded.notes]
+    return [*lines, "  change it with --x --label --batch --index --ignore --mask (train takes --kind too)"]
 
 
 def _listed() -> dict[str, Any]:

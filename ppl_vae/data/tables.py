@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ppl_vae.data.columns import called_id, fits, of_columns
-from ppl_vae.data.delimited import AS_IT_LOOKS, Layout, is_missing, number, read_text
+from ppl_vae.data.delimited import AS_IT_LOOKS, Layout, Text, is_missing, number, read_text
 from ppl_vae.data.roles import NO_CLASSES, NO_ROLES, Classes, Roles, Table
 from ppl_vae.errors import DataError
 
@@ -18,17 +18,36 @@ def read_csv(
 ) -> Table:
     """Read a table that is text; see `read_text` and `of_columns`."""
     text = read_text(path, layout)
-    texts = {roles.label, roles.batch, roles.index}
-    columns = {}
-    for i, name in enumerate(text.names):
-        cells = ["" if is_missing(row[i]) else row[i] for row in text.rows]
-        columns[name] = _typed(cells, text.decimal, name in texts or called_id(name))
+    columns = _columns(text, {roles.label, roles.batch, roles.index})
     where = [f"{path}, line {line}" for line in text.lines]
     table = of_columns(columns, text.labels, roles, where, classes)
     if not text.named:
         table.coords.pop("x", None)
     table.notes[:0] = text.notes
     return table
+
+
+def _columns(text: Text, texts: set[str | None]) -> dict[str, np.ndarray]:
+    columns = {}
+    for i, name in enumerate(text.names):
+        cells = ["" if is_missing(row[i]) else row[i] for row in text.rows]
+        columns[name] = _typed(cells, text.decimal, name in texts or called_id(name))
+    return columns
+
+
+def told(path: Path, layout: Layout = AS_IT_LOOKS) -> list[str]:
+    """Return what each column of a table that is text holds, in a line each."""
+    lines = []
+    for name, values in _columns(read_text(path, layout), set()).items():
+        if values.dtype.kind == "O":
+            different = sorted({str(value) for value in values} - {""})
+            shown = ", ".join(different[:4]) + (" ..." if len(different) > 4 else "")
+            lines.append(f"{name}: text, {len(different)} different ({shown})")
+            continue
+        kind = {"b": "true and false", "i": "whole numbers"}.get(values.dtype.kind, "numbers")
+        missing = int(np.isnan(values).sum()) if values.dtype.kind == "f" else 0
+        lines.append(f"{name}: {kind}" + (f", {missing} missing" if missing else ""))
+    return lines
 
 
 def _typed(cells: list[str], decimal: str, names: bool) -> np.ndarray:
