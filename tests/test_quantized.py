@@ -1,10 +1,14 @@
 """The distributions of a VQ-VAE (arXiv:1711.00937) against their formulas, gradients included."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from on_backend import BACKENDS, side
 from scipy import stats
 from scipy.special import log_softmax, softmax
+
+from ppl_vae import Program, evaluate, fit
 
 RNG = np.random.default_rng(0)
 Z, BOOK, LOGITS = RNG.normal(size=(4, 6, 3)), RNG.normal(size=(5, 3)), RNG.normal(size=5)
@@ -109,3 +113,42 @@ def test_more_particles_have_the_same_codes(on):
     np.testing.assert_allclose(
         on.host(on.kl(wide, prior(on))), np.broadcast_to(-log_softmax(LOGITS)[CODES], (2, 4, 6))
     )
+
+
+@dataclass(frozen=True)
+class TwoBooks(Program):
+    """Two sites of codes, of codebooks of 3 and 8 vectors."""
+
+    x_shape: tuple[int, ...] | None = None
+    sites: tuple[str, ...] = ("a", "b")
+
+    def networks(self, nn):
+        books = {"a": nn.CodebookState(3, 2), "b": nn.CodebookState(8, 2)}
+        return {name: books[name] for name in self.sites} | {"e": nn.MLP(4, (), 2), "d": nn.MLP(2, (), 4)}
+
+    def model(self, ppl, net, x=None):
+        with ppl.minibatch(x):
+            total = 0.0
+            for site in self.sites:
+                book = getattr(net, site)()
+                total = total + ppl.sample(site, ppl.dist.Codebook(book.vectors, book.logits))
+            ppl.sample("x", ppl.dist.Normal(net.d(total), 1.0).to_event(1), obs=x)
+
+    def guide(self, ppl, net, x):
+        with ppl.minibatch(x):
+            z_e = net.e(x)
+            for site in self.sites:
+                book = getattr(net, site)(z_e)
+                ppl.sample(site, ppl.dist.VectorQuantized(z_e, book.index, book.vectors))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("sites", [("b",), ("a", "b")])
+def test_the_use_of_a_codebook_is_that_of_its_own_size(backend, sites):
+    x = np.random.default_rng(0).normal(size=(60, 4)).astype("f")
+    run = fit(TwoBooks(sites=sites), x, backend=backend, max_steps=2, batch_size=16)
+    found, latents = evaluate(run, "train"), run.encode(run.data.rows("train"))
+    for site in sites:
+        end = "" if len(sites) == 1 else f"/{site}"
+        used = len(np.unique(latents[f"{site}_codes"]))
+        assert found[f"usage{end}"] == used / {"a": 3, "b": 8}[site]

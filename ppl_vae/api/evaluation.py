@@ -71,7 +71,7 @@ def evaluate(
         taken = {name: values[:rows] for name, values in taken.items()}
     # A row may not depend on the seed of the draws through its bits: these belong to the protocol.
     scores = run.score(taken, importance_samples, seed=seed, compile=compile)
-    result = summary(scores, levels) | facts | _reconstructed(run, taken)
+    result = summary(scores, levels) | facts | _reconstructed(run, taken, scores.codes)
     result |= {"program": run.name, "backend": run.backend, "steps": run.steps}
     per_row = {"elbo": scores.elbo, "rate": scores.rate}
     per_row |= {} if scores.iw is None else {"iw": scores.iw}
@@ -95,8 +95,10 @@ def _taken(run: Run, split: str, data: Any) -> tuple[Any, int | None, dict[str, 
     return chosen.rows(split), chosen.levels, facts
 
 
-def _reconstructed(run: Run, rows: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Return the error of the reconstructions of `x`, and the use of the codebook of a program of codes."""
+def _reconstructed(run: Run, rows: Mapping[str, np.ndarray], codes: Mapping[str, int]) -> dict[str, Any]:
+    """Return the error of the reconstructions of `x`, and the use of codebooks, whose sizes are given by site;
+    of several with the names of their sites.
+    """
     if not run.program.declared or "x" not in rows:
         return {}
     try:
@@ -108,7 +110,8 @@ def _reconstructed(run: Run, rows: Mapping[str, np.ndarray]) -> dict[str, Any]:
         if mean is None or mean.shape != rows["x"].shape
         else squared_error(rows["x"], mean, observed(rows))
     )
-    codes = {name: value for name, value in run.encode(rows).items() if name.endswith("_codes")}
-    for value in codes.values():
-        result |= codebook_use(value, run.program.codes, run.record.training.batch_size)
+    latents = run.encode(rows) if codes else {}
+    for name, size in codes.items():
+        use = codebook_use(latents[f"{name}_codes"], size, run.record.training.batch_size)
+        result |= use if len(codes) == 1 else {f"{key}/{name}": value for key, value in use.items()}
     return result

@@ -37,6 +37,8 @@ class Scores(Summarised):
         Numbers in one observation, without those masked; their mean where observations differ.
     discrete : bool
         The likelihood is a probability mass function; else a density.
+    codes : dict of str to int
+        By site of codes the size of its codebook.
     """
 
     log_likelihood: np.ndarray
@@ -48,6 +50,7 @@ class Scores(Summarised):
     k: int | None = None
     dims: float = 1
     discrete: bool = True
+    codes: dict[str, int] = field(default_factory=dict)
 
     @property
     def rate(self) -> np.ndarray:
@@ -78,13 +81,15 @@ def joined(parts: Sequence[Mapping[str, np.ndarray]], lengths: Sequence[int]) ->
 
 
 def over_batches(facts: Sequence[Mapping[str, Any]], lengths: Sequence[int]) -> dict[str, Any]:
-    """Return what holds of all batches: the mean numbers of a row, and whether every likelihood is a mass and
-    every guide certain.
+    """Return what holds of all batches: the mean numbers of a row, whether every likelihood is a mass and
+    every guide certain, and the sizes of codebooks.
     """
     sizes = [fact["dims"] for fact in facts]
     mean = sum(size * n for size, n in zip(sizes, lengths, strict=True)) / sum(lengths)
     dims = sizes[0] if len(set(sizes)) == 1 else mean
-    return {"dims": dims} | {name: all(fact[name] for fact in facts) for name in ("discrete", "exact")}
+    codes = {name: size for fact in facts for name, size in fact["codes"].items()}
+    known = {name: all(fact[name] for fact in facts) for name in ("discrete", "exact")}
+    return {"dims": dims, "codes": codes} | known
 
 
 def stderr(values: np.ndarray) -> float | None:

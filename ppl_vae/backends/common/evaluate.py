@@ -117,13 +117,16 @@ def _described(passes: Passes, rows: Rows, most: int) -> dict[str, Any]:
 
 
 def _facts(pair: Pair) -> dict[str, Any]:
-    """Return the numbers in an observation, whether its likelihood is a mass, and if the guide is certain."""
+    """Return the numbers in an observation, whether its likelihood is a mass, if the guide is certain, and
+    the sizes of codebooks.
+    """
     seen = _seen(pair)
-    latent = pair.guide.latent.values()
+    latent, local = pair.guide.latent.values(), pair.guide.latent.local.items()
     return {
         "dims": max(1, sum(site.dims for site in seen)),
         "discrete": all(site.discrete for site in seen),
         "exact": bool(latent) and all(site.deterministic for site in latent),
+        "codes": {name: site.inner.codebook.shape[0] for name, site in local if hasattr(site.inner, "codes")},
     }
 
 
