@@ -96,8 +96,8 @@ def _taken(run: Run, split: str, data: Any) -> tuple[Any, int | None, dict[str, 
 
 
 def _reconstructed(run: Run, rows: Mapping[str, np.ndarray], codes: Mapping[str, int]) -> dict[str, Any]:
-    """Return the error of the reconstructions of `x`, and the use of codebooks, whose sizes are given by site;
-    of several with the names of their sites.
+    """Return the error of the reconstructions of `x`, and the use of codebooks, whose sizes are given by
+    site; of several with the names of their sites.
     """
     if not run.program.declared or "x" not in rows:
         return {}
