@@ -28,12 +28,12 @@ def main(options):
         opened.run(options),
         output.target(options, "reconstructions-{split}.npz", "reconstructions-{split}.png"),
     )
-    rows = opened.rows(run, options)
+    rows, names = opened.named_rows(run, options)
     made = run.reconstruct(rows, draw=options.draw, seed=options.seed)
     both = with_gaps({name: rows[name] for name in made}, rows) | {
         f"{name}_mean": values for name, values in made.items()
     }
-    return output.arrays(run, target, both, pictures=made, originals=rows) | {"split": options.split}
+    return output.arrays(run, target, both, made, rows, names) | {"split": options.split}
 
 
 if __name__ == "__main__":

@@ -203,6 +203,12 @@ def data_fields(program: Program) -> tuple[str, ...]:
     return tuple(names)
 
 
+def required(program: Program, role: str) -> tuple[str, ...]:
+    """Return the data fields that `model` or `guide` does not run without."""
+    parameters = _parameters(program, role).items()
+    return tuple(name for name, parameter in parameters if parameter.default is parameter.empty)
+
+
 def _parameters(program: Program, role: str) -> dict[str, inspect.Parameter]:
     parameters = inspect.signature(getattr(program, role)).parameters
     return {name: parameter for name, parameter in parameters.items() if name not in _SKIPPED}

@@ -251,6 +251,7 @@ def test_folder_of_images_with_classes(tmp_path):
     assert loaded.coords == {"y": ["cat", "dog"]}
     assert loaded.splits["train"]["x"][:, 0, 0, 0].tolist() == [20, 21, 22, 10, 11, 12]
     assert loaded.raw("train")["y"].tolist() == [0, 0, 0, 1, 1, 1]
+    assert loaded.labels["train"].tolist() == [f"{kind}/{i}.png" for kind in ("cat", "dog") for i in range(3)]
 
 
 def test_folder_of_colour_images_with_splits(tmp_path):
@@ -260,6 +261,7 @@ def test_folder_of_colour_images_with_splits(tmp_path):
     loaded = data.load(tmp_path, valid=0)
     assert loaded.splits["train"]["x"][:, :, 0, 0].tolist() == [[1, 2, 3], [9, 9, 9]]
     assert loaded.splits["test"]["x"][:, :, 0, 0].tolist() == [[4, 5, 6]]
+    assert loaded.labels["test"].tolist() == ["test/c.png"]
 
 
 def test_images_that_are_refused(tmp_path):

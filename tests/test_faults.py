@@ -87,6 +87,13 @@ class Unplaced(Sound):
             ppl.sample("x", ppl.dist.Normal(net.decoder(z), 0.5), obs=x)  # fails
 
 
+class NoParameters(Sound):
+    def model(self, ppl, net, x=None):
+        with ppl.minibatch(x):
+            z = ppl.sample("z", ppl.standard_normal(2))
+            ppl.sample("x", ppl.likelihood("bernoulli", net.decoder(z)), obs=x)  # fails
+
+
 class NoNetwork(Sound):
     def guide(self, ppl, net, x):
         net.encodr(x)  # fails
@@ -117,6 +124,7 @@ MISTAKES = {
     Surplus: ["site 'w' of the guide is not in the model"],
     Clash: ["the guide fails", "at site 'z'", "z", Clash],
     Unplaced: ["the model fails", "site 'x'", "to_event", Unplaced],
+    NoParameters: ["the model fails", "ppl.likelihood takes what a network nn.Likelihood", NoParameters],
     NoNetwork: ["the guide fails", "no network 'encodr'", NoNetwork],
     Unmade: ["the method networks fails", "AttributeError", Unmade],
     Unscheduled: ["the method schedules fails", "ZeroDivisionError", Unscheduled],

@@ -148,6 +148,40 @@ def test_what_fit_takes_means_the_same_to_every_verb(backend, layout):
     assert evaluate(run, data=given[:8], seed=1)["elbo_nats"] == pytest.approx(few, rel=1e-6)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_condition_that_is_missing_is_named(backend):
+    @dataclass(frozen=True)
+    class Shifted(Program):
+        x_shape: tuple[int, ...] | None = None
+
+        def networks(self, nn):
+            return {"encoder": nn.NormalHead(3, (), 2), "decoder": nn.Linear(2, 3)}
+
+        def model(self, ppl, net, shift, x=None):
+            with ppl.minibatch(x, shift):
+                z = ppl.sample("z", ppl.standard_normal(2))
+                ppl.sample("x", ppl.dist.Normal(net.decoder(z) + shift, 1.0).to_event(1), obs=x)
+
+        def guide(self, ppl, net, x):
+            with ppl.minibatch(x):
+                ppl.sample("z", ppl.dist.Normal(*net.encoder(x)).to_event(1))
+
+    rows = data.of({"x": REALS, "shift": REALS})
+    run = fit(Shifted(), rows, backend=backend, max_steps=1)
+    for verb in (lambda: run.sample(2), lambda: run.decode({"z": np.zeros((2, 2))})):
+        with pytest.raises(ProgramError, match="takes 'shift': .*covariates="):
+            verb()
+    assert run.sample(2, covariates={"shift": REALS[:1]})["x"].shape == (2, 3)
+
+
+def test_rows_in_place_of_a_split_and_fields_that_are_not_by_row_are_refused(counts):
+    with pytest.raises(UsageError, match="give rows as data="):
+        evaluate(counts, REALS)
+    with pytest.raises(DataError, match=r"x 80, axis 3: set aside .* ignore"):
+        data.of({"x": REALS, "axis": np.arange(3)})
+    assert list(data.of({"x": REALS, "axis": np.arange(3)}, ignore="axis").fields) == ["x"]
+
+
 def test_sparse_files_are_read(tmp_path):
     scipy.sparse.save_npz(tmp_path / "counts.npz", scipy.sparse.csr_matrix(WHOLE))
     assert np.array_equal(data.load(tmp_path / "counts.npz", valid=0, test=0).raw("train")["x"], WHOLE)

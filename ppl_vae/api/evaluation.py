@@ -87,6 +87,8 @@ def _taken(run: Run, split: str, data: Any) -> tuple[Any, int | None, dict[str, 
             raise UsageError("the run was trained on a loader: give what to evaluate on as data=...")
         given = data if run.takes_batches else described.named(data, run.bound.fields)
         return given, None, {"split": "all", "data": described.name, "binarize": described.binarize}
+    if not isinstance(split, str):
+        raise UsageError(f"split is the name of a split, no {type(split).__name__}: give rows as data=...")
     if data is None and run.data is None:
         raise UsageError("the run's data is not at hand: give it as data=... (on the command line --data)")
     chosen = run.data if data is None else described.beside(data, run.bound.fields)

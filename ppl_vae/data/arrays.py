@@ -219,7 +219,10 @@ def _checked(rows, name, split) -> dict:
     counts = {field: len(values) for field, values in rows.items()}
     if len(set(counts.values())) != 1:
         counted = ", ".join(f"{field} {n}" for field, n in counts.items())
-        raise DataError(f"{_at(name, None, split)}: fields differ in their number of rows: {counted}")
+        raise DataError(
+            f"{_at(name, None, split)}: fields differ in their number of rows: {counted}: set aside what "
+            "is not one per row with the option ignore"
+        )
     if not next(iter(counts.values())):
         raise DataError(f"{_at(name, None, split)} is empty: it has no rows")
     return rows

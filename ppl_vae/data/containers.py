@@ -100,6 +100,9 @@ def read_h5ad(path: Path, roles: Roles, classes: Classes) -> Table:
     table.coords["x"] = [str(name) for name in cells.var_names]
     if ROW_LABELS not in table.fields and roles.index != "none":
         table.fields[ROW_LABELS] = np.array([str(name) for name in cells.obs_names], dtype=str)
+    others = [str(name) for name in cells.layers if not roles.x]
+    if others:
+        table.notes.append(f"X as x; not taken: layers {', '.join(others)} (--x)")
     left = [str(name) for name in cells.obs.columns if name not in named]
     if left:
         table.notes.append(f"of obs {', '.join(left)} left out (--label, --batch take them)")
@@ -112,7 +115,9 @@ def _layer(cells: Any, name: str, path: Path) -> Any:
     x = cells.X if name == "X" else cells.layers[name]
     if x is None:
         raise DataError(f"{path} has no X: name a layer as x, one of {', '.join(cells.layers) or 'none'}")
-    return x
+    values = x.data if hasattr(x, "toarray") else np.asarray(x)
+    counts = values.dtype.kind == "f" and (values >= 0).all() and (values % 1 == 0).all()
+    return x.astype(np.int64) if counts else x  # counts are kept as floats by most who write such files
 
 
 def _damaged(path: Path, kind: str, error: Exception) -> DataError:

@@ -13,7 +13,7 @@ from ppl_vae.data.containers import read_h5ad, read_mat, read_parquet
 from ppl_vae.data.dataset import SPLITS
 from ppl_vae.data.delimited import AS_IT_LOOKS, Layout
 from ppl_vae.data.fields import of_arrays
-from ppl_vae.data.roles import NO_CLASSES, NO_ROLES, Classes, Roles, Table
+from ppl_vae.data.roles import NO_CLASSES, NO_ROLES, ROW_LABELS, Classes, Roles, Table
 from ppl_vae.data.tables import read_csv
 from ppl_vae.errors import DataError
 
@@ -127,8 +127,8 @@ def _size(file: BinaryIO) -> int:
 
 
 def read_images(folder: Path, known: Sequence[str] | None = None) -> Table:
-    """Images of one size as x; subfolders are classes y (those known, where they are settled); folders train,
-    valid, test give the splits.
+    """Images of one size as x, rows called by their files; subfolders are classes y (those known, where they
+    are settled); folders train, valid, test give the splits.
     """
     subfolders = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
     if "train" in subfolders and set(subfolders) <= set(SPLITS):
@@ -148,6 +148,8 @@ def read_images(folder: Path, known: Sequence[str] | None = None) -> Table:
     by_split = {}
     for split, paths in files.items():
         by_split[split] = {"x": np.stack([_pixels(path, size, mode) for path, _ in paths])}
+        names = [path.relative_to(folder).as_posix() for path, _ in paths]
+        by_split[split][ROW_LABELS] = np.array(names, dtype=str)
         if classes:
             by_split[split]["y"] = np.array([classes.index(label) for _, label in paths], np.int64)
     return Table(by_split.get("all", by_split), {"y": classes} if classes else {})

@@ -17,7 +17,7 @@ from ppl_vae.faults import told
 from ppl_vae.functions import Functions
 from ppl_vae.networks import Network
 from ppl_vae.networks.base import started
-from ppl_vae.program import Program, data_fields, taken
+from ppl_vae.program import Program, data_fields, required, taken
 from ppl_vae.scalars import own_schedules
 
 
@@ -187,6 +187,7 @@ class DeclaredBound(Bound):
         self.calls, self.written = Calls(scaled=True), set()
         self.axes: dict[str, dict[int, set[int]]] = {}
         self._taken = {role: taken(program, role) for role in ("model", "guide")}
+        self._required = {role: required(program, role) for role in ("model", "guide")}
 
     def network_call(self, part: Any, frozen: bool) -> NetworkCall:
         """Return one of the networks of `parts` as a function, for one run of guide or model; `frozen`:
@@ -224,6 +225,12 @@ class DeclaredBound(Bound):
 
     def taken(self, role: str, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Return the part of a batch that `model` or `guide` declares."""
+        for name in self._required[role]:
+            if name not in batch:
+                raise ProgramError(
+                    f"it takes {name!r}: give it with the rows, or to sample and decode as "
+                    f"covariates={{{name!r}: ...}}"
+                )
         return {name: batch[name] for name in self._taken[role] if name in batch}
 
     def _named(self, role: str, args: tuple, data: dict[str, Any]) -> dict[str, Any]:

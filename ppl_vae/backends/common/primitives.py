@@ -93,6 +93,12 @@ class Primitives:
 
     def likelihood(self, named: str | likelihoods.Likelihood, parameters: Any) -> Any:
         """Return a likelihood with the parameters of a network `nn.Likelihood` of the same name."""
+        if not hasattr(parameters, "event_dim"):
+            raise ProgramError(
+                "ppl.likelihood takes what a network nn.Likelihood returns, no "
+                f"{type(parameters).__name__}: of a decoder of your own make the distribution itself "
+                "(ppl.dist.Bernoulli(logits=...), ...)"
+            )
         return likelihoods.parse(named).over(self.dist, parameters)
 
     def standard_normal(self, shape: int | Iterable[int]) -> Any:
