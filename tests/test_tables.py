@@ -331,14 +331,22 @@ def test_missing_numbers_are_missing_in_what_is_shown(backend, tmp_path, caplog)
     rows = np.random.default_rng(0).normal(size=(30, 3))
     rows[::2, 1] = np.nan
     table = tmp_path / "t.csv"
-    pd.DataFrame(rows, columns=list("abc")).to_csv(table, index=False)
+    pd.DataFrame(rows, columns=list("abc"), index=[f"r{i}" for i in range(30)]).to_csv(
+        table, index_label="id"
+    )
     out, model = tmp_path / "run", tmp_path / "masked.py"
     model.write_text(MASKED)
-    ok("train", model, "--data", table, "--mask", "nan", "--valid", 0, "--test", 10, "--epochs", 1,
-       "--backend", backend, "--out", out, "--progress", "false")  # fmt: skip
+    ok("train", model, "--data", table, "--index", "id", "--mask", "nan", "--valid", 0, "--test", 10,
+       "--epochs", 1, "--backend", backend, "--out", out, "--progress", "false")  # fmt: skip
     assert any("15 missing numbers, masked" in line for line in caplog.messages)
     caplog.clear()
-    with np.load(ok("reconstruct", out)["out"]) as made:
+    told = ok("reconstruct", out)
+    named = pd.read_csv(told["table"], index_col="row")
+    assert list(named) == ["a", "b", "c", "a_mean", "b_mean", "c_mean"]
+    with np.load(told["out"]) as made:
+        np.testing.assert_allclose(named[["a", "b", "c"]], made["x"], rtol=1e-6)
+        np.testing.assert_allclose(named[["a_mean", "b_mean", "c_mean"]], made["x_mean"], rtol=1e-5)
+        np.testing.assert_allclose(named["a"], rows[[int(name[1:]) for name in named.index], 0], rtol=1e-5)
         missing = np.isnan(made["x"])
         assert missing[:, 1].any() and not missing[:, ::2].any() and np.isfinite(made["x_mean"]).all()
     tree = posterior(open_run(out), open_run(out).data.rows("test"), num_samples=3)

@@ -104,7 +104,9 @@ def _images(
 
 
 def _table(run: Run, fields: Mapping[str, np.ndarray], names: np.ndarray) -> bytes:
-    """Return numbers and vectors per row as CSV, after the names of the rows; classes by their names."""
+    """Return numbers and vectors per row as CSV, after the names of the rows; classes by their
+    names, numbers of x by their columns'.
+    """
     import pandas as pd
 
     columns, classes = {}, run.record.data.classes
@@ -112,7 +114,12 @@ def _table(run: Run, fields: Mapping[str, np.ndarray], names: np.ndarray) -> byt
         if values.ndim == 1:
             columns[field] = np.asarray(classes[field])[values] if field in classes else values
         elif values.ndim == 2:
-            columns |= {f"{field}_{i}": values[:, i] for i in range(values.shape[1])}
+            own = run.record.data.columns if field in ("x", "x_mean") else None
+            ending = field.removeprefix("x")
+            known = [f"{name}{ending}" for name in own or ()]
+            if len(known) != values.shape[1]:
+                known = [f"{field}_{i}" for i in range(values.shape[1])]
+            columns |= dict(zip(known, values.T, strict=True))
     return pd.DataFrame(columns, index=names).to_csv(index_label="row").encode()
 
 
