@@ -221,6 +221,20 @@ def test_errors_of_usage_stay_what_they_are_within_a_program():
         bound.model()
 
 
+class Refusing(Sound):
+    def model(self, ppl, net, x=None):
+        with ppl.minibatch(x):
+            ppl.sample("z", ppl.standard_normal(2))
+            raise UsageError("such rows are refused: give others")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_error_of_usage_within_a_model_is_one_line(backend):
+    with pytest.raises(UsageError) as caught:
+        fit(Refusing(), ROWS, backend=backend, **SHORT)
+    assert str(caught.value) == "such rows are refused: give others"
+
+
 @pytest.mark.parametrize("kind", [WrongWidth, NoKey])
 def test_check_says_the_same(kind):
     report = check(kind(), ROWS)

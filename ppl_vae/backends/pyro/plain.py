@@ -13,6 +13,7 @@ from ppl_vae.backends.common import plain as common
 from ppl_vae.backends.common.calls import Calls
 from ppl_vae.backends.pyro.arrays import find_device, noise_kept
 from ppl_vae.backends.pyro.library import OnPyro
+from ppl_vae.backends.pyro.sites import Recorded
 from ppl_vae.closures import named_by
 from ppl_vae.errors import ProgramError, RunError
 from ppl_vae.program import PlainProgram, Program
@@ -89,7 +90,7 @@ class PlainBound(common.PlainBound, OnPyro):
         loaded, self._loaded = self._loaded, None
         with noise_kept(self.device), pyro.poutine.block():
             torch.manual_seed(self._seed)
-            trace = pyro.poutine.trace(self.guide).get_trace(*args, **batch)
+            trace = Recorded(self.guide).get_trace(*args, **batch)
             pyro.poutine.replay(self.model, trace=trace)(*args, **batch)
         if loaded is None:
             return

@@ -2,12 +2,13 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pyro.distributions as dist
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
+from pyro.poutine.trace_messenger import TraceHandler, TraceMessenger
 from torch import Tensor
 from torch.distributions import kl_divergence
 
@@ -43,6 +44,17 @@ class Site(common.Site):
     @property
     def validated(self) -> bool:
         return getattr(self.inner, "_validate_args", False)
+
+
+class Recorded(TraceHandler):
+    """A function whose sites are recorded; Pyro's own handler adds the shapes of all sites to an error."""
+
+    def __init__(self, function: Callable[..., Any]):
+        super().__init__(TraceMessenger(), function)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with self.msngr:
+            return self.fn(*args, **kwargs)
 
 
 def trace_of(trace: poutine.Trace) -> Trace:

@@ -15,7 +15,7 @@ from ppl_vae.backends.common.predictive import centre
 from ppl_vae.backends.common.site import Trace
 from ppl_vae.backends.common.summing import values_left_of
 from ppl_vae.backends.pyro.functions import F
-from ppl_vae.backends.pyro.sites import fixed, trace_of
+from ppl_vae.backends.pyro.sites import Recorded, fixed, trace_of
 from ppl_vae.errors import ProgramError
 
 
@@ -59,13 +59,13 @@ class Tracer(tracing.Tracer):
 
     def _both(self, batch: Any, values: Mapping[str, Tensor], place: int) -> tuple[Trace, Trace, Any]:
         function = poutine.replay(self.bound.guide, trace=fixed(values)) if values else self.bound.guide
-        guide = poutine.trace(function).get_trace(**batch)
+        guide = Recorded(function).get_trace(**batch)
         with Enumerated(place):
-            model = poutine.trace(poutine.replay(self.bound.model, trace=guide)).get_trace(**batch)
+            model = Recorded(poutine.replay(self.bound.model, trace=guide)).get_trace(**batch)
         return trace_of(guide), trace_of(model), None
 
     def _recorded(self, role: str, values: Mapping[str, Tensor], calls: Calls, state: Any) -> Any:
-        return poutine.trace(poutine.replay(getattr(self.bound, role), trace=fixed(values)))
+        return Recorded(poutine.replay(getattr(self.bound, role), trace=fixed(values)))
 
     def gradient(self, function: Callable[..., Any], arrays: Mapping[str, Tensor], aux: bool = False) -> Any:
         with torch.enable_grad():
