@@ -14,6 +14,12 @@ def test_the_mean_reconstructs_with_an_error_of_one_variance():
     assert squared_error(np.ones((3, 2)), np.ones((3, 2)))["mse_over_variance"] is None
 
 
+def test_numbers_that_are_missing_have_no_error():
+    x, mask = np.arange(6.0).reshape(3, 2), np.array([[True, False]] * 3)
+    found = squared_error(x, x + np.where(mask, 1, 9), mask)
+    assert found["mse"] == 1 and squared_error(x, x + 1, ~mask & mask) == {}
+
+
 def test_perplexity_counts_even_codes():
     assert perplexity(np.zeros(10, int), 8) == pytest.approx(1.0)
     assert perplexity(np.arange(8).repeat(3), 8) == pytest.approx(8.0)

@@ -20,7 +20,8 @@ def with_gaps(values: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray]) 
 def squared_error(
     x: np.ndarray, reconstruction: np.ndarray, mask: np.ndarray | None = None
 ) -> dict[str, float]:
-    """Return the mean squared error over all numbers, and over their variance (1: no better than the mean).
+    """Return the mean squared error over all numbers, and over their variance (1: no better than the mean);
+    nothing where there are none.
 
     Parameters
     ----------
@@ -28,7 +29,9 @@ def squared_error(
     mask : [N, *event], optional
         Only numbers where it is true count.
     """
-    if mask is not None and mask.any():
+    if mask is not None:
+        if not mask.any():
+            return {}
         x, reconstruction = x[mask], reconstruction[mask]
     error = float(np.mean(np.square(x.astype(np.float64) - reconstruction)))
     variance = float(np.var(x.astype(np.float64)))
