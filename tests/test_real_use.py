@@ -486,3 +486,34 @@ def test_the_mean_of_rows_none_of_which_decides_alone_is_the_mean(bound):
 def test_the_report_compares_counts_with_draws(counts):
     drawn = contents(counts).samples
     assert np.array_equal(drawn, np.round(drawn)) and drawn.shape[1:] == (4,)
+
+
+@dataclass(frozen=True)
+class Observes(Program):
+    """A program without a field `likelihood`."""
+
+    x_shape: tuple[int, ...] | None = None
+    bits: bool = True
+
+    def networks(self, nn):
+        return {"encoder": nn.NormalHead(self.x_shape, (4,), 1), "decoder": nn.MLP(1, (4,), self.x_shape)}
+
+    def model(self, ppl, net, x=None):
+        with ppl.minibatch(x):
+            out = net.decoder(ppl.sample("z", ppl.standard_normal(1)))
+            given = ppl.dist.Bernoulli(logits=out) if self.bits else ppl.dist.Normal(out, 1.0)
+            ppl.sample("x", given.to_event(len(self.x_shape)), obs=x)
+
+    def guide(self, ppl, net, x):
+        with ppl.minibatch(x):
+            loc, scale = net.encoder(x)
+            ppl.sample("z", ppl.dist.Normal(loc, scale).to_event(1))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("bits", "rule"), [(True, "dynamic"), (False, "none")])
+def test_grey_levels_become_bits_where_the_model_observes_bits(bits, rule, backend, caplog):
+    with caplog.at_level("INFO", logger="ppl_vae"):
+        run = fit(Observes(bits=bits), data.load("digits"), max_steps=1, backend=backend)
+    assert run.record.data.binarize == rule
+    assert any("chances of bits" in line for line in caplog.messages) == bits

@@ -85,7 +85,7 @@ def check(program: Any, data: Any, backend: str | None = None, *, seed: int = 0)
     backend = backend or program.backends[0]
     check_backend(program, backend)
     refuse_lost_mask(program, dataset)
-    dataset = settle_binarize(program, dataset)
+    dataset = settle_binarize(program, dataset, backend)
     return apply_rules(program, dataset, _probes(program, backend), backend, seed)
 
 

@@ -67,7 +67,7 @@ class Job:
             program.refuse_open()
         refuse_lost_mask(program, data)
         if isinstance(data, Data):
-            data = settle_binarize(program, data)
+            data = settle_binarize(program, data, chosen.backend)
             chosen = chosen.for_rows(data.num_rows("train"))
         if before is not None:
             chosen = replace(chosen, compile=_compiled_as(before.compile, chosen.compile, earlier.path))

@@ -1,10 +1,13 @@
 """How a program is trained, checked and resolved once, before any data is read."""
 
 import inspect
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from numbers import Real
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ppl_vae import checks, gallery, likelihoods, objectives
 from ppl_vae.backends import NAMES
@@ -108,13 +111,33 @@ def check_compile(compile: str, backend: str) -> None:
         raise UsageError("compile='off': NumPyro always compiles, leave it away")
 
 
-def settle_binarize(program: Program | PlainProgram, data: Data) -> Data:
+def settle_binarize(program: Program | PlainProgram, data: Data, backend: str) -> Data:
     """Decide what "auto" means: new bits at every step for a Bernoulli on grey levels, else none."""
     if data.binarize != "auto":
         return data
-    grey = data.levels is not None and data.levels > 2
-    bits = likelihoods.takes(getattr(program, "likelihood", None)) == "bits" and grey
+    bits = False
+    if data.levels is not None and data.levels > 2:
+        named = getattr(program, "likelihood", None)
+        bits = likelihoods.takes(named) == "bits" if named else _observes_bits(program, data, backend)
     return data.under("dynamic" if bits else "none")
+
+
+def _observes_bits(program: Program | PlainProgram, data: Data, backend: str) -> bool:
+    """Return whether the model observes x as bits; False for one that fails, which training tells."""
+    if not program.declared:
+        return False
+    kinds: list[str] = []
+
+    def look(tracer: Any, batch: Any) -> None:
+        site = tracer.model(batch).observed.get("x")
+        kinds.append(type(site.inner).__name__ if site else "")
+
+    with suppress(Exception):
+        bound = backend_named(backend).bind(program.adapted_to(data))
+        rows = {name: values[:2] for name, values in data.raw("train").items() if name in bound.fields}
+        with bound.passes(0) as passes:
+            passes.described(look, rows | {"x": np.round(rows["x"])})
+    return bool(kinds) and likelihoods.of_distribution(kinds[0]).takes == "bits"
 
 
 def make_objective(value: Any, backend: str) -> Any:
