@@ -189,7 +189,7 @@ def written_table(path):
     return table
 
 
-@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+@pytest.mark.parametrize("backend", ["pyro", pytest.param("numpyro", marks=pytest.mark.slow)])
 def test_from_a_file_to_tables_with_the_names_of_its_rows(tmp_path, monkeypatch, backend):
     monkeypatch.chdir(tmp_path)
     table = written_table(tmp_path / "cells.csv")

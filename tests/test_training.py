@@ -287,7 +287,10 @@ def test_a_loader_of_batches_is_data(backend, kind, loader):
 
 
 @both
-@pytest.mark.parametrize("name", ["hvae", "counts", "vqvae", "linear_gaussian"])
+@pytest.mark.parametrize(
+    "name",
+    ["counts", "vqvae", *(pytest.param(one, marks=pytest.mark.slow) for one in ("hvae", "linear_gaussian"))],
+)
 def test_every_program_trains_and_is_evaluated(backend, name):
     program = load(name, **FIELDS.get(name, {}))
     options = {"max_steps": 30, "batch_size": 32, "lr": 3e-2, "log_every": 10, "backend": backend}

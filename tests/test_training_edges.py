@@ -34,9 +34,24 @@ def contents(run):
     return {p.name: p.read_bytes() for p in run.iterdir() if p.is_file() and p.name != "manifest.json"}
 
 
-@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
-@pytest.mark.parametrize("keep", ["best", "last"])
-@pytest.mark.parametrize("valid", [10, 0])
+@pytest.mark.parametrize(
+    ("backend", "keep", "valid"),
+    [
+        ("pyro", "best", 10),
+        ("pyro", "last", 0),
+        ("numpyro", "best", 10),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ("pyro", "best", 0),
+                ("pyro", "last", 10),
+                ("numpyro", "best", 0),
+                ("numpyro", "last", 10),
+                ("numpyro", "last", 0),
+            )
+        ),
+    ],
+)
 def test_resuming_a_run_that_has_ended_leaves_it_as_it_is(tmp_path, backend, keep, valid):
     found = small_data(valid)
     made = load("vae", **SMALL)
