@@ -267,7 +267,10 @@ def test_ctrl_c_ends_what_holds_the_main_thread_within_two_seconds():
     work = "print('begun', flush=True), hashlib.pbkdf2_hmac('sha256', b'a', b'b', 10**9)"
     # What started the tests may have it ignored.
     heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    code = f"{heard}; import hashlib; from ppl_vae.cli.running import guarded\nguarded('t', lambda: ({work}))"
+    code = (
+        f"{heard}; import hashlib, sys; from ppl_vae.cli.running import guarded\n"
+        f"sys.exit(guarded('train', lambda: ({work})))"
+    )
     with owned([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "begun\n"
         process.send_signal(signal.SIGINT)
