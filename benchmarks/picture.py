@@ -62,7 +62,7 @@ def main() -> None:
         epochs=given.epochs,
     )
     drawn = BytesIO()
-    draw(run).savefig(drawn, dpi=100)
+    draw(run).savefig(drawn, dpi=110)
     # Few colours: a third of the bytes.
     Image.open(drawn).convert("RGB").quantize(48).save(given.out, optimize=True)
 

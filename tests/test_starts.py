@@ -105,6 +105,15 @@ def test_a_constant_dimension_and_a_constant_table_start_with_finite_values(name
         assert np.isfinite(found.outputs).all() and np.isfinite(found.free).all()
 
 
+def test_logistic_variables_start_with_the_spread_of_each_dimension():
+    """The standard deviation of a logistic variable is pi / sqrt(3) of its scale; of a part, half of that."""
+    _, whole = starts.logistic(GREY)
+    _, parts = starts.logistic_parts(GREY, 3)
+    for raw, share in ((whole, 1.0), (parts[0], 0.5)):
+        scale = np.log1p(np.exp(raw - 2.0)) + starts.SCALE_FLOOR
+        np.testing.assert_allclose(scale * np.pi / np.sqrt(3), share * GREY.std(0), rtol=1e-5)
+
+
 def test_what_is_missing_does_not_count():
     rows = np.ma.array(REALS.copy(), mask=RNG.random(REALS.shape) < 0.3)
     rows.data[rows.mask] = 99.0

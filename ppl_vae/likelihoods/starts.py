@@ -25,8 +25,7 @@ __all__ = [
 ]
 
 LEAST = 0.1  # of the typical spread: no dimension starts with less, constant ones neither
-# No probability starts nearer to 0 or 1. With constant pixels of MNIST at logits of -9 a VAE was 2 nats
-# behind one that starts at 0 after 6,000 steps; so it is ahead for the first thousands, and level afterwards.
+# No probability starts nearer to 0 or 1: constant pixels with logits far from 0 slow training down.
 EDGE = 0.05
 
 
