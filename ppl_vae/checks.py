@@ -5,15 +5,33 @@ from collections.abc import Iterable, Mapping
 from numbers import Integral
 from typing import Any
 
+from ppl_vae import reading
 from ppl_vae.errors import UsageError
 
 SEEDS = 2**32  # NumPy, torch and JAX take these alike
+COUNTS = 2**31 - 1  # JAX counts in 32 bits
 
 
-def whole_number(name: str, value: Any, least: int = 1) -> None:
-    """Raise UsageError for what is no whole number of at least `least`."""
+def whole_number(name: str, value: Any, least: int = 1, most: int | None = None) -> None:
+    """Raise UsageError for what is no whole number of at least `least` and at most `most`."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise UsageError(f"{name}={value!r}: give a whole number of at least {least}")
+    if most is not None and value > most:
+        raise UsageError(f"{name}={value!r}: give a whole number of at most {most}")
+
+
+def within_memory(name: str, value: int, size: int) -> None:
+    """Raise UsageError for a number whose result, of so many bytes in all, cannot be held while it is
+    written.
+    """
+    held = reading.memory() // 2
+    if size > held:
+        most = value * held // size
+        remedy = f"{name} of at most {most}" if most else "fewer rows"
+        raise UsageError(
+            f"{name}={value}: the result takes {size / 2**30:,.1f} GiB, of which this machine's memory holds "
+            f"{held / 2**30:,.1f}: take {remedy}"
+        )
 
 
 def seed(value: Any) -> None:

@@ -57,6 +57,7 @@ USAGE = {
     "unknown likelihood": ("--model.likelihood foo", "unknown likelihood 'foo': choose one of bernoulli,"),
     "no number": ("--epochs many", "--epochs: many is not of the kind int, null"),
     "half an epoch": ("--epochs 1.5", "--epochs: 1.5 is not of the kind int, null"),
+    "an empty number": ("--epochs=", "--epochs: '' is not of the kind int, null"),
     "no epochs": ("--epochs 0", "epochs=0: give a whole number of at least 1"),
     "negative seed": ("--seed -1", "seed=-1: a seed is not negative"),
     "enormous seed": (
@@ -251,6 +252,13 @@ RUNS = {
         "importance_samples=0: give a whole number of at least 1",
     ),
     "no draws": (2, "sample run -n 0", "n=0: give a whole number of at least 1"),
+    "draws beyond memory": (2, f"sample run -n {10**15}", "of which this machine's memory holds"),
+    "samples beyond memory": (2, f"posterior run --num-samples {10**15}", "take num_samples of at most"),
+    "samples beyond counting": (
+        2,
+        f"log_prob run --importance-samples {10**30}",
+        f"importance_samples={10**30}: give a whole number of at most 2147483647",
+    ),
     "no rows": (2, "encode run --rows 0", "rows=0: give a whole number of at least 1"),
     "no rows to score": (2, "evaluate run --rows 0", "rows=0: give a whole number of at least 1"),
     "negative seed": (2, "sample run --seed -1", "seed=-1: a seed is not negative"),

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 from exact import decoder, draw, evidence, program, weights
+from posteriors import BACKENDS, ROWS, linear, quickly
 from training_cases import example
 
 from ppl_vae import bind, evaluate, fit, load
 from ppl_vae.backends.common.evaluate import score
+from ppl_vae.backends.numpyro import passes
+from ppl_vae.backends.pyro import importance
 from ppl_vae.backends.pyro.importance import Weights, importance_bounds
 from ppl_vae.errors import UsageError
 
@@ -42,6 +45,18 @@ def test_a_bound_is_the_mean_of_all_passes():
         torch.manual_seed(3)
         weights = torch.cat([Weights(bound, n)(rows).exp()[None] for n in (3, 3, 1)]).sum(0)
     torch.testing.assert_close(found, (weights / 7).log())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_bound_is_added_up_in_parts_of_any_number_of_passes(backend, monkeypatch):
+    bound = linear(backend, shift=0.3, inflate=1.5)
+    monkeypatch.setattr(passes, "compiled", quickly)
+    found = [score(bound, ROWS, 7, budget=1).iw]
+    monkeypatch.setattr(passes, "TOGETHER", 2)
+    monkeypatch.setattr(importance, "KEPT", 2)
+    found.append(score(bound, ROWS, 7, budget=1).iw)
+    assert found[0].shape == (7,)
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-12)
 
 
 def test_a_compiled_evaluation_reaches_the_evidence():

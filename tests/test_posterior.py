@@ -1,5 +1,7 @@
 """Posterior draws against closed forms: weights, moments, densities, predictions, the prior."""
 
+import re
+
 import numpy as np
 import pyro
 import pytest
@@ -8,7 +10,7 @@ from exact import SIGMA, evidence, posterior, program, weights
 from posteriors import BACKENDS, ROWS, B, W, draws, linear
 from scipy.stats import multivariate_normal, norm
 
-from ppl_vae import bind
+from ppl_vae import bind, reading
 from ppl_vae.errors import DataError, ProgramError, UsageError
 
 
@@ -177,6 +179,22 @@ def test_predictions_are_made_only_where_asked_for(backend):
 def test_impossible_options_are_refused(options, message, backend):
     with pytest.raises(UsageError, match=message):
         draws(linear(backend), ROWS, **{"num_samples": 3} | options)
+
+
+@pytest.mark.parametrize("method", ["guide", "importance"])
+def test_draws_beyond_memory_are_refused_with_the_number_that_fits(method, monkeypatch):
+    monkeypatch.setattr(reading, "memory", lambda: 20_000)
+    bound = linear("pyro")
+    with pytest.raises(UsageError, match="the result takes 0.. GiB.*take num_samples of at most") as refusal:
+        draws(bound, ROWS, 500_000, method=method)
+    most = int(re.search(r"at most (\d+)", str(refusal.value))[1])
+    found = draws(bound, ROWS, most, method=method)
+    groups = (found.posterior, found.log_likelihood, found.posterior_predictive, found.prior)
+    groups += (found.prior_predictive, {"log_weight": found.log_weight})
+    held = sum(values.nbytes for group in groups for values in group.values())
+    assert held <= 10_000
+    with pytest.raises(UsageError, match=f"num_samples={most + 1}"):
+        draws(bound, ROWS, most + 1, method=method)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ppl_vae import checks
 from ppl_vae.diagnostics.evidence import Scores
 from ppl_vae.errors import DataError, RunError, UsageError
 
@@ -66,6 +67,7 @@ def repeated(rows: Mapping[str, np.ndarray], n: int) -> dict[str, np.ndarray]:
     for name, values in rows.items():
         if len(values) not in (1, n) or not n:
             raise DataError(f"{name} has {len(values)} rows: give {n} rows, or one for all")
+        checks.within_memory("n", n, n * values[:1].nbytes)
     return {name: np.repeat(values, n // len(values), 0) for name, values in rows.items()}
 
 

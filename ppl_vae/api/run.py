@@ -211,7 +211,7 @@ class Run(Summarised):
         on a loader, `x` is a loader, a list of batches, or one batch as a loader yields it.
         """
         if importance_samples is not None:
-            checks.whole_number("importance_samples", importance_samples)
+            checks.whole_number("importance_samples", importance_samples, most=checks.COUNTS)
         batches = whole_batches(x) if self.takes_batches else None
         rows = self._rows(x) if batches is None else batches
         scores = self._verbs.score(self.bound, rows, importance_samples, seed=seed, compile=compile)

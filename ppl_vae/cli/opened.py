@@ -93,4 +93,5 @@ def covariates(run: Run, options: Any, n: int) -> dict[str, np.ndarray]:
     if run.data is None:
         return {}
     fields = beside(run, run.data.rows("train"))
+    checks.within_memory("n", n, n * sum(values[:1].nbytes for values in fields.values()))
     return {name: values[np.arange(n) % len(values)] for name, values in fields.items()}

@@ -213,7 +213,7 @@ def _readable(message: str, parser: ArgumentParser, words: Sequence[str] = ()) -
 
 
 def _reason(text: str, key: str) -> str:
-    value = re.search(r"Given value: (.*)$", text) or re.search(r"Got value: (.*)$", text)
+    value = re.search(r"(?:Given|Got) value:\s*(.*)$", text)
     kinds = re.search(r"Subtypes: \[(.*?)\] Errors", text) or re.search(
         r"Expected an? (.*?)[.,]? (?:Got|but)", text
     )
@@ -223,4 +223,4 @@ def _reason(text: str, key: str) -> str:
         name = key.removeprefix("model.")
         return f"unknown {name} {value[1].rstrip('.')!r}: choose one of {choices[1].replace(chr(39), '')}"
     names = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", kinds[1]).replace("NoneType", "null")
-    return f"{value[1].rstrip('.')} is not of the kind {names}"
+    return f"{value[1].rstrip('.') or repr('')} is not of the kind {names}"

@@ -152,4 +152,4 @@ def _check_least(name: str, value: Any, kind: Any, metadata: Mapping[str, Any]) 
         if as_schedule(value)(0) < metadata["least"]:
             raise UsageError(f"{name}={value!r}: {name} must not start below {metadata['least']:g}")
     elif kind is int:
-        checks.whole_number(name, value, metadata.get("least", 1))
+        checks.whole_number(name, value, metadata.get("least", 1), checks.COUNTS)

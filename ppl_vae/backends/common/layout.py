@@ -28,8 +28,8 @@ class Layout:
         By site: its batch axes that are more than a placeholder, counted from the right, the rows first.
     plates : dict of str to tuple of str
         By site: the names of the plates among them.
-    largest, latents : int
-        Numbers in one row of the largest site, and of all latent sites together.
+    largest, latents, observations : int
+        Numbers in one row of the largest site, of all latent sites and of all observed ones together.
     """
 
     depth: int
@@ -42,6 +42,7 @@ class Layout:
     plates: dict[str, tuple[str, ...]]
     largest: int
     latents: int
+    observations: int
 
     @property
     def shared(self) -> tuple[str, ...]:
@@ -129,6 +130,7 @@ def read(pair: Pair) -> Layout:
         plates={name: tuple(_distances(site).values()) for name, site in named.items()},
         largest=max(sizes.values(), default=1),
         latents=max(1, sum(sizes[name] for name in latent)),
+        observations=sum(sizes[name] for name in observed),
     )
 
 

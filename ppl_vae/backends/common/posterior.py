@@ -77,11 +77,12 @@ def draws(
     rows = {n: a.astype(kind, copy=False) if a.dtype.kind == "f" else a for n, a in rows.items()}
     with bound.passes(seed) as passes:
         job = Job(bound, passes, rows, _layout(bound, passes, rows), budget)
+        proposals = num_samples * oversampling if method == "importance" else num_samples
+        _refuse_beyond_memory(job, num_samples, proposals, predictive)
         if method == "importance":
-            proposals = num_samples * oversampling
             drawn = _resampled(job, proposals, num_samples, seed)
         else:
-            proposals, size = num_samples, count_rows(rows)
+            size = count_rows(rows)
             drawn = propose(job, slice(0, size), size, num_samples)
             if not job.layout.note:
                 drawn.statistics = statistics(drawn.log_weight)
@@ -91,6 +92,16 @@ def draws(
             result.prior = simulate(job, num_samples, {}, PRIOR)
             result.prior_predictive = {name: result.prior.pop(name) for name in job.layout.observed}
     return result
+
+
+def _refuse_beyond_memory(job: Job, num_samples: int, proposals: int, predictive: bool) -> None:
+    """Refuse so many draws that they, or the proposals for one row, cannot be held."""
+    layout, rows, width = job.layout, count_rows(job.rows), job.bound.precision().itemsize
+    densities = np.dtype(np.float64).itemsize * (1 + len(layout.observed))
+    per_draw = layout.latents * width + densities
+    whole = per_draw + (predictive and (layout.latents + 2 * layout.observations) * width)
+    one_row = per_draw if proposals > num_samples else 0
+    checks.within_memory("num_samples", num_samples, num_samples * rows * whole + proposals * one_row)
 
 
 def _resampled(job: Job, proposals: int, count: int, seed: int) -> Drawn:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ppl_vae import checks
 from ppl_vae.backends.common.bound import Bound
 from ppl_vae.backends.common.site import Trace, under
 from ppl_vae.backends.common.summing import refuse_unknown
@@ -133,6 +134,8 @@ def _generate(
         first = {name: values[:1] for name, values in covariates.items()}
         shapes, shared = one_row(passes, first)
         _check_latents({n: s for n, s in shapes.items() if n not in bound.fields}, latents)
+        numbers = sum(math.prod(s) * (2 if name in bound.fields else 1) for name, s in shapes.items())
+        checks.within_memory("n", n, n * numbers * bound.precision().itemsize)
         fixed = shared_latents(bound, passes, first, shared, draw)
         passes.stage(1)
         parts, size = [], max([*map(math.prod, (shapes | shared).values()), 1])

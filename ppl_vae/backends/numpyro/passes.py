@@ -18,6 +18,7 @@ from ppl_vae.backends.numpyro.tracing import Tracer
 from ppl_vae.data.batches import chunk_rows, count_rows
 from ppl_vae.progress import tell, told
 
+TOGETHER = 1024  # passes of importance weights at once
 ASIDE = 2**31 - 1  # the stream of noise beside those of the passes, which are counted from 0
 
 
@@ -81,23 +82,32 @@ class Passes:
 
     def importance(self, rows: Any, samples: int, at_once: int, most: int, compile: bool) -> np.ndarray:
         passes = -(-samples // at_once)
+        together = min(passes, TOGETHER)
 
-        def run(tracer: Tracer, batch: Any) -> Array:
+        def run(tracer: Tracer, batch: Any, first: Array, left: Array) -> Array:
             def one(index: Array) -> Array:
-                key = random.fold_in(tracer.key, index)
+                key = random.fold_in(tracer.key, first + index)
                 pair = Tracer(self.bound, key, tracer.params, tracer.state).pair(batch, at_once)
                 weights = Densities(pair.guide, pair.model).log_weights.reshape(at_once, -1)
-                # The last pass draws a few samples too many, which are left out.
-                spare = index * at_once + jnp.arange(at_once) >= samples
+                # The last passes draw samples too many, which are left out.
+                spare = index * at_once + jnp.arange(at_once) >= left
                 return F.logsumexp(jnp.where(spare[:, None], -jnp.inf, weights), 0)
 
-            return lax.map(one, jnp.arange(passes))
+            return lax.map(one, jnp.arange(together))
 
-        name = ("importance", samples, at_once)
-        sums = [self(name, run, batch)[:, :size] for batch, size in self.chunks(rows, most)]
-        with np.errstate(invalid="ignore"):  # NaN of a run that diverged stays NaN
-            total = np.logaddexp.reduce(np.concatenate(sums, 1).astype(np.float64), 0)
-        return total - math.log(samples)
+        def total(batch: Any) -> np.ndarray:
+            stream, sums = (self._taken,), []
+            self._taken += 1
+            for first in range(0, passes, together):
+                left = np.int32(min(samples - first * at_once, together * at_once))
+                found = self(name, run, batch, np.uint32(first), left, stream=stream)
+                with np.errstate(invalid="ignore"):  # NaN of a run that diverged stays NaN
+                    sums.append(np.logaddexp.reduce(found.astype(np.float64), 0))
+            return np.logaddexp.reduce(sums, 0)
+
+        name = ("importance", together, at_once)
+        bounds = [total(batch)[:size] for batch, size in self.chunks(rows, most)]
+        return np.concatenate(bounds) - math.log(samples)
 
 
 def pure(bound: Any, function: Callable[..., Any]) -> Callable[..., Any]:

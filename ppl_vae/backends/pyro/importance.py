@@ -17,6 +17,7 @@ from ppl_vae.backends.pyro.compiling import tried
 from ppl_vae.backends.pyro.tracing import Tracer
 
 LOG = logging.getLogger(__name__)
+KEPT = 1024  # sums of passes that are held until they are added up
 
 
 class Weights(nn.Module):
@@ -45,7 +46,11 @@ def importance_bounds(
             size = rows_of(batch)
             fast = _compiled(whole, batch) if compiled and size > 1 else whole
         call = fast if rows_of(batch) == size else whole
-        sums = [call(batch) for _ in range(samples // at_once)]
+        sums = []
+        for _ in range(samples // at_once):
+            sums.append(call(batch))
+            if len(sums) == KEPT:
+                sums = [torch.stack(sums).logsumexp(0)]
         if samples % at_once:
             sums.append(rest(batch))
         bounds.append(torch.stack(sums).logsumexp(0) - math.log(samples))
