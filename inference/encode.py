@@ -22,7 +22,8 @@ def main(options):
     from ppl_vae.cli import opened, output
 
     run, target = opened.run(options), output.target(options, "latents-{split}.npz")
-    rows, names = opened.named_rows(run, options)
+    rows, names, label = opened.rows(run, options)
+    target = target.of(label)
     latents = run.encode(rows, draw=options.draw, seed=options.seed)
     # What `decode` needs beside them: the rows' own covariates.
     latents |= opened.beside(run, rows)

@@ -52,7 +52,7 @@ def main(options):
     result |= {"seed": options.seed, "data_sha256": data.sha256, "seconds": time.perf_counter() - started}
     if options.per_row is not None:
         disk.write(options.per_row, output.npz(per_row), options.overwrite)
-    return output.write_evaluation(run, result, per_row, options.rows)
+    return output.write_evaluation(run, result, per_row, options.rows, output.label(run, data))
 
 
 if __name__ == "__main__":

@@ -19,10 +19,7 @@ def parser():
     arguments.run(parser)
     parser.add_argument("file", nargs="?", type=str, default=SUPPRESS, help="ends in .pt2 or .onnx")
     parser.add_argument("--what", type=str, default="encode", help="encode, decode or score")
-    parser.add_argument(
-        "--data", type=str | None, default=None, help="rows to compare on, where the run's are not at hand"
-    )
-    arguments.offline(parser)
+    arguments.place(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace FILE")
     return parser
 

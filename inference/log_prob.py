@@ -24,10 +24,11 @@ def main(options):
     from ppl_vae.diagnostics.evidence import summary
 
     run, target = opened.run(options), output.target(options, "log_prob-{split}.npz")
-    rows, names = opened.named_rows(run, options)
+    rows, names, label = opened.rows(run, options)
+    target = target.of(label)
     scores = run.score(rows, options.importance_samples, seed=options.seed)
     values = scores.elbo if scores.iw is None else scores.iw
-    told = summary(scores, run.data.levels if run.data is not None else None)
+    told = summary(scores, run.record.data.levels)
     return told | output.arrays(run, target, {"log_prob": values}, names=names) | {"split": options.split}
 
 

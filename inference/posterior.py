@@ -26,7 +26,8 @@ def main(options):
     from ppl_vae.diagnostics.posterior import to_netcdf
 
     run, target = opened.run(options), output.target(options, "posterior-{split}-{method}.nc")
-    rows, names = opened.named_rows(run, options)
+    rows, names, label = opened.rows(run, options)
+    target = target.of(label)
     coords = {"data": names} if names is not None and run.program.declared else None
     chosen = {"method": options.method, "num_samples": options.num_samples, "seed": options.seed}
     tree = posterior(run, rows, coords=coords, **chosen)

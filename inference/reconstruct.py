@@ -28,7 +28,8 @@ def main(options):
         opened.run(options),
         output.target(options, "reconstructions-{split}.npz", "reconstructions-{split}.png"),
     )
-    rows, names = opened.named_rows(run, options)
+    rows, names, label = opened.rows(run, options)
+    target = target.of(label)
     made = run.reconstruct(rows, draw=options.draw, seed=options.seed)
     both = with_gaps({name: rows[name] for name in made}, rows) | {
         f"{name}_mean": values for name, values in made.items()

@@ -1,6 +1,7 @@
 """Draw rows from a run's prior: latents, observations, and the centres of their likelihood.
 
 $ ppl-vae sample runs/first -n 100 --seed 1 --out samples.npz
+$ ppl-vae sample runs/cells -n 10 --covariates batch=north
 
 Of images there is a PNG beside the arrays.
 """

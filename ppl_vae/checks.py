@@ -10,6 +10,7 @@ from ppl_vae.errors import UsageError
 
 SEEDS = 2**32  # NumPy, torch and JAX take these alike
 COUNTS = 2**31 - 1  # JAX counts in 32 bits
+LEVELS = 2**18  # even steps of [0, 1] that single precision tells apart
 
 
 def whole_number(name: str, value: Any, least: int = 1, most: int | None = None) -> None:
@@ -38,6 +39,16 @@ def seed(value: Any) -> None:
     """Raise UsageError for what is no seed of all three libraries."""
     if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= value < SEEDS:
         raise UsageError(f"seed={value!r}: a seed is not negative and below {SEEDS}")
+
+
+def levels(value: Any, of: str = "") -> None:
+    """Raise UsageError for what is no number of grey levels."""
+    whole_number(f"{of}levels", value, least=2)
+    if value > LEVELS:
+        raise UsageError(
+            f"{of}levels={value}: single precision tells at most {LEVELS} of [0, 1] apart: round to fewer, "
+            "or take the numbers as reals (divided, with the likelihood normal)"
+        )
 
 
 def one_of(what: str, value: Any, known: Iterable[str]) -> None:

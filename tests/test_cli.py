@@ -220,15 +220,23 @@ def test_data_that_moved_and_other_data(folder):
     before = ok("evaluate", "run")
     assert before["n"] == 6
     Path("x.npy").rename("moved.npy")
-    assert refused(1, "evaluate", "run").endswith("x.npy does not exist: correct the path")
+    assert "x.npy: say where it lies now with --data FILE" in refused(1, "evaluate", "run")
     assert ok("sample", "run", "-n", 3)["n"] == 3  # needs no data
     after = ok("evaluate", "run", "--data", "moved.npy")
     assert after["elbo_nats"] == before["elbo_nats"] and after["data_sha256"] == before["data_sha256"]
     np.save("new.npy", x[:7])
     other = cli("evaluate", "run", "--data", "new.npy")
-    assert other.err == ["new.npy is other data than the run was trained on", *other.err[1:]]
-    assert other.result["n"] == 7 and other.result["out"] == "run/evaluation-new-test.json"
-    assert ok("encode", "run", "--data", "new.npy")["arrays"] == {"z": [7, 2]}
+    assert other.err[0] == "new.npy is other data than the run was trained on (its sha256 differs)"
+    assert other.result["n"] == 7
+    label = f"new-{other.result['data_sha256'][:8]}"
+    assert other.result["out"] == f"run/evaluation-{label}-test.json"
+    # Results of the run's own data stay as they are.
+    own = Path(ok("encode", "run", "--data", "moved.npy")["out"])
+    kept = own.read_bytes()
+    encoded = ok("encode", "run", "--data", "new.npy")
+    assert encoded["arrays"] == {"z": [7, 2]} and encoded["out"] == f"run/latents-{label}-test.npz"
+    assert ok("log_prob", "run", "--data", "new.npy")["out"] == f"run/log_prob-{label}-test.npz"
+    assert own.read_bytes() == kept and own == Path("run/latents-test.npz")
     assert ok("train", "--resume", "--out", "run", "--data", "moved.npy", "--max-steps", 5)["steps"] == 5
     line = cli("train", "--resume", "--out", "run", "--data", "new.npy")
     assert line.code == 1 and "is not what the run was trained on (its sha256 differs)" in line.err[-1]

@@ -346,6 +346,18 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(tm
     assert "lower --lr, or set --clip-norm" in found.err[-1]
 
 
+@pytest.mark.parametrize("exists", [False, True])
+def test_nothing_is_left_of_a_training_that_is_refused(here, tmp_path, exists):
+    out = tmp_path / "new" / "run"
+    if exists:
+        out.mkdir(parents=True)
+    negative = ("--data", "words.npy"), ("--data", "good.npy", "--model.likelihood", "poisson")
+    for words in (*negative, ("--data", "good.npy", "--model.likelihood", "poisson", "--tensorboard")):
+        found = cli("train", "vae", *SMALL, *words, "--max-steps", 1, "--out", out)
+        assert (found.code, found.out) == (1, "")
+        assert [path.name for path in tmp_path.rglob("*")] == (["new", "run"] if exists else [])
+
+
 def test_a_folder_that_is_in_use_is_left_alone(here, tmp_path):
     from ppl_vae.store import RunFolder
 

@@ -204,6 +204,19 @@ def test_a_program_with_covariates(folder):
     assert given["picture"] is None and not Path("s.png").exists()
     assert ok("decode", "run", "--latents", "s.npz", "--covariates", "more.npz")["arrays"] == {"x": [3, 5]}
     assert ok("reconstruct", "run", "--out", "r.npz")["arrays"] == {"x": [6, 5], "x_mean": [6, 5]}
+    # Data that has moved is named, where covariates of its rows are wanted too.
+    Path("c.npz").rename("moved.npz")
+    assert "say where it lies now with --data FILE" in refused(1, "sample", "run", "-n", 4)
+    again = ok("sample", "run", "-n", 100, "--data", "moved.npz", "--out", "again.npz")
+    np.testing.assert_array_equal(arrays("again.npz")["x"], arrays("run/samples.npz")["x"])
+    assert again["arrays"] == drawn
+    Path("moved.npz").rename("c.npz")
+    Path("one.csv").write_text("batch,size\n1,2.5\n")
+    for one in ("batch=1,size=2.5", "one.csv"):
+        ok("sample", "run", "-n", 3, "--covariates", one, "--out", "o.npz", "--overwrite")
+        assert arrays("o.npz")["batch"].tolist() == [1] * 3 and arrays("o.npz")["size"].tolist() == [2.5] * 3
+    assert "takes no 'sizes'" in refused(2, "sample", "run", "--covariates", "batch=1,sizes=2")
+    assert "give a file, or NAME=VALUE" in refused(2, "sample", "run", "--covariates", "batch=")
     # Latents that were encoded decode with the covariates of their own rows.
     assert ok("encode", "run", "--out", "z.npz")["binarize"] == "none"
     ok("decode", "run", "--latents", "z.npz", "--out", "d.npz")

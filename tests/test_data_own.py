@@ -185,7 +185,9 @@ def test_pickles_and_broken_files_are_refused(tmp_path):
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 and no more")
     (tmp_path / "broken.npy").write_bytes(b"")
     (tmp_path / "garbage.npy").write_bytes(b"no array")
-    for name in ("object.npy", "object.npz", "broken.npz", "broken.npy", "garbage.npy"):
+    with pytest.raises(DataError, match=r"object.npz: 'x' holds Python objects, which are not read"):
+        data.load(tmp_path / "object.npz")
+    for name in ("object.npy", "broken.npz", "broken.npy", "garbage.npy"):
         with pytest.raises(DataError, match=rf"{name} cannot be read as arrays: .*numpy\.save") as refused:
             data.load(tmp_path / name)
         assert "allow_pickle" not in str(refused.value)
@@ -272,7 +274,7 @@ def test_images_that_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"b\.png is 5x3 pixels, but a\.png is 4x3"):
         data.load(tmp_path)
     save_image(tmp_path / "b.png", mode="I;16", value=300)
-    with pytest.raises(DataError, match=r"b\.png has more than 8 bits"):
+    with pytest.raises(DataError, match="some images have 16 bits per pixel and some 8"):
         data.load(tmp_path)
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:50])
     with pytest.raises(DataError, match=r"b\.png (is damaged|cannot be read)"):
@@ -294,3 +296,43 @@ def test_an_unknown_option_is_refused_with_those_that_there_are():
         data.load("digits", binarise="none")
     with pytest.raises(UsageError, match=r"data\.of has no option 'split': .* [Ii]t takes batch, binarize,"):
         data.of(np.ones((3, 2)), split=1)
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "gif", "webp", "tif", "pgm"])
+def test_images_of_every_format(tmp_path, suffix):
+    from PIL import Image
+
+    pixels = np.arange(96, dtype=np.uint8).reshape(4, 6, 4)
+    for i, one in enumerate(pixels):
+        Image.fromarray(one).save(tmp_path / f"{i}.{suffix}", lossless=True)
+    loaded = data.load(tmp_path, valid=0, test=0)
+    found = loaded.splits["train"]["x"]
+    assert loaded.levels == 256 and found.dtype == np.uint8
+    assert np.array_equal(found[:, 0], pixels)  # WebP is of three channels, all alike
+
+
+def test_images_of_16_bits_keep_them(tmp_path):
+    from PIL import Image
+
+    pixels = np.array([[[0, 300], [65535, 7]], [[1, 2], [3, 40000]]], np.uint16)
+    for i, (one, suffix) in enumerate(zip(pixels, ("png", "tif"), strict=True)):
+        Image.fromarray(one).save(tmp_path / f"{i}.{suffix}")
+    loaded = data.load(tmp_path, valid=0, test=0)
+    assert loaded.levels == 65536 and np.array_equal(loaded.splits["train"]["x"][:, 0], pixels)
+    assert np.array_equal(loaded.raw("train")["x"], (pixels / 65535).astype(np.float32)[:, None])
+
+
+def test_arrays_of_objects_are_left_out_with_a_line(tmp_path):
+    names = np.array(["a", "b", "c"], dtype=object)
+    np.savez(tmp_path / "mixed.npz", x=np.eye(3), names=names, note=np.array("text"))
+    loaded = data.load(tmp_path / "mixed.npz", valid=0, test=0)
+    assert loaded.fields == ("x",) and all(
+        any(name in note and "left out" in note for note in loaded.notes) for name in ("names", "note")
+    )
+    with pytest.raises(DataError, match=r"'names' holds Python objects, .*astype\(str\)"):
+        data.load(tmp_path / "mixed.npz", index="names")
+
+
+def test_levels_that_single_precision_does_not_tell_apart_are_refused():
+    with pytest.raises(UsageError, match="levels=262145: single precision tells at most 262144"):
+        data.of(np.arange(40).reshape(10, 2, 2), kind="image", levels=2**18 + 1)

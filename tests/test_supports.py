@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from on_backend import BACKENDS
+from on_backend import BACKENDS, side
 
-from ppl_vae import data, evaluate, fit, load
-from ppl_vae.errors import DataError, PplVaeError, ProgramError
+from ppl_vae import data, evaluate, fit, likelihoods, load
+from ppl_vae.distributions import grey
+from ppl_vae.errors import DataError, PplVaeError, ProgramError, UsageError
 from ppl_vae.program import Program
 
 RNG = np.random.default_rng(0)
@@ -55,6 +56,19 @@ def test_one_number_beyond_the_support_is_refused_in_fit_and_in_every_verb(likel
         with pytest.raises(DataError, match=found):
             verb()
     assert np.isfinite(run.score(x).elbo).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_level_of_the_finest_grid_is_one_and_finer_grids_are_refused(backend):
+    levels = 2**18
+    made = next(side(backend, "float32"))
+    grid = made.array((np.arange(levels) / np.float32(levels - 1)).astype(np.float32))
+    one = grey.DiscretizedLogistic(made.array(np.float32(0.5)), made.array(np.float32(0.1)), levels)
+    assert made.host(one.inside(made.F, grid)).all()
+    with pytest.raises(UsageError, match="at most 262144"):
+        made.dist.DiscretizedLogistic(one.loc, one.scale, levels=levels + 1)
+    with pytest.raises(UsageError, match="likelihood grey_levels: levels=262145"):
+        likelihoods.parse("grey_levels:262145")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

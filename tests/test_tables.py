@@ -215,6 +215,13 @@ def test_from_a_file_to_tables_with_the_names_of_its_rows(tmp_path, monkeypatch,
     assert again.index.tolist() == few["sample"].tolist()
     np.testing.assert_allclose(again[["z_0", "z_1"]], written.loc[again.index, ["z_0", "z_1"]], rtol=1e-4)
     assert ok("decode", "run", "--latents", "z.npz", "--out", "made.npz")["n"] == len(few)
+    table[["site", "kind", "sample"]][:2].to_csv("given.csv", index=False)
+    for given, codes in (("site=south", [1, 1]), ("batch=north", [0, 0]), ("given.csv", [0, 1])):
+        drawn = ok("sample", "run", "-n", 2, "--covariates", given)
+        with np.load(drawn["out"]) as file:
+            assert file["batch"].tolist() == codes
+    east = refused(1, "sample", "run", "-n", 2, "--covariates", "site=east")
+    assert "'east' is none of those trained on: 'north', 'south'" in east
     bounds = pd.read_csv(ok("log_prob", "run", "--importance-samples", "5")["table"], index_col="row")
     assert set(bounds.index) == set(written.index)
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from ppl_vae.errors import UsageError
 
+FOLDER = "tensorboard"
+
 
 def writer_to(path: Path) -> Callable[[str, Mapping[str, Any]], None]:
     """Return a callback that writes every number of the history into a folder of TensorBoard's."""

@@ -1,6 +1,7 @@
 """`fit` and `resume`: from a program, data and an objective to a run, in memory or in a folder."""
 
 import logging
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -157,10 +158,14 @@ def _trained(job: Job, out: str | Path | None, shown: Shown) -> Run:
     if folder is None and out is not None:
         folder = _new_folder(out, job)
     try:
+        if folder is not None and job.earlier is None:
+            folder.write(job.files())
         return _Session(job, bound, engine, folder, shown).run()
     except Exception:
         if folder is not None and job.earlier is None and not folder.metrics():
-            folder.clear()  # refused before its first step
+            if shown.tensorboard:
+                shutil.rmtree(folder.path / board.FOLDER, ignore_errors=True)
+            folder.remove()  # refused before its first step
         raise
 
 
@@ -173,11 +178,9 @@ def _earlier_folder(out: str | Path) -> RunFolder | None:
 
 
 def _new_folder(out: str | Path, job: Job) -> RunFolder:
-    """Start a run folder with the record of a job and the sources of its model and its objective."""
+    """Start a run folder for a job, whose sources are kept."""
     sources.keep(job.sources, out)
-    folder = RunFolder.create(out)
-    folder.write(job.files())
-    return folder
+    return RunFolder.create(out)
 
 
 @dataclass(frozen=True)
@@ -197,7 +200,7 @@ class _Session:
             self.engine.start()
             refuse_other_data(self.job.data.sha256, self.engine.agree)
             if self.shown.tensorboard:
-                callbacks.append(board.writer_to(self.folder.path / "tensorboard"))
+                callbacks.append(board.writer_to(self.folder.path / board.FOLDER))
             position, rows = self._begun()
             if self.folder is not None and self.job.earlier is not None:
                 LOG.info("going on from step %d", position.step)

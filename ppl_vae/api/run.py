@@ -151,8 +151,8 @@ class Run(Summarised):
 
     def _covariates(self, given: Mapping[str, Any] | None, n: int) -> dict[str, np.ndarray]:
         """Return n rows of covariates: as many as given, or the only one n times."""
-        given = by_name(given)
         data, known = self.record.data, self.bound.fields
+        given = data.by_field(by_name(given))
         for name in given:
             if name not in known:
                 raise UsageError(f"covariates: {self.name} takes no {name!r}, it takes {', '.join(known)}")

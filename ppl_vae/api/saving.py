@@ -29,6 +29,6 @@ def save(run: Any, path: str | Path) -> RunFolder:
             metrics.write(folder.path / metrics.NAME, run.history)
             folder.write(files)
         except BaseException:
-            (folder.path / metrics.NAME).unlink(missing_ok=True)
+            folder.remove()
             raise
     return folder

@@ -182,15 +182,20 @@ def run(parser: ArgumentParser) -> None:
 
 def rows(parser: ArgumentParser, number: int | None = None) -> None:
     """Add which rows to work on."""
-    other = "other data, or where the run's data now lies; a file without splits of its own is taken whole"
     _add(
         parser,
         [
             ("--split", str, "test", "train, valid or test"),
             ("--rows", int | None, number, "take only the first rows of the split"),
-            ("--data", str | None, None, other),
         ],
     )
+    place(parser)
+
+
+def place(parser: ArgumentParser) -> None:
+    """Add where the data lies."""
+    other = "other data, or where the run's data now lies; a file without splits of its own is taken whole"
+    _add(parser, [("--data", str | None, None, other)])
     offline(parser)
 
 
@@ -201,8 +206,12 @@ def draw(parser: ArgumentParser) -> None:
 
 def covariates(parser: ArgumentParser) -> None:
     """Add the fields that a program takes beside what it observes."""
-    fields = ".npz of the fields that are no observations (by default those of the training rows, in turn)"
+    fields = (
+        "a file of the fields that are no observations, one row for all or a row each; or NAME=VALUE,... for "
+        "all (by default those of the training rows, in turn)"
+    )
     _add(parser, [("--covariates", str | None, None, fields)])
+    place(parser)
 
 
 def out(parser: ArgumentParser, default: str) -> None:

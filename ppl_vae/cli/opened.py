@@ -8,11 +8,15 @@ import numpy as np
 
 from ppl_vae import checks
 from ppl_vae.api import Run, open_run
-from ppl_vae.cli.output import ROW_NAMES
+from ppl_vae.cli.output import ROW_NAMES, label
 from ppl_vae.cli.running import say
 from ppl_vae.data import Data
-from ppl_vae.data.files import read
+from ppl_vae.data.delimited import number
+from ppl_vae.data.files import columns, read
+from ppl_vae.data.roles import Roles
 from ppl_vae.errors import UsageError
+
+_NONE_OF_THEM = ("x", "index", "ignore")  # roles of columns that are no covariates
 
 
 def run(options: Any) -> Run:
@@ -31,27 +35,24 @@ def data(run: Run, options: Any) -> Data:
         if dataset.sha256 == described.sha256:
             run.given = dataset
         else:
-            say(f"{options.data} is other data than the run was trained on")
+            say(f"{options.data} is other data than the run was trained on (its sha256 differs)")
         return dataset
     if run.given is None:
         raise UsageError("the run's data was made in memory: name the rows with --data FILE")
     return described.again(offline=True) if options.offline else run.data
 
 
-def rows(run: Run, options: Any) -> dict[str, np.ndarray]:
-    """Return the rows of --split, at most --rows of them."""
-    return named_rows(run, options)[0]
-
-
-def named_rows(run: Run, options: Any) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-    """Return the rows of --split, at most --rows of them, and their names where a table has such."""
+def rows(run: Run, options: Any) -> tuple[dict[str, np.ndarray], np.ndarray | None, str]:
+    """Return the rows of --split, at most --rows of them, their names where a table has such, and what their
+    results are called by, see `output.label`.
+    """
     if options.rows is not None:
         checks.whole_number("rows", options.rows)
     dataset = data(run, options)
     dataset.refuse_empty(options.split)
     taken = {name: values[: options.rows] for name, values in dataset.rows(options.split).items()}
     names = dataset.labels.get(options.split)
-    return taken, None if names is None else names[: options.rows]
+    return taken, None if names is None else names[: options.rows], label(run, dataset)
 
 
 def latents(run: Run, options: Any) -> dict[str, np.ndarray] | np.ndarray:
@@ -81,7 +82,7 @@ def covariates(run: Run, options: Any, n: int) -> dict[str, np.ndarray]:
     file of latents, else of the training rows in turn.
     """
     if options.covariates is not None:
-        return read(Path(options.covariates), classes=run.record.data.classes).fields
+        return _given(run, options.covariates)
     if len(run.bound.fields) <= 1:
         return {}
     if options.get("latents") is not None:
@@ -90,8 +91,28 @@ def covariates(run: Run, options: Any, n: int) -> dict[str, np.ndarray]:
         given = {name: values for name, values in given.items() if f"{name}_mean" not in fields}
         if given:
             return given
-    if run.data is None:
+    if options.data is None and run.given is None:
         return {}
-    fields = beside(run, run.data.rows("train"))
+    dataset = data(run, options)
+    fields = beside(run, dataset.rows("train" if dataset.num_rows("train") else "test"))
     checks.within_memory("n", n, n * sum(values[:1].nbytes for values in fields.values()))
     return {name: values[np.arange(n) % len(values)] for name, values in fields.items()}
+
+
+def _given(run: Run, text: str) -> dict[str, Any]:
+    """Return covariates of a file, or of NAME=VALUE,... for all rows; columns that are no covariates, as the
+    run knows them, are left out.
+    """
+    path, described = Path(text), run.record.data
+    if "=" in text and not path.exists():
+        pairs = [part.partition("=") for part in text.split(",")]
+        if any(not (name.strip() and value.strip()) for name, _, value in pairs):
+            raise UsageError(f"--covariates {text}: give a file, or NAME=VALUE,NAME=VALUE ...")
+        cells = {name.strip(): number(value.strip()) for name, _, value in pairs}
+        texts = {name.strip(): value.strip() for name, _, value in pairs}
+        return {name: texts[name] if cell is None else cell for name, cell in cells.items()}
+    roles = Roles(**described.roles).given
+    known = {ROW_NAMES, *(described.columns or ())}.union(*(roles.get(one, ()) for one in _NONE_OF_THEM))
+    held = described.by_field({n: values for n, values in columns(path).items() if n not in known})
+    others = described.shapes.keys() - set(run.bound.fields)  # a label, where the program takes none
+    return {name: values for name, values in held.items() if name not in others}

@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,12 +12,14 @@ import numpy as np
 from ppl_vae.api import Run
 from ppl_vae.cli import page
 from ppl_vae.cli.running import as_json
+from ppl_vae.data import Data
 from ppl_vae.errors import UsageError
 from ppl_vae.report import image_grid
 from ppl_vae.store import disk
 
 SHOWN = 64
 ROW_NAMES = "row_names"
+LONGEST = 60  # characters of a name
 COLUMNS = 8
 
 
@@ -28,6 +30,16 @@ class Target:
     path: Path
     picture: Path | None
     overwrite: bool
+    named: bool = True  # by the person
+
+    def of(self, label: str) -> "Target":
+        """Return where results go: those of other data, which has a label, under names of their own where
+        none was given.
+        """
+        if self.named or not label:
+            return self
+        picture = None if self.picture is None else _labelled(self.picture, label)
+        return replace(self, path=_labelled(self.path, label), picture=picture)
 
 
 def target(options: Any, name: str, picture: str | None = None) -> Target:
@@ -35,9 +47,8 @@ def target(options: Any, name: str, picture: str | None = None) -> Target:
     if options.out is None:
         place = {"split": options.get("split"), "method": options.get("method")}
         folder = Path(options.run)
-        return Target(
-            folder / name.format(**place), folder / picture.format(**place) if picture else None, True
-        )
+        shown = folder / picture.format(**place) if picture else None
+        return Target(folder / name.format(**place), shown, True, named=False)
     path = Path(options.out)
     if path.suffix != Path(name).suffix:
         raise UsageError(f"--out {path}: give a name that ends in {Path(name).suffix}")
@@ -45,6 +56,17 @@ def target(options: Any, name: str, picture: str | None = None) -> Target:
     for one in filter(None, (path, beside)):
         disk.refuse_place(one, options.overwrite)
     return Target(path, beside, options.overwrite)
+
+
+def _labelled(path: Path, label: str) -> Path:
+    kind, _, rest = path.name.partition("-")
+    return path.with_name(f"{kind}-{label}-{rest}")
+
+
+def label(run: Run, data: Data) -> str:
+    """Return what results of other data than the run's own are called by; "" for the run's own."""
+    own = data.sha256 == run.record.data.sha256
+    return "" if own else f"{Path(data.name).stem[:LONGEST]}-{data.sha256[:8]}"
 
 
 def arrays(
@@ -129,16 +151,14 @@ def npz(fields: Mapping[str, np.ndarray]) -> Callable[[BinaryIO], None]:
 
 
 def write_evaluation(
-    run: Run, result: dict[str, Any], per_row: Mapping[str, np.ndarray], rows: int | None = None
+    run: Run, result: dict[str, Any], per_row: Mapping[str, np.ndarray], rows: int | None, label: str
 ) -> dict[str, Any]:
     """Keep an evaluation and its bounds of every row in the run's folder, and write its report anew; `rows`
-    is how many were asked for.
+    is how many were asked for, `label` what other data is called by.
     """
     name = f"{result['split']}-k{result['k']}" if result["k"] else result["split"]
     name += f"-rows{rows}" if rows else ""
-    if result["data_sha256"] != run.record.data.sha256:
-        name = f"{Path(result['data']).stem}-{name}"
-    name = f"evaluation-{name}"
+    name = f"evaluation-{label}-{name}" if label else f"evaluation-{name}"
     written = {f"{name}.json": json.dumps(as_json(result), indent=1).encode(), f"{name}.npz": npz(per_row)}
     report = page.write(run, written)
     return result | {"out": str(run.folder.path / f"{name}.json"), "report": report}

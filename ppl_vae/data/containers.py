@@ -16,15 +16,19 @@ from ppl_vae.reading import refuse_beyond_memory
 
 def read_parquet(path: Path, roles: Roles, classes: Classes) -> Table:
     """Read a table as pandas writes it; an index that has names is the names of its rows."""
+    return of_frame(frame_of(path), roles, classes)
+
+
+def frame_of(path: Path) -> Any:
+    """Return the DataFrame that a file of Parquet holds."""
     import pandas as pd
 
     try:
-        frame = pd.read_parquet(path, engine="pyarrow")
+        return pd.read_parquet(path, engine="pyarrow")
     except ImportError:
         raise UsageError(f"{path}: .parquet needs pyarrow: pip install 'ppl-vae[tables]'") from None
     except Exception as error:
         raise _damaged(path, "Parquet", error) from error
-    return of_frame(frame, roles, classes)
 
 
 def read_mat(path: Path, roles: Roles, classes: Classes) -> Table:

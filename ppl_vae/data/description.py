@@ -1,5 +1,6 @@
 """What a run records of its data, and what other data means beside it."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -85,6 +86,10 @@ class Description:
             raise RunError(f"the run's data {self.name!r} was made in memory: give it as data=...")
         options = dict(self.options)
         where = options.pop("name_or_path")
+        if place is None and os.path.isabs(where) and not os.path.exists(where):
+            raise DataError(
+                f"the run's data is no longer at {where}: say where it lies now with --data FILE (data=...)"
+            )
         if self.columns and not self.roles:
             options["index"] = "none"  # before columns had roles, all of them were x
         return self.same(load(place or where, offline=offline, quiet=True, **options))
@@ -201,6 +206,15 @@ class Description:
         if isinstance(given, Mapping) and not set(roles.x or ()) <= set(map(str, given)):
             roles = replace(roles, x=None)  # rows by field
         return roles
+
+    def by_field(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return values by field that are given by field, or by the column that the field was made of."""
+        roles = Roles(**self.roles)
+        called = {roles.label: "y", roles.batch: "batch"}
+        fields = {called.get(str(name), str(name)): values for name, values in given.items()}
+        if len(fields) < len(given):
+            raise UsageError(f"{', '.join(map(str, given))}: two of them are one field, give one")
+        return fields
 
     def named(self, given: Any, fields: tuple[str, ...]) -> dict[str, np.ndarray]:
         """Return rows that a verb is given as numbers by field, in the order of the run's columns."""

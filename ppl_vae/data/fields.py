@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,15 @@ from ppl_vae.data.roles import NO_CLASSES, NO_ROLES, ROW_LABELS, Classes, Roles,
 from ppl_vae.data.tables import of_series
 from ppl_vae.errors import DataError, UsageError
 from ppl_vae.reading import memory
+
+_OBJECTS = "holds Python objects, which are not read: write it as text (.astype(str)) or numbers"
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Stands for an array of Python objects, which only running what a file holds would read."""
+
+    path: Path
 
 
 def of_arrays(
@@ -37,6 +48,11 @@ def of_arrays(
     for name, values in arrays.items():
         target = targets.get(name, name)
         if target == "ignore":
+            continue
+        if isinstance(values, Objects):
+            if name in targets or target == "x":
+                raise DataError(f"{values.path}: {name!r} {_OBJECTS}")
+            table.notes.append(f"{name!r} left out: it {_OBJECTS}")
             continue
         if target in table.fields:
             raise UsageError(f"two arrays would be {target}: leave one out with ignore")

@@ -4,22 +4,23 @@ import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from ppl_vae import reading
-from ppl_vae.data.containers import read_h5ad, read_mat, read_parquet
+from ppl_vae.data import tables
+from ppl_vae.data.containers import frame_of, read_h5ad, read_mat, read_parquet
 from ppl_vae.data.dataset import SPLITS
 from ppl_vae.data.delimited import AS_IT_LOOKS, Layout
-from ppl_vae.data.fields import of_arrays
+from ppl_vae.data.fields import Objects, of_arrays
 from ppl_vae.data.roles import NO_CLASSES, NO_ROLES, ROW_LABELS, Classes, Roles, Table
 from ppl_vae.data.tables import read_csv
 from ppl_vae.errors import DataError
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 
-FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # what these hold, by Pillow's names
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # what these hold, by Pillow's names
 TABLES = (".csv", ".tsv", ".txt")
 CONTAINERS = {".parquet": read_parquet, ".mat": read_mat, ".h5ad": read_h5ad}
 
@@ -72,6 +73,25 @@ def read(
         raise DataError(f"{path} cannot be read ({error.strerror or error})") from error
 
 
+def columns(path: Path) -> dict[str, Any]:
+    """Return the columns of a table, or the arrays of a file, by name and as they are.
+
+    Raises
+    ------
+    DataError
+        As `read`.
+    """
+    suffix = path.suffix.lower()
+    if path.is_file() and suffix in TABLES:
+        return tables.columns(path)
+    if path.is_file() and suffix == ".parquet":
+        return {str(name): values for name, values in frame_of(path).items()}
+    if path.is_file() and suffix == ".npz":
+        return read_npz(path)
+    held = read(path, Roles(index="none")).fields
+    return {name: values for name, values in held.items() if name != ROW_LABELS}
+
+
 def read_npz(path: Path) -> dict[str, np.ndarray]:
     """Named arrays; an only array without a name is x."""
     arrays = _loaded(path)
@@ -105,7 +125,9 @@ def _loaded(path):
         with reading.opened(path) as file:
             reading.refuse_beyond_memory(_size(file), path)
             loaded = np.load(file, allow_pickle=False)
-            return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+            if isinstance(loaded, np.ndarray):
+                return loaded
+            return {name: _array(loaded, name, path) for name in loaded.files}
     except OSError:
         raise
     except Exception as error:
@@ -113,6 +135,16 @@ def _loaded(path):
             f"{path} cannot be read as arrays: it is damaged, holds objects or is not NumPy's; write "
             "it with numpy.save (.npy) or numpy.savez (.npz)"
         ) from error
+
+
+def _array(archive: Any, name: str, path: Path) -> Any:
+    """Return an array of an .npz, or what stands for one of objects."""
+    try:
+        return archive[name]
+    except ValueError as error:
+        if "Object arrays" not in str(error):
+            raise
+        return Objects(path)
 
 
 def _size(file: BinaryIO) -> int:
@@ -144,7 +176,9 @@ def read_images(folder: Path, known: Sequence[str] | None = None) -> Table:
         raise DataError(f"{folder}: {', '.join(new)} are no classes trained on: {', '.join(known)}")
     classes = list(known or classes) if classes else []
     size, mode = _size_and_mode(everything)
-    reading.refuse_beyond_memory(len(everything) * size[0] * size[1] * len(mode), folder)
+    reading.refuse_beyond_memory(
+        len(everything) * size[0] * size[1] * (2 if mode == "I;16" else len(mode)), folder
+    )
     by_split = {}
     for split, paths in files.items():
         by_split[split] = {"x": np.stack([_pixels(path, size, mode) for path, _ in paths])}
@@ -169,8 +203,8 @@ def _image_files(folder: Path) -> list[tuple[Path, str | None]]:
 
 
 def _size_and_mode(paths) -> tuple[tuple[int, int], str]:
-    """The common size, and "L" if all images are grey, else "RGB"."""
-    size, mode = None, "L"
+    """The common size, and "L" if all images are grey, "I;16" if of 16 bits, else "RGB"."""
+    size, modes = None, set()
     for path in paths:
         with _opened(path) as image:
             if size is not None and image.size != size:
@@ -180,20 +214,26 @@ def _size_and_mode(paths) -> tuple[tuple[int, int], str]:
                 )
             if getattr(image, "n_frames", 1) > 1:
                 raise DataError(f"{path} holds {image.n_frames} pictures: write each into a file of its own")
-            if image.mode.startswith(("I", "F")):
-                raise DataError(f"{path} has more than 8 bits per pixel (mode {image.mode}): convert it")
-            size, mode = image.size, mode if image.mode in ("L", "1", "LA") else "RGB"
-    return size, mode
+            if image.mode in ("I", "F"):
+                raise DataError(f"{path} has 32 bits per pixel (mode {image.mode}): save it with 8 or 16")
+            mode = {"L": "L", "1": "L", "LA": "L"}.get(image.mode, "RGB")
+            size = image.size
+            modes.add("I;16" if image.mode.startswith("I;16") else mode)
+    if "I;16" in modes and len(modes) > 1:
+        raise DataError(f"{paths[0].parent}: some images have 16 bits per pixel and some 8: save all alike")
+    return size, min(modes, key=("I;16", "RGB", "L").index)
 
 
 def _pixels(path, size, mode) -> np.ndarray:
-    """uint8 `[C, H, W]`."""
+    """uint8 `[C, H, W]`, of grey images of 16 bits uint16."""
     with _opened(path) as image:
         try:
             if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
                 raise DataError(
                     f"{path} is transparent in places, which has no meaning here: lay it over a ground"
                 )
+            if mode == "I;16":
+                return np.asarray(image).astype(np.uint16)[None]
             pixels = np.asarray(image.convert(mode), np.uint8)
         except DataError:
             raise

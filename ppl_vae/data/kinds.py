@@ -74,7 +74,7 @@ def levels_of(xs, name: str, kind: str, levels: int | None) -> int | None:
     first, *_ = xs
     low, high = _limits(xs)
     if levels is not None:
-        checks.whole_number("levels", levels, least=2)
+        checks.levels(levels)
         if kind == "counts":
             raise UsageError("counts have no levels: leave levels out, or choose another kind")
         if low < 0 or high > levels - 1 or any((x % 1 != 0).any() for x in xs if x.dtype.kind == "f"):

@@ -35,6 +35,11 @@ def _columns(text: Text, texts: set[str | None]) -> dict[str, np.ndarray]:
     return columns
 
 
+def columns(path: Path) -> dict[str, np.ndarray]:
+    """Return the columns of a table that is text, each of numbers or of text."""
+    return _columns(read_text(path), set())
+
+
 def told(path: Path, layout: Layout = AS_IT_LOOKS) -> list[str]:
     """Return what each column of a table that is text holds, in a line each."""
     lines = []

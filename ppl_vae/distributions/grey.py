@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from ppl_vae import checks
 from ppl_vae.distributions.base import Array, Distribution
 
 ROUNDING = 0.02  # of a level, what single precision makes of one of 65536
@@ -14,6 +15,10 @@ class OnGrid(Distribution):
     """
 
     discrete = True
+
+    def __post_init__(self) -> None:
+        if "levels" in self.static:
+            checks.levels(int(self.levels), f"{type(self).__name__}: ")
 
     def inside(self, F: Any, value: Array) -> Array:
         place = value * (self.levels - 1)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from ppl_vae import checks
 from ppl_vae.errors import UsageError
 from ppl_vae.likelihoods.base import Array, Likelihood, Shape, Start, Values, positive, whole
 
@@ -135,6 +136,10 @@ class Grey(Likelihood):
     takes = "grey"
     needs = "grey levels in [0, 1]"
     discrete = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.levels(int(self.levels), f"likelihood {self.name}: ")
 
     @classmethod
     def remedy(cls, data: Values) -> str:

@@ -37,6 +37,7 @@ class RunFolder:
         self._handle: int | None = None
         self._depth = 0
         self._mended = False
+        self._made: list[Path] = []  # folders that `create` made, the innermost first
 
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path)!r})"
@@ -54,6 +55,7 @@ class RunFolder:
         """
         path = Path(path)
         _refuse_occupied(path)
+        missing = [one for one in (path, *path.parents) if not one.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
@@ -62,6 +64,7 @@ class RunFolder:
             reason = error.strerror or error
             raise RunError(f"cannot make {path} ({reason}): choose another folder with --out") from error
         folder = cls(path, Manifest())
+        folder._made = missing
         with folder.lock():
             _refuse_occupied(path)  # someone else may have started a run here in the meantime
             with _written(path / manifest.NAME):
@@ -134,17 +137,17 @@ class RunFolder:
                     self._settle()
                 raise
 
-    def clear(self) -> None:
-        """Forget every guarded file: of a run that was refused before its first step, so that its folder is
-        free again.
+    def remove(self) -> None:
+        """Leave nothing of a run that was refused before its first step: no file of it, and no folder that
+        `create` made for it.
         """
         with self.lock():
             self._settle()
-            files = self.names()
-            disk.replace(self.path / manifest.NAME, Manifest().updated({}).to_bytes())
-            for name in files:
+            for name in (*self.names(), metrics.NAME, manifest.NAME, lock.NAME):
                 (self.path / name).unlink(missing_ok=True)
-            self._settle()
+        with contextlib.suppress(OSError):  # others have put something there
+            for made in self._made:
+                made.rmdir()
 
     def read(self, name: str) -> bytes:
         """The content of a file, checked against the manifest.
