@@ -49,12 +49,41 @@ class Normalized(Program):
             ppl.sample("z", ppl.dist.Delta(net.encoder(x), event_dim=1))
 
 
+class Seldom(Normalized):
+    """Two networks that few batches use, each of them for its own rows alone, and one for a few sites."""
+
+    def networks(self, nn):
+        return {
+            "encoder": nn.Linear(5, 3),
+            "decoder": nn.Linear(3, 5),
+            "high": nn.Linear(5, 3),
+            "low": nn.Linear(5, 3),
+            "unused": nn.Linear(2, 2),
+        }
+
+    def model(self, ppl, net, x=None):
+        with ppl.minibatch(x):
+            z = ppl.sample("z", ppl.standard_normal(3))
+            ppl.sample("x", ppl.dist.Normal(net.decoder(z), 0.5).to_event(1), obs=x)
+            if (x[:, 0] > 2).any():
+                ppl.factor("far", -0.1 * ppl.F.square(z[:, 0]) * (x[:, 0] > 2))
+
+    def guide(self, ppl, net, x):
+        z = net.encoder(x)
+        for network, sign in ((net.high, 1), (net.low, -1)):
+            chosen = (sign * x[:, 0] > 1.8).nonzero()[:, 0]
+            if len(chosen):
+                z = z.index_add(0, chosen, network(x[chosen]))
+        with ppl.minibatch(x):
+            ppl.sample("z", ppl.dist.Delta(z, event_dim=1))
+
+
 def arrays(name, seed, n):
     rng = np.random.default_rng(seed)
     if name == "counts":
         size = rng.random(n).astype("f") + 0.5
         return {"x": rng.poisson(3, (n, 5)).astype("f"), "batch": rng.integers(0, 2, n), "size": size}
-    if name in ("linear_gaussian", "normalized"):
+    if name in ("linear_gaussian", "normalized", "seldom"):
         return {"x": rng.normal(size=(n, 5)).astype("f")}
     return {"x": (rng.random((n, 1, 8, 8)) < 0.5).astype("f")}
 
@@ -73,6 +102,8 @@ CASES = {
     "vqvae in parts": ("vqvae", 69, {"accumulate": 3}, {}),
     "normalized": ("normalized", 69, {}, {}),
     "normalized, one row left": ("normalized", 65, {"accumulate": 2}, {}),
+    "seldom": ("seldom", 69, {}, {}),
+    "seldom, in parts": ("seldom", 65, {"accumulate": 3}, {}),
     "vqvae, compiled": ("vqvae", 65, {"compile": "on"}, {}),
     "normalized, compiled": ("normalized", 67, {"compile": "on"}, {}),
 }
@@ -81,7 +112,8 @@ CASES |= {name: (name, 69, {"log_every": 1, "keep": "last"}, {}) for name in STO
 
 
 def program(name, fields):
-    return Normalized() if name == "normalized" else load(name, **FIELDS.get(name, {}) | fields)
+    own = {"normalized": Normalized, "seldom": Seldom}
+    return own[name]() if name in own else load(name, **FIELDS.get(name, {}) | fields)
 
 
 def trained(case, **more):

@@ -46,8 +46,8 @@ class OneDevice:
         """Return the greatest of a number of each process."""
         return number
 
-    def total(self, values: Tensor) -> Tensor:
-        """Return the sum of a tensor of each process."""
+    def totals(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the sums of numbers of each process by name; a process may lack some of the names."""
         return values
 
     def shares(self, rows: Any, options: Training) -> tuple[Any, list[Share] | None]:
@@ -61,8 +61,8 @@ class OneDevice:
         replayed = self.device.type == "cuda" and self.one_pass
         return compiled(loss, batch, scalars, rows, choice, steps, replayed)
 
-    def step(self, loss: Any, module: Any, parts: Sequence[Part], options: Training, *example: Any) -> Step:
-        """Return the optimizer step of an objective that runs as `module`, and takes inputs like these."""
+    def step(self, loss: Any, module: Any, parts: Sequence[Part], options: Training) -> Step:
+        """Return the optimizer step of an objective that runs as `module`."""
         return Step(module, parts, options)
 
     def scored(self, rows: Arrays, seed: int, score: Callable[[Arrays, int], Scores]) -> Scores:

@@ -22,7 +22,6 @@ from ppl_vae.backends.common.objective import rows_of
 from ppl_vae.backends.common.tracing import Arrays
 from ppl_vae.backends.pyro import across, launching
 from ppl_vae.backends.pyro.arrays import find_device
-from ppl_vae.backends.pyro.capture import untouched
 from ppl_vae.backends.pyro.compiling import compiled
 from ppl_vae.backends.pyro.step import Part, Share, Step, cut
 from ppl_vae.diagnostics.evidence import Scores, joined
@@ -52,10 +51,13 @@ def make_fabric(device: str, count: int) -> Fabric:
         backend, devices = "nccl", list(range(first.index, first.index + count))
     else:
         backend, devices = "gloo", count
+    # The rows of one device may use a network that those of another do not.
     # Buffers are the same everywhere already; newer versions of torch have another name for it.
     names = signature(DistributedDataParallel).parameters
     buffers = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
-    ddp = DDPStrategy(process_group_backend=backend, timeout=PATIENCE, **{buffers: False})
+    ddp = DDPStrategy(
+        process_group_backend=backend, timeout=PATIENCE, find_unused_parameters=True, **{buffers: False}
+    )
     under = TorchElasticEnvironment if TorchElasticEnvironment.detect() else LightningEnvironment
     return Fabric(
         accelerator=first.type, devices=devices, precision="32-true", strategy=ddp, plugins=[under()]
@@ -107,11 +109,16 @@ class SeveralDevices:
         with self.together():
             return int(self.fabric.all_reduce(torch.tensor(number, device=self.device), reduce_op="max"))
 
-    def total(self, values: Tensor) -> Tensor:
+    def totals(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         if self.place is None:
             return values
         with self.together():
-            return self.fabric.all_reduce(values, reduce_op="sum")
+            known: list[Any] = [None] * self.count
+            distributed.all_gather_object(known, [*values])
+            names = list(dict.fromkeys(name for one in known for name in one))
+            zero = torch.zeros((), device=self.device)
+            stacked = torch.stack([values.get(name, zero) for name in names])
+            return dict(zip(names, self.fabric.all_reduce(stacked, reduce_op="sum"), strict=True))
 
     def shares(self, rows: Any, options: Training) -> tuple[Any, list[Share] | None]:
         # Parts of fewer rows than devices are worked on by all, and count on the first.
@@ -135,23 +142,32 @@ class SeveralDevices:
             fast = compiled(loss, batch, scalars, rows // self.count, choice, steps)
         return loss if self.agree(int(fast is loss)) else fast
 
-    def step(self, loss: Any, module: Any, parts: Sequence[Part], options: Training, *example: Any) -> Step:
-        parameters = [parameter for part in parts for parameter in part.parameters]
+    def step(self, loss: Any, module: Any, parts: Sequence[Part], options: Training) -> Step:
         if len(parts) > 1:
             raise UsageError("devices: parameter groups train on one device with Pyro")
-        if not parameters:  # only statistics, which add up by themselves
+        if not any(part.parameters for part in parts):  # only statistics, which add up by themselves
             return SharedStep(self, Pair(loss, module), parts, options)
-        with self.together(), untouched(loss), across.sharing(self.place):
-            loss(*example).value.backward()
-            unused = [parameter for parameter in parameters if parameter.grad is None]
-        # DDP waits for the gradient of whatever asks for one.
-        for parameter in unused:
-            parameter.requires_grad_(False)
         with self.together():
+            self._warned()
             shared = self.fabric.setup_module(Pair(loss, module))
-        for parameter in unused:
-            parameter.requires_grad_(True)
         return SharedStep(self, shared, parts, options)
+
+    def _warned(self) -> None:
+        """Let torch say once, where nobody hears it, that looking for unused parameters takes time: it writes
+        past Python's warnings.
+        """
+        try:
+            kept = os.dup(2)
+        except OSError:  # closed
+            return
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        try:
+            one = self.fabric.setup_module(nn.Linear(1, 1))
+            one(torch.zeros(1, device=self.device)).sum().backward()
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
     def scored(self, rows: Arrays, seed: int, score: Callable[[Arrays, int], Scores]) -> Scores:
         if rows_of(rows) < self.count:
@@ -176,7 +192,9 @@ class Pair(nn.Module):
         self.loss, self.fast = loss, fast
 
     def forward(self, batch: dict[str, Tensor], scalars: dict[str, Tensor], even: bool) -> Loss:
-        return (self.fast if even else self.loss)(batch, scalars)
+        loss = (self.fast if even else self.loss)(batch, scalars)
+        # DDP takes what any output depends on for used.
+        return loss._replace(metrics={name: value.detach() for name, value in loss.metrics.items()})
 
 
 class SharedStep(Step):

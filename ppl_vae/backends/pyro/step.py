@@ -100,7 +100,7 @@ class Step:
             metrics = self._pass(part, inputs, share, last=number == len(shares))
             if share.part != 1:
                 metrics = {name: value * share.part for name, value in metrics.items()}
-            total = {name: total[name] + value for name, value in metrics.items()} if total else metrics
+            total |= {name: total[name] + v if name in total else v for name, v in metrics.items()}
         if self.parameters:
             self._update(scalars)
         return total

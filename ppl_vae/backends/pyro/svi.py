@@ -68,7 +68,7 @@ class Engine(common.Engine):
         self._made = len(made)
         module = self._compiled(batch, scalars)
         parts = parts_of_program(self.bound, getattr(self.loss.objective, "groups", ()))
-        self.step = self.devices.step(self.loss, module, parts, self.options, batch, scalars)
+        self.step = self.devices.step(self.loss, module, parts, self.options)
         if self._pending is not None:
             self._apply(self._pending)
 
@@ -169,8 +169,9 @@ class Engine(common.Engine):
         if not sums:
             return {}
         # One transfer from the device for all metrics.
-        values = torch.stack([value.detach().float().reshape(()) for value in sums.values()])
-        return dict(zip(sums, self.devices.total(values).div(count).tolist(), strict=True))
+        totals = self.devices.totals({name: v.detach().float().reshape(()) for name, v in sums.items()})
+        values = torch.stack([*totals.values()]).div(count)
+        return dict(zip(totals, values.tolist(), strict=True))
 
     def _set_rng(self) -> None:
         if self.devices.count > 1:
@@ -263,7 +264,8 @@ class Engine(common.Engine):
 
 def _added(sums: dict[str, Tensor], metrics: dict[str, Tensor]) -> dict[str, Tensor]:
     if sums.keys() != metrics.keys():
-        return {name: sums.get(name, 0) + value for name, value in metrics.items()}
+        # What a batch does not use reports nothing.
+        return sums | {name: sums.get(name, 0) + value for name, value in metrics.items()}
     torch._foreach_add_(list(sums.values()), [metrics[name] for name in sums])
     return sums
 
