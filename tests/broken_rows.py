@@ -2,7 +2,7 @@
 
 import pyro.distributions as dist
 import torch
-from toys import BOTH, COUNTS, GREY, REALS, Around, Function, Linear, OnCounts, Toy, breaks
+from toys import BOTH, COUNTS, GREY, REALS, Around, Autoregressive, Function, Linear, OnCounts, Toy, breaks
 
 
 @breaks("rows", ["network 'decoder' mixes rows", "site 'x' of the model"], backends=BOTH)
@@ -219,3 +219,28 @@ class NoCentre(Linear):
         with ppl.minibatch(x):
             z = ppl.sample("z", ppl.standard_normal(self.z_dim))
             ppl.sample("x", NoMean(logits=net.decoder(z)).to_event(1), obs=x)
+
+
+@breaks(
+    "entries",
+    ["reads the value that it scores: that of x[0] depends on x[0]", "shift or mask"],
+    backends=BOTH,
+    of="all",
+)
+class ReadsItself(Autoregressive):
+    pass
+
+
+@breaks("entries", ["has no order: those of x[0] and x[1] depend on each other"], of="others")
+class ReadsAllOthers(Autoregressive):
+    pass
+
+
+@breaks("entries", ["x[0] depends on x[0]", "give what is known beforehand as a field of its own"], COUNTS)
+class ScaledByItsOwnSum(OnCounts):
+    def model(self, ppl, net, x=None):
+        with ppl.minibatch(x):
+            z = ppl.sample("z", ppl.standard_normal(self.z_dim))
+            rate = net.decoder(z).values[0].sigmoid()
+            rate = rate if x is None else rate * x.sum(-1, keepdim=True)
+            ppl.sample("x", ppl.dist.Poisson(rate + 0.1).to_event(1), obs=x)

@@ -116,6 +116,47 @@ class Function(Network):
         return self.function(F, net.layer, x)
 
 
+@dataclass(frozen=True)
+class Mixed(Network):
+    """Logits of entries from latents and from other entries: all, those before, or all but the own one."""
+
+    z_dim: int
+    width: int
+    of: str
+
+    def layers(self, nn):
+        return {
+            "own": nn.Parameter((self.width, self.width), "normal:1.0"),
+            "z": nn.Linear(self.z_dim, self.width),
+        }
+
+    def apply(self, F, net, z, x):
+        own = net.own
+        others = {"all": own, "before": F.tril(own, -1), "others": own - F.diag(F.diagonal(own))}[self.of]
+        return x @ others.mT + net.z(z)
+
+
+@dataclass(frozen=True)
+class Autoregressive(Toy):
+    """A sound program: each bit given the latent and the bits before it."""
+
+    backends = BOTH
+    of: str = "before"
+
+    def networks(self, ppl_nn):
+        (width,) = self.x_shape
+        return super().networks(ppl_nn) | {"decoder": Mixed(self.z_dim, width, self.of)}
+
+    def read(self, ppl, z, x):
+        return x
+
+    def model(self, ppl, net, x=None):
+        with ppl.minibatch(x):
+            z = ppl.sample("z", ppl.standard_normal(self.z_dim))
+            logits = net.decoder(z, self.read(ppl, z, x))
+            ppl.sample("x", ppl.dist.Bernoulli(logits=logits).to_event(1), obs=x)
+
+
 class Around(nn.Module):
     """A function around a network."""
 

@@ -179,7 +179,9 @@ class Run(Summarised):
             for name, value in latents.items()
             if not name.endswith("_codes")
         }
-        return self._verbs.decode(self.bound, latents, covariates=self._covariates(covariates, n), seed=seed)
+        given = self._covariates(covariates, n)
+        like = self.record.data.like(self.bound.fields)
+        return self._verbs.decode(self.bound, latents, covariates=given, seed=seed, like=like)
 
     def _only_latent(self, covariates: Mapping[str, Any] | None) -> str:
         one = {name: as_rows(value)[:1] for name, value in by_name(covariates).items()}
@@ -198,7 +200,8 @@ class Run(Summarised):
         """
         checks.whole_number("n", n)
         used = self._covariates(covariates, n)
-        return self._verbs.sample(self.bound, n, covariates=used, seed=seed) | used
+        like = self.record.data.like(self.bound.fields)
+        return self._verbs.sample(self.bound, n, covariates=used, seed=seed, like=like) | used
 
     def reconstruct(self, x: Any, *, draw: bool = False, seed: int = 0) -> dict[str, np.ndarray]:
         """Return the likelihood's centre given each row's own latents, by observed field."""

@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from ppl_vae.contract.probe import Maker, Probe, Seen, Traces
+from ppl_vae.contract.probe import Maker, Probe, ProgramFailure, Seen, Traces
+from ppl_vae.contract.reading import Reading
 from ppl_vae.data import Data
 from ppl_vae.program import PlainProgram, Program
 
 ROWS = 32
+# Steps after which layers that start at zero hide nothing.
+MOVES, MOVE = 2, 0.05
 # A batch of a size that is no other size of the program, so that a wrong axis cannot fit by chance.
 SIZES = (7, 11, 13, 5, 9)
 
@@ -106,6 +109,17 @@ class Case:
             }
             self._few[size] = self.probe.trace(self.batch(size), self.seed, values)
         return self._few[size]
+
+    @cached_property
+    def readings(self) -> dict[str, Reading] | None:
+        """The fields that their own density reads; None where the model does not run on changed rows."""
+        with self.mode(train=False) as probe:
+            for number in range(MOVES):
+                probe.parameter_gradients(self.rows, self.seed + number, MOVE)
+            try:
+                return dict(probe.readings(self.rows, self.seed))
+            except ProgramFailure:
+                return None
 
     @cached_property
     def _few(self) -> dict[int, Traces]:

@@ -7,13 +7,41 @@ import numpy as np
 from ppl_vae.contract.case import Case, differ, shown
 from ppl_vae.contract.probe import BrokenRule, NotApplicable, ProgramFailure, Seen
 
-PLAIN = "a plain program says itself how to draw from it"
+PLAIN = "sample and decode do not apply: two functions need data"
+
+
+def entries(case: Case) -> str:
+    """A likelihood is a density of what it scores: an entry may depend on others, in some order."""
+    if case.readings is None:
+        raise NotApplicable("the model does not run on rows with other numbers: which it reads is not known")
+    said = []
+    for name, reading in case.readings.items():
+        site = f"site {reading.site!r}"
+        if reading.loop:
+            raise BrokenRule(
+                f"{site}: its density {reading.looped(name)}: shift or mask what the network sees of {name}, "
+                "or give what is known beforehand as a field of its own"
+            )
+        if not reading.known:
+            said.append(
+                f"{site} reads {name} itself and counts several entries as one: whether it is a density of "
+                f"{name} is not known"
+            )
+            continue
+        some = (
+            "" if reading.tried == reading.entries else f" (of {reading.tried} of {reading.entries} entries)"
+        )
+        said.append(f"{site} reads {name} itself, entries depend on others in an order{some}")
+    verbs = "; reconstruct and predictive draws do not apply" if said else ""
+    return "; ".join(said) + verbs if said else "no likelihood reads what it scores"
 
 
 def prior(case: Case) -> str:
     """Without data the model draws rows of the data's shape; a conditional one given its covariates."""
     if case.plain:
         raise NotApplicable(PLAIN)
+    if read := _in_order(case, drawn=True):
+        raise NotApplicable(f"the model reads {read}: sample draws its entries each given those before")
     given = None
     for n in (3, 1):
         sites, given = _drawn(case, n, given)
@@ -30,6 +58,12 @@ def prior(case: Case) -> str:
     if given:
         return f"draws {', '.join(case.observed())} given {', '.join(given)}: so do sample and decode"
     return f"draws {', '.join(case.observed())} without data"
+
+
+def _in_order(case: Case, drawn: bool) -> str:
+    """Return the fields that their own density reads in an order; `drawn`: as arguments, not as draws."""
+    found = (case.readings or {}).items()
+    return ", ".join(name for name, one in found if not one.loop and (one.by_argument or not drawn))
 
 
 def _drawn(case: Case, n: int, given: dict[str, Any] | None) -> tuple[dict[str, Seen], dict[str, Any] | None]:
@@ -52,6 +86,8 @@ def decoding(case: Case) -> str:
     """At given latents the model draws from the very likelihood by which it scores."""
     if case.plain:
         raise NotApplicable(PLAIN)
+    if read := _in_order(case, drawn=False):
+        raise NotApplicable(f"the model reads {read}: decode does not apply, latents alone give no centre")
     rows, latent = case.batch(), case.traces.latent()
     taken = _fields_observed(case)
     given = {name: values for name, values in rows.items() if name not in taken.values()}

@@ -178,6 +178,9 @@ class Probe(Protocol):
     def reconstruct(self, rows: Arrays, seed: int = 0) -> dict[str, np.ndarray]:
         """Return the centre of the likelihood of every row, by observed field."""
 
+    def readings(self, rows: Arrays, seed: int = 0) -> Mapping[str, Any]:
+        """Return, of `ppl_vae.contract.reading.Reading`, one for each field that its own density reads."""
+
     def unregistered(self) -> list[str]:
         """Return the networks that model or guide name and that nothing trains."""
 

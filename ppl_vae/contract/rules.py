@@ -49,8 +49,9 @@ RULES = (
     Rule("batch sizes", rows.batch_sizes, ("rows",)),
     Rule("particles", rows.particles, ("rows",)),
     Rule("parameters", parameters.parameters, ("finite", "draws")),
-    Rule("prior", drawing.prior, ("finite",)),
-    Rule("decoding", drawing.decoding, ("prior", "seeds")),
+    Rule("entries", drawing.entries, ("batch sizes",)),
+    Rule("prior", drawing.prior, ("finite",), explained_by=("entries",)),
+    Rule("decoding", drawing.decoding, ("prior", "seeds"), explained_by=("entries",)),
     Rule("bound", values.bound, ("particles", "independence")),
     Rule("parity", parity.parity, ("seeds",), explained_by=("support",)),
 )

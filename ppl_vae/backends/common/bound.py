@@ -46,6 +46,8 @@ class Bound:
         Where the axes of its sites lie, as read before.
     supports : dict
         Which sites observe which fields of the data, as read before.
+    readings : dict
+        Which fields their own likelihood reads, as found before.
     """
 
     backend: str
@@ -61,6 +63,7 @@ class Bound:
         self.autocast: Any = None
         self.layouts: dict[Any, Any] = {}
         self.supports: dict[Any, Any] = {}
+        self.readings: dict[Any, Any] = {}
         self.start_scalars(program)
 
     def start_scalars(self, program: Any, step: int = 0) -> None:
@@ -98,6 +101,12 @@ class Bound:
     def tracer(self, seed: int = 0) -> Tracer:
         """Return a Tracer of the present weights."""
         raise NotImplementedError
+
+    def reached(self, function: Callable[..., Any], rows: Arrays) -> Any:
+        """Return the names of the rows that each of the arrays depends on which a function of a Tracer and
+        rows returns, in their place, or some more; None where that is not known without values.
+        """
+        return None
 
     def gradients(self, *arrays: Any) -> AbstractContextManager:
         """Return a context within passes that records gradients where one of the arrays asks for them now."""

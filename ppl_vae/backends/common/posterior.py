@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from ppl_vae import checks
+from ppl_vae.backends.common import reading
 from ppl_vae.backends.common.bound import Bound
 from ppl_vae.backends.common.drawing import PREDICTIVE, PRIOR, RESAMPLE, Drawn, Job, propose, simulate
 from ppl_vae.backends.common.layout import Layout, read
@@ -52,7 +53,7 @@ def draws(
     seed : int
     predictive : bool
         Also draw observations given the latents, and latents and observations of the prior given the rows'
-        covariates.
+        covariates; not where the likelihood of a field reads the field itself, which a line says.
     oversampling : int
         Proposals for each draw that is returned.
     budget : int
@@ -87,7 +88,7 @@ def draws(
             if not job.layout.note:
                 drawn.statistics = statistics(drawn.log_weight)
         result = _result(job, drawn, method, proposals)
-        if predictive:
+        if predictive and not reading.without_predictions(bound, passes, rows):
             result.posterior_predictive = simulate(job, num_samples, result.posterior, PREDICTIVE)
             result.prior = simulate(job, num_samples, {}, PRIOR)
             result.prior_predictive = {name: result.prior.pop(name) for name in job.layout.observed}

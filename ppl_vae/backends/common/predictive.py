@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ppl_vae import checks
+from ppl_vae.backends.common import reading
 from ppl_vae.backends.common.bound import Bound
 from ppl_vae.backends.common.site import Trace, under
 from ppl_vae.backends.common.summing import refuse_unknown
@@ -73,6 +74,8 @@ def reconstruct(bound: Bound, rows: Arrays, *, draw: bool = False, seed: int = 0
         # Two functions may call their sites otherwise than the data its fields.
         return {name: centre(site.fn) for name, site in seen.local.items() if not site.factor}
 
+    with bound.passes(seed) as passes:
+        reading.refuse("reconstruct", reading.of_rows(bound, passes, rows))
     return _over_rows(bound, ("reconstruct", draw), run, rows, seed)
 
 
@@ -90,8 +93,25 @@ def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def sample(bound: Bound, n: int, *, covariates: Arrays | None = None, seed: int = 0) -> dict[str, np.ndarray]:
-    """Draw `n` rows from the prior; global latents from the guide, once for all rows.
+def sample(
+    bound: Bound,
+    n: int,
+    *,
+    covariates: Arrays | None = None,
+    seed: int = 0,
+    like: Arrays | None = None,
+) -> dict[str, np.ndarray]:
+    """Draw `n` rows from the prior; global latents from the guide, once for all rows. Of a field whose
+    likelihood reads the field itself, entries are drawn each given those before.
+
+    Parameters
+    ----------
+    bound : Bound
+    n : int
+    covariates : dict of str to [n, ...], optional
+    seed : int
+    like : dict of str to [1, ...], optional
+        A row of every field of the data, for its shape and type: by it is known how the model reads fields.
 
     Returns
     -------
@@ -99,30 +119,38 @@ def sample(bound: Bound, n: int, *, covariates: Arrays | None = None, seed: int 
         By site: draws of every local site, and for each observed field also the centre of its likelihood as
         `<field>_mean`; [n, *event].
     """
-    return _generate(bound, n, {}, covariates or {}, seed, draw=True)
+    return _generate(bound, n, {}, covariates or {}, seed, like or {}, draw=True)
 
 
 def decode(
-    bound: Bound, latents: Arrays, *, covariates: Arrays | None = None, seed: int = 0
+    bound: Bound,
+    latents: Arrays,
+    *,
+    covariates: Arrays | None = None,
+    seed: int = 0,
+    like: Arrays | None = None,
 ) -> dict[str, np.ndarray]:
     """Return the centre of the likelihood for given latents, by observed field, [N, *event].
 
-    A local latent that is not given is drawn from its prior, a global one is the guide's centre.
+    A local latent that is not given is drawn from its prior, a global one is the guide's centre; `like` is as
+    for `sample`.
 
     Raises
     ------
     DataError
         Where a latent's name or shape is not the model's.
+    ProgramError
+        Where the likelihood of a field reads the field itself.
     """
     n = min((len(value) for value in latents.values()), default=0)
     if not n:
         raise DataError("there are no latents: give at least one row")
-    drawn = _generate(bound, n, latents, covariates or {}, seed, draw=False)
+    drawn = _generate(bound, n, latents, covariates or {}, seed, like or {}, draw=False)
     return {name.removesuffix("_mean"): value for name, value in drawn.items() if name.endswith("_mean")}
 
 
 def _generate(
-    bound: Bound, n: int, latents: Arrays, covariates: Arrays, seed: int, *, draw: bool
+    bound: Bound, n: int, latents: Arrays, covariates: Arrays, seed: int, like: Arrays, *, draw: bool
 ) -> dict[str, np.ndarray]:
     if not bound.declared:
         raise ProgramError(
@@ -131,7 +159,12 @@ def _generate(
         )
     latents = {name: np.asarray(value, bound.precision()) for name, value in latents.items()}
     with bound.passes(seed) as passes:
-        first = {name: values[:1] for name, values in covariates.items()}
+        read = reading.without_rows(bound, passes, covariates, like)
+        if not draw:
+            reading.refuse("decode", read)
+        # Of the fields that are drawn in order there are rows from the start.
+        own = reading.in_order(read, {n: value for n, value in like.items() if n not in covariates})
+        first = {name: values[:1] for name, values in covariates.items()} | own
         shapes, shared = one_row(passes, first)
         _check_latents({n: s for n, s in shapes.items() if n not in bound.fields}, latents)
         numbers = sum(math.prod(s) * (2 if name in bound.fields else 1) for name, s in shapes.items())
@@ -143,8 +176,31 @@ def _generate(
             rows = part.stop - part.start
             given = {name: value[part] for name, value in latents.items()} | fixed
             batch = {name: values[part] for name, values in covariates.items()}
-            parts.append(passes(("generate", rows), _generator(bound, rows), batch, given))
+            parts.append(_generated(bound, passes, rows, batch, given, own, (1, part.start)))
     return _joined(parts)
+
+
+def _generated(
+    bound: Bound,
+    passes: Passes,
+    rows: int,
+    batch: Arrays,
+    given: Arrays,
+    own: Arrays,
+    stream: tuple[int, ...],
+) -> dict[str, np.ndarray]:
+    """Draw some rows; `own` is a row of the fields that are drawn in order."""
+    if not own:
+        return passes(("generate", rows), _generator(bound, rows), batch, given)
+    name, function = ("generate in order", rows), _generator(bound, rows, redrawn=frozenset(own))
+    drawn = reading.settled(lambda x: passes(name, function, {**batch, **x}, given, stream=stream), own, rows)
+    if drawn is not None:
+        return drawn
+    # How much noise one row takes moves that of the next.
+    each = [{name: values[row : row + 1] for name, values in batch.items()} for row in range(rows)]
+    return _joined(
+        [_generated(bound, passes, 1, one, given, own, (*stream, row)) for row, one in enumerate(each)]
+    )
 
 
 def one_row(passes: Passes, covariates: Arrays) -> tuple[Shapes, Shapes]:
@@ -186,11 +242,14 @@ def shared_latents(
     return passes(("shared", draw), from_guide, row)
 
 
-def _generator(bound: Bound, n: int) -> Callable[..., dict[str, Any]]:
+def _generator(bound: Bound, n: int, redrawn: frozenset[str] = frozenset()) -> Callable[..., dict[str, Any]]:
     def run(tracer: Tracer, batch: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-        values = {}
-        model = tracer.model(batch, n=n, values=given)
-        refuse_unknown(tracer, model, batch, given, n=n)
+        values, options = {}, {}
+        if redrawn:
+            held = {name: value for name, value in batch.items() if name not in redrawn}
+            options = {"redraw": True, "held": held}
+        model = tracer.model(batch, n=n, values=given, **options)
+        refuse_unknown(tracer, model, batch, given, n=n, **options)
         for name, site in model.local.items():
             classes = site.distribution.startswith("Categorical")
             values[name] = site.value if classes else tracer.F.to_float(site.value)

@@ -9,10 +9,12 @@ import numpy as np
 
 from ppl_vae.backends.common.evaluate import score
 from ppl_vae.backends.common.predictive import reconstruct
+from ppl_vae.backends.common.reading import densities, named_apart
 from ppl_vae.backends.common.site import Site, Trace
 from ppl_vae.backends.common.terms import Terms, added, drawn_in_order, log_rows
 from ppl_vae.backends.common.tracing import Tracer
 from ppl_vae.contract.probe import Arrays, BrokenRule, Call, ProgramFailure, Seen, Traces, other_event
+from ppl_vae.contract.reading import Reading, may_loop, readings
 from ppl_vae.diagnostics.evidence import Scores
 from ppl_vae.faults import cause_of, said
 
@@ -149,6 +151,21 @@ class Probe:
         traces = self.trace(rows, seed)
         guide, model = map(Trace, traces[:2])
         return [name for name in model.latent if name not in drawn_in_order(guide, model)]
+
+    def readings(self, rows: Arrays, seed: int = 0) -> dict[str, Reading]:
+        batch = self._batch(rows)
+        reached = self._called("model", lambda: self._reached(batch))
+        if reached is not None and not may_loop(reached):
+            return {}
+
+        def run(name: Any, function: Callable[..., Any], *arrays: Any) -> Any:
+            return self._computed(name, self._of("model", function), None, seed, *arrays)[0]
+
+        return readings(batch, densities(run), seed)
+
+    def _reached(self, batch: Arrays) -> Any:
+        with self._asked(0):
+            return self.bound.reached(named_apart, batch)
 
     def score(self, rows: Arrays, importance_samples: int, seed: int = 0) -> Scores:
         with self._asked(seed):

@@ -31,6 +31,7 @@ class Tracer:
     _plate: Callable[[str, int, int], AbstractContextManager]  # the library's, by name, size and dim
     _centred: Callable[[], AbstractContextManager]  # latents take the centres of their distributions
     _redrawn: Callable[[], AbstractContextManager]  # observed sites are drawn
+    _held: Callable[..., AbstractContextManager]  # sites have the values of a dict `data`
     _enumerated: Callable[[int], AbstractContextManager]  # see `summing.values_left_of`
     _sites: Callable[[Any], Trace]  # of the library's trace
 
@@ -65,6 +66,7 @@ class Tracer:
         n: int | None = None,
         centres: bool = False,
         redraw: bool = False,
+        held: Mapping[str, Any] | None = None,
         particles: int = 1,
         depth: int = 1,
         calls: Calls | None = None,
@@ -81,6 +83,8 @@ class Tracer:
             A latent takes the centre of its distribution, where it has one.
         redraw : bool
             What the model observes is drawn anew, at the same covariates.
+        held : dict, optional
+            Values of observed sites in place of those that are redrawn.
         calls, state : optional
             How networks are called, and their mutable state.
         """
@@ -88,6 +92,7 @@ class Tracer:
         self._running = self._recorded(role, values or {}, calls, state)
         with (
             self._centred() if centres else nullcontext(),
+            self._held(data=held) if held else nullcontext(),
             self._redrawn() if redraw else nullcontext(),
             self.bound.calling(calls),
             self._particles(particles, depth),

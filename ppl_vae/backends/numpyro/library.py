@@ -1,6 +1,6 @@
 """What bound programs of both kinds have on NumPyro."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Self
 
@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from flax import nnx
 from jax import random
+from jax.interpreters.partial_eval import dce_jaxpr
 from numpyro.distributions import biject_to
 
 from ppl_vae.backends.common.bound import Bound
@@ -81,6 +82,13 @@ class OnNumPyro(Bound):
 
     def tracer(self, seed: int = 0) -> Tracer:
         return Tracer(self, random.key(seed))
+
+    def reached(self, function: Callable[..., Any], rows: Mapping[str, Any]) -> Any:
+        program, shape = jax.make_jaxpr(lambda rows: function(self.tracer(), rows), return_shape=True)(rows)
+        names, places = sorted(rows), range(len(program.out_avals))
+        used = [dce_jaxpr(program.jaxpr, [place == one for one in places])[1] for place in places]
+        reached = [{name for name, one in zip(names, of, strict=True) if one} for of in used]
+        return jax.tree.unflatten(jax.tree.structure(shape), reached)
 
     def unregistered(self) -> list[str]:
         mine = {value.tobytes() for value in self.weights().values()}

@@ -54,7 +54,8 @@ class Tracer(tracing.Tracer):
     """
 
     F = F
-    _redrawn, _sites, _enumerated = map(staticmethod, (handlers.uncondition, trace_of, _enumerated))
+    _redrawn, _held = map(staticmethod, (handlers.uncondition, handlers.condition))
+    _sites, _enumerated = map(staticmethod, (trace_of, _enumerated))
 
     def __init__(self, bound: Any, key: Array, params: Any = None, state: Any = None):
         super().__init__(bound)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ppl_vae.backends.common import reading
 from ppl_vae.backends.common.evaluate import score
 from ppl_vae.backends.common.predictive import centre, decode, encode, latents_of, one_row, shared_latents
 from ppl_vae.backends.common.terms import Terms
@@ -83,6 +84,7 @@ class Decode(Verb):
 
         taken = {name: rows[name] for name in self.bound.fields if name in rows}
         with at_rest(self.bound, 0) as passes:
+            reading.refuse("decode", reading.of_rows(self.bound, passes, taken))
             passes.described(run, {name: value[:1] for name, value in taken.items()})
             covariates = {name: value for name, value in taken.items() if name not in drawn}
             first = {name: value[:1] for name, value in covariates.items()}

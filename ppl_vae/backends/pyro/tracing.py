@@ -52,7 +52,7 @@ class Tracer(tracing.Tracer):
 
     F = F
     _centred, _redrawn, _enumerated = map(staticmethod, (Centres, poutine.uncondition, Enumerated))
-    _sites = staticmethod(trace_of)
+    _held, _sites = map(staticmethod, (poutine.condition, trace_of))
 
     def _plate(self, name: str, size: int, dim: int) -> AbstractContextManager:
         return pyro.plate(name, size, dim=dim, device=self.bound.device)
