@@ -1,12 +1,13 @@
 """Whether rows that a run's verbs are given are what its program takes."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from ppl_vae import checks
+from ppl_vae.data.description import Description
 from ppl_vae.diagnostics.evidence import Scores
 from ppl_vae.errors import DataError, RunError, UsageError
 
@@ -111,3 +112,14 @@ def refuse_nan(scores: Scores) -> None:
                 f"the {name} is NaN in {bad.sum()} of {len(bad)} rows, first in row {int(bad.argmax())}: "
                 "the run diverged, or the model has no density there"
             )
+
+
+def zeros_of(data: Description, fields: Iterable[str]) -> dict[str, np.ndarray]:
+    """Return one row of zeros of each of the fields whose shape is known, as a program takes it."""
+    kinds = {"int": np.int64, "bool": bool}
+    types = {"x": "int" if data.kind == "counts" else "float"} | data.types
+    return {
+        name: np.zeros((1, *data.shapes[name]), kinds.get(types.get(name, ""), np.float32))
+        for name in fields
+        if name in data.shapes
+    }

@@ -18,6 +18,7 @@ from ppl_vae.api.rows import (
     count,
     refuse_nan,
     repeated,
+    zeros_of,
 )
 from ppl_vae.api.saving import save
 from ppl_vae.backends import backend as backend_named
@@ -180,7 +181,7 @@ class Run(Summarised):
             if not name.endswith("_codes")
         }
         given = self._covariates(covariates, n)
-        like = self.record.data.like(self.bound.fields)
+        like = zeros_of(self.record.data, self.bound.fields)
         return self._verbs.decode(self.bound, latents, covariates=given, seed=seed, like=like)
 
     def _only_latent(self, covariates: Mapping[str, Any] | None) -> str:
@@ -200,7 +201,7 @@ class Run(Summarised):
         """
         checks.whole_number("n", n)
         used = self._covariates(covariates, n)
-        like = self.record.data.like(self.bound.fields)
+        like = zeros_of(self.record.data, self.bound.fields)
         return self._verbs.sample(self.bound, n, covariates=used, seed=seed, like=like) | used
 
     def reconstruct(self, x: Any, *, draw: bool = False, seed: int = 0) -> dict[str, np.ndarray]:

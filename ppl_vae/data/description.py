@@ -236,16 +236,6 @@ class Description:
         """
         return {name: self._scaled(name, values) for name, values in rows.items()}
 
-    def like(self, fields: tuple[str, ...]) -> dict[str, np.ndarray]:
-        """Return one row of zeros of each of the fields whose shape is known, as the program takes it."""
-        kinds = {"int": np.int64, "bool": bool}
-        types = {"x": "int" if self.kind == "counts" else "float"} | self.types
-        return {
-            name: np.zeros((1, *self.shapes[name]), kinds.get(types.get(name, ""), np.float32))
-            for name in fields
-            if name in self.shapes
-        }
-
     def _scaled(self, name: str, values: np.ndarray) -> np.ndarray:
         if self.is_loader:
             return typed(name, values, self.kind, "the rows given")
