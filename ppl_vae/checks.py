@@ -55,7 +55,9 @@ def one_of(what: str, value: Any, known: Iterable[str]) -> None:
     """Raise UsageError for a name that is not known."""
     known = tuple(known)
     if value not in known:
-        raise UsageError(f"unknown {what} {value!r}: choose one of {', '.join(known)}")
+        close = near(str(value), known)
+        ask = f"did you mean {close}? Choose" if close else "choose"
+        raise UsageError(f"unknown {what} {value!r}: {ask} one of {', '.join(known)}")
 
 
 def options(
@@ -75,11 +77,16 @@ def options(
     ------
     UsageError
     """
-    unknown, elsewhere = sorted(set(given) - set(known)), elsewhere or {}
-    if unknown:
-        close = near(unknown[0], [*known, *elsewhere])
-        hint = f"did you mean {elsewhere.get(close, close)}? It" if close else "it"
-        raise UsageError(f"{of} has no option {unknown[0]!r}: {hint} takes {', '.join(sorted(known))}")
+    if unknown := sorted(set(given) - set(known)):
+        hint, listed = meant(unknown[0], known, elsewhere), ", ".join(sorted(known)) or "none"
+        raise UsageError(f"{of} has no option {unknown[0]!r}: {hint} takes {listed}")
+
+
+def meant(name: str, known: Iterable[str], elsewhere: Mapping[str, str] | None = None) -> str:
+    """Return the subject of what is known, after the nearest name where one is near: did you mean lr? It"""
+    elsewhere = elsewhere or {}
+    close = near(name, [*known, *elsewhere])
+    return f"did you mean {elsewhere.get(close, close)}? It" if close else "it"
 
 
 def near(name: str, known: Iterable[str]) -> str | None:

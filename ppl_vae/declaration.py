@@ -1,9 +1,11 @@
 """What a declared program and a declared network have in common: fields that are sizes and names."""
 
+import inspect
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any, ClassVar
 
-from ppl_vae import annotations
+from ppl_vae import annotations, checks
 from ppl_vae.errors import UsageError
 
 
@@ -19,6 +21,11 @@ class Declaration:
 
     from_zero: ClassVar[tuple[str, ...]] = ()
 
+    def __new__(cls, *args: Any, **options: Any) -> Any:
+        """Raise UsageError for an option that is no field."""
+        refuse_unknown(cls, options)
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
@@ -32,6 +39,13 @@ class Declaration:
         """Raise UsageError for a value of a field, in `__post_init__`."""
         if not holds:
             raise UsageError(f"{type(self).__name__}: {remedy}")
+
+
+def refuse_unknown(kind: type, options: Iterable[str]) -> None:
+    """Raise UsageError for an option that a class is not made with."""
+    taken = inspect.signature(kind.__init__).parameters.values()
+    if not any(one.kind is one.VAR_KEYWORD for one in taken):
+        checks.options(kind.__name__, options, [one.name for one in taken][1:])
 
 
 def undecorated(kind: type) -> str:

@@ -140,19 +140,19 @@ def load_recorded(
         file = packaged() / "models" / f"{name}.py"
         if not re.fullmatch(r"\w[\w-]*", name) or not file.is_file():
             raise RunError(
-                f"the run's model {name!r} is not in this gallery: name its file with --model-file"
+                f"the run's model {name!r} is not in this gallery: name its file with model_file=..."
             )
         return _made(model_files.read(file, "gallery"), fields or {})
     if origin == session.ORIGIN:
-        option = "--model-file FILE, or open_run(..., program=...)"
+        option = "model_file=..., or open_run(..., program=...)"
         kept = session.recorded(record, None if run is None else Path(run), "model", option)
         return _made(kept, fields or {})
     if origin != "file" or not path:
         raise RunError(
             f"the run's program {name!r} was defined in Python, not in a model file: "
-            "name a file that declares it with --model-file, or give it: open_run(..., program=...)"
+            "name a file that declares it with model_file=..., or give it: open_run(..., program=...)"
         )
-    return _made(model_files.recorded_source(Path(path), record, run, "--model-file"), fields or {})
+    return _made(model_files.recorded_source(Path(path), record, run, "model_file=..."), fields or {})
 
 
 def source_of(program: Any) -> ModelSource:
@@ -256,9 +256,8 @@ def filled(declared: Any, values: Mapping[str, Any], called: str) -> Program | P
     known = [] if plain else [one.name for one in dataclass_fields(declared) if one.init]
     for name in values:
         if name not in known:
-            close = checks.near(name, known)
-            ask = f": did you mean {close}? It has" if close else ": it has"
-            raise UsageError(f"{called} has no field {name!r}{ask} {', '.join(known) or 'no fields'}")
+            hint = checks.meant(name, known)
+            raise UsageError(f"{called} has no field {name!r}: {hint} has {', '.join(known) or 'no fields'}")
     if plain:
         return declared
     try:

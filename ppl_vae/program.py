@@ -127,7 +127,7 @@ def needed(program: Program) -> list[str]:
 
 def _column(field: str) -> str:
     option = {"y": "label", "batch": "batch", "mask": "mask"}.get(field)
-    return f", or name the column of a table with the option {option}" if option else ""
+    return f", or name the column of a table with {option}=..." if option else ""
 
 
 def refuse_lacking(names: Iterable[str], fields: Sequence[str]) -> None:

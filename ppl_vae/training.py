@@ -222,8 +222,8 @@ class Loop:
         if math.isfinite(loss) and self.engine.finite():
             return
         what = "weights are no longer finite" if math.isfinite(loss) else f"the loss became {loss}"
-        stays = "" if self.save is None else "; the last checkpoint stays, --resume may lower the lr"
-        raise RunError(f"{what} by step {self.position.step}: lower --lr, or set --clip-norm{stays}")
+        stays = "" if self.save is None else "; the last checkpoint stays, resume=True may lower it"
+        raise RunError(f"{what} by step {self.position.step}: lower lr=..., or set clip_norm=...{stays}")
 
     def _at_validation(self) -> bool:
         step, every = self.position.step, self.options.valid_every * len(self.source)

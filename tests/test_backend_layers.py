@@ -178,6 +178,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(change, message):
 @pytest.mark.parametrize("nn", [NN, Seeded(0)], ids=BACKENDS)
 def test_an_unknown_name_is_refused_with_those_that_there_are(nn):
     with pytest.raises(
-        ProgramError, match="no layer or network 'Linaer': choose one of activation, Att.*, LSTM, "
+        ProgramError,
+        match="'Linaer': did you mean Linear. Choose one of activation, Att.*, LSTM, ",
     ):
         nn.Linaer(3, 4)

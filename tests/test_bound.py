@@ -182,7 +182,12 @@ class Asks(Program):
 @pytest.mark.parametrize(
     ("fields", "arguments", "error", "message"),
     [
-        ({"layer": "Linaer"}, (), ProgramError, "there is no layer or network 'Linaer': choose one of act"),
+        (
+            {"layer": "Linaer"},
+            (),
+            ProgramError,
+            "there is no layer or network 'Linaer': did you mean Linear",
+        ),
         ({"layer": "object"}, (), ProgramError, "network 'wrong' is a object, not a Network or a {module}"),
         ({"network": "other"}, (np.ones(2),), ProgramError, "no network 'other': it declares made"),
         ({}, (1, 2, 3), ProgramError, "model got 3 arrays, the program declares x, y"),

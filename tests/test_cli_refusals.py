@@ -77,7 +77,7 @@ USAGE = {
     "unknown device before the data": ("--device tpu --data gone.npy", "unknown device 'tpu'"),
     "unknown objective before the data": (
         "--objective Foo_ELBO --backend pyro --data gone.npy",
-        "pyro.infer has no ELBO 'Foo_ELBO'",
+        "unknown ELBO of pyro.infer 'Foo_ELBO'",
     ),
     "negative rate": ("--lr -1", "lr is -1 at step 0: learning rates are finite and not negative"),
     "unknown schedule": ("--lr fast", "cannot read the schedule 'fast'"),
@@ -106,9 +106,9 @@ USAGE = {
     "impossible split": ("--valid 5000", "valid=5000 leaves nothing to train on"),
     "occupied folder": (
         "--out run",
-        "run already holds a run: go on with it with --resume, or choose another folder with --out",
+        "run already holds a run: go on with it with --resume, or choose another folder",
     ),
-    "folder that is a file": ("--out good.npy", "good.npy is a file: choose another folder with --out"),
+    "folder that is a file": ("--out good.npy", "good.npy is a file: choose another folder"),
     "folder with other files": ("--out .", ". is not empty and holds no run"),
     "resume nowhere": ("--resume", "--resume needs the run folder: --out DIR"),
     "resume something else": ("--resume --out run --model.z_dim 3", "run was trained with another model"),

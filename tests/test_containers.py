@@ -93,7 +93,7 @@ def test_cells_with_labels_batches_names_and_layers(tmp_path):
     assert any("of obs quality left out" in note for note in found.notes)
     logs = data.load(tmp_path / "a.h5ad", label="kind")
     np.testing.assert_allclose(rows_of(logs), np.log1p(COUNTS), rtol=1e-6)
-    assert any("not taken: layers counts (--x)" in note for note in logs.notes)
+    assert any("not taken: layers counts (x=...)" in note for note in logs.notes)
     with pytest.raises(UsageError, match="x=raw: there is X, and the layers counts"):
         data.load(tmp_path / "a.h5ad", x="raw")
     with pytest.raises(UsageError, match="no column 'kin'.*'kind'"):

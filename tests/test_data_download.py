@@ -17,8 +17,8 @@ from ppl_vae.errors import DataError
 REGISTERED = list(registry.SOURCES.values())
 
 
-@pytest.fixture
-def server(tmp_path):
+@pytest.fixture(name="server")
+def fake_server(tmp_path):
     """A web server on this machine over `tmp_path/web`: (folder, address)."""
 
     class Quiet(SimpleHTTPRequestHandler):
@@ -28,7 +28,7 @@ def server(tmp_path):
     folder = tmp_path / "web"
     folder.mkdir()
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as web:
-        thread = threading.Thread(target=web.serve_forever, daemon=True)
+        thread = threading.Thread(target=web.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         yield folder, f"http://127.0.0.1:{web.server_port}/"
         web.shutdown()

@@ -25,7 +25,7 @@ def test_a_gallery_name_in_a_run_means_the_packaged_gallery(folder):
 
 @pytest.mark.parametrize("name", ["../models/vae", "gone", "", "/etc/passwd"])
 def test_a_gallery_name_that_is_none_is_refused(name):
-    with pytest.raises(RunError, match="--model-file"):
+    with pytest.raises(RunError, match="model_file="):
         gallery.load_recorded({"origin": "gallery", "name": name})
 
 
@@ -36,10 +36,10 @@ def test_a_users_file_is_opened_only_unchanged(folder):
     assert record["path"] == str(path)
     assert gallery.load_recorded(record, fields={"z_dim": 4}) == program
     path.write_text(TOY + "raise RuntimeError('executed')\n")
-    with pytest.raises(RunError, match=r"toy\.py has changed since the run: restore it, or .* --model-file"):
+    with pytest.raises(RunError, match=r"toy\.py has changed since the run: restore it, or .* model_file="):
         gallery.load_recorded(record)
     path.unlink()
-    with pytest.raises(RunError, match=r"toy\.py is gone: .* --model-file"):
+    with pytest.raises(RunError, match=r"toy\.py is gone: .* model_file="):
         gallery.load_recorded(record)
     other = write(folder / "other.py", TOY)
     assert gallery.load_recorded(record, other, fields={"z_dim": 4}).z_dim == 4
@@ -58,8 +58,8 @@ def test_files_inside_a_run_are_never_executed_unasked(folder):
     inside = write(folder / "run/model.py", TOY)
     (folder / "link").symlink_to(folder / "run")
     record = gallery.source(inside).record()
-    words = r"inside the run folder and is not executed unasked: .*--model-file"
-    elsewhere = r"which leads to .*run/model\.py: .*--model-file"
+    words = r"inside the run folder and is not executed unasked: .*model_file="
+    elsewhere = r"which leads to .*run/model\.py: .*model_file="
     for path, told in (
         (inside, words),
         (folder / "link/model.py", elsewhere),
@@ -76,7 +76,7 @@ def test_programs_defined_in_python_have_names_of_their_own():
     source = gallery.source_of(Local())
     assert (source.name, source.origin, source.path) == ("Local", "session", None)
     assert "class Local(Program)" in source.text
-    with pytest.raises(RunError, match="'Local' was defined in a session .*--model-file"):
+    with pytest.raises(RunError, match="'Local' was defined in a session .*model_file="):
         gallery.load_recorded(source.record())
     plain = PlainProgram(len, len, "built in")
     assert gallery.source_of(plain).text.endswith("model = len\n\nguide = len\n")

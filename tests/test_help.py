@@ -1,5 +1,6 @@
 """What objects, help texts and hints say."""
 
+import copy
 import inspect
 import re
 from dataclasses import dataclass, fields
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 from command_line import cli, refused
 
-from ppl_vae import Program, annotations, data, evaluate, fit, gallery, load
+from ppl_vae import ELBO, IWAE, Program, annotations, data, evaluate, fit, gallery, likelihoods, load, resume
+from ppl_vae.api.record import CHANGES
+from ppl_vae.cli import wording
 from ppl_vae.contract.report import CheckReport, Finding
 from ppl_vae.errors import UsageError
 from ppl_vae.options import Training
@@ -79,6 +82,13 @@ def test_the_signature_of_fit_has_every_option_with_its_default():
         assert re.search(rf"^    {field.name} : .*, default {default}\n +\S", fit.__doc__, re.M)
     assert not [one for one in shown.values() if one.kind is one.VAR_KEYWORD] and "**" not in fit.__doc__
     assert shown["objective"].default is None and max(map(len, fit.__doc__.splitlines())) <= 110
+
+
+def test_the_signature_of_resume_has_what_may_change():
+    shown = inspect.signature(resume).parameters
+    assert {*CHANGES, "log_every"} < set(shown) and "batch_size" not in shown
+    assert repr(shown["epochs"].default) == "as recorded" and "**" not in resume.__doc__
+    assert re.search(r"^    epochs : .*, default as recorded\n +Length of the run", resume.__doc__, re.M)
 
 
 @pytest.mark.parametrize("name", ["vae", "hvae", "topdown", "vqvae", "counts", "linear_gaussian"])
@@ -160,7 +170,50 @@ def test_fit_says_where_an_option_belongs_and_it_does(option):
     with pytest.raises(UsageError, match="did you mean") as caught:
         fit("vae", {"x": x}, **{option: value})
     written = re.search(r"did you mean (.*?)\?", str(caught.value))[1].replace("...", repr(value))
-    from ppl_vae import ELBO, IWAE
-
     made = eval(written, {"load": load, "ELBO": ELBO, "IWAE": IWAE})
     assert getattr(made, option) == value
+
+
+MEANT = {  # what is called, with a run; what was meant
+    "data of fit": (lambda run: fit("vae", X, vald=4), "data.of(..., valid=...)"),
+    "attribute": (lambda run: run.sampel(3), "sample"),
+    "function": (lambda run: run.evaluate(), "ppl_vae.evaluate(run)"),
+    "option of a verb": (lambda run: run.sample(3, sead=1), "seed"),
+    "option of a function": (lambda run: evaluate(run, importance_sample=3), "importance_samples"),
+    "option of an objective": (lambda run: ELBO(betaa=2), "beta"),
+    "option of a text": (lambda run: fit("vae", X, "iwae(kk=3)"), "k"),
+    "objective": (lambda run: fit("vae", X, "iwea(k=3)"), "iwae"),
+    "option of a stock objective": (lambda run: fit("vae", X, "Trace_ELBO(num_particle=2)"), "num_particles"),
+    "stock objective": (lambda run: fit("vae", X, "TraceGraf_ELBO"), "TraceGraph_ELBO"),
+    "field": (lambda run: type(load("vae"))(zdim=3), "z_dim"),
+    "choice": (lambda run: fit("vae", X, optimizer="adm"), "adam"),
+    "likelihood": (lambda run: likelihoods.parse("normall"), "normal"),
+}
+X = np.zeros((6, 4), np.float32)
+
+
+@pytest.mark.parametrize("case", MEANT)
+def test_what_was_meant_is_named(case, run):
+    call, meant = MEANT[case]
+    with pytest.raises((UsageError, AttributeError)) as caught:
+        call(run)
+    assert f"did you mean {meant}? " in str(caught.value)
+
+
+def test_a_run_without_a_name_that_is_near_tells_all_and_can_be_copied(run):
+    with pytest.raises(AttributeError, match="a Run has no 'xyzzy': it has backend, bound"):
+        _ = run.xyzzy
+    assert not hasattr(run, "_repr_latex_") and copy.copy(run).steps == run.steps
+
+
+def test_messages_name_options_as_the_command_at_hand_does(folder, monkeypatch):
+    np.save("rows.npy", np.eye(20, dtype=np.float32) * 3)
+    line = refused(2, "train", "vae", "--data", "rows.npy", "--binarize", "static")
+    assert line.endswith("scale it, or use --binarize none")
+    np.save("rows.npy", np.eye(20, dtype=np.float32))
+    line = refused(2, "train", "vae", "--data", "rows.npy", "--patience", 3, "--valid", 0)
+    assert line.endswith("hold some out with --valid of the data, or leave it away")
+    # What the command does not have, and what is given in a call, stays as Python writes it.
+    monkeypatch.setattr(wording.Command, "options", {"data", "beta"})
+    said = "give {}, or out=..., ELBO(beta=...)".format
+    assert wording.in_options(said("data=...")) == said("--data")

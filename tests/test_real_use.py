@@ -225,7 +225,7 @@ def test_weights_that_are_no_numbers_are_neither_chosen_nor_written(tmp_path, ba
     options = {"batch_size": 28, "backend": backend, "log_every": 1, "seed": 0, "out": tmp_path / "run"}
     fit(load("vae", **SMALL), made, epochs=2, **options)
     before = open_run(tmp_path / "run", data=made)
-    with pytest.raises(RunError, match="lower --lr"):
+    with pytest.raises(RunError, match="lower lr="):
         resume(tmp_path / "run", data=made, epochs=9, lr=float("1e38"))
     after = open_run(tmp_path / "run", data=made)
     assert evaluate(after)["elbo_nats"] == evaluate(before)["elbo_nats"]

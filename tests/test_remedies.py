@@ -156,7 +156,7 @@ CASES = {  # what is done, the message, what it says to do instead
     ),
     "other library": (
         lambda: short((plain_pyro.model, plain_pyro.guide), np.zeros((20, 6), "f"), backend="numpyro"),
-        "choose --backend pyro",
+        "choose backend='pyro'",
         lambda: short((plain_pyro.model, plain_pyro.guide), np.zeros((20, 6), "f"), backend="pyro"),
     ),
     "compile off": (

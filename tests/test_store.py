@@ -109,7 +109,7 @@ def test_places_that_are_no_run(old, tmp_path):
 
 
 def test_create_overwrites_nothing(old, tmp_path):
-    with pytest.raises(UsageError, match="already holds a run: go on with it with --resume"):
+    with pytest.raises(UsageError, match="already holds a run: choose another folder"):
         RunFolder.create(old)
     assert contents(RunFolder.open(old)) == OLD
     other = tmp_path / "thesis"
@@ -132,7 +132,7 @@ def test_create_makes_parents_and_takes_up_a_start_that_saved_nothing(tmp_path):
     RunFolder.create(path)
     assert RunFolder.open(path).names() == ()
     RunFolder.create(path).append_metrics({"step": 1})
-    with pytest.raises(UsageError, match="--resume"):
+    with pytest.raises(UsageError, match="already holds a run"):
         RunFolder.create(path)
 
 

@@ -84,7 +84,7 @@ def test_names_of_columns_that_are_numbers(tmp_path, names):
     text = pd.DataFrame(REAL, columns=names).to_csv(index=False)
     made = loaded(tmp_path, text)
     assert made.coords == {"x": names} and made.shape("x") == (2,) and len(made.raw("train")["x"]) == 30
-    assert any("--header no" in note for note in made.notes)
+    assert any("header=False" in note for note in made.notes)
     as_row = loaded(tmp_path, text, header=False)
     assert as_row.coords == {} and len(as_row.raw("train")["x"]) == 31
 
@@ -143,7 +143,7 @@ def test_roles_of_columns(tmp_path, made_from):
     ("roles", "error", "names"),
     [
         ({"ignore": "comment"}, DataError, ["sex", "label", "batch", "ignore"]),
-        ({"x": "age,height"}, DataError, ["height", "mask: nan"]),
+        ({"x": "age,height"}, DataError, ["height", "mask='nan'"]),
         ({"label": "sexe"}, UsageError, ["label", "sexe", "did you mean 'sex'"]),
         ({"label": "sex", "batch": "sex"}, UsageError, ["sex", "label", "batch"]),
         ({"x": "age", "label": "comment"}, DataError, ["comment", "no value"]),

@@ -11,6 +11,7 @@ from ppl_vae.api.job import refuse_lost_mask
 from ppl_vae.api.opening import open_run
 from ppl_vae.api.run import Run
 from ppl_vae.api.settings import check_backend, program_of, settle_binarize
+from ppl_vae.api.signatures import hinting
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.data.loading import in_memory
 from ppl_vae.errors import PplVaeError, UsageError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Run", "bind", "check", "evaluate", "export", "fit", "load", "open_run", "posterior", "resume"]
 
 
+@hinting
 def bind(
     program: Program,
     backend: str = "pyro",
@@ -61,6 +63,7 @@ def bind(
     return backend_named(backend).bind(program, num_data=num_data, seed=seed, device=device)
 
 
+@hinting
 def check(program: Any, data: Any, backend: str | None = None, *, seed: int = 0) -> "CheckReport":
     """Check a program against the contract of the gallery: sites, shapes, guide, gradients, rows that leak,
     parity.
@@ -99,6 +102,7 @@ def _probes(program: Any, backend: str) -> dict[str, Any]:
     return probes
 
 
+@hinting
 def posterior(
     run: Run,
     x: Any,

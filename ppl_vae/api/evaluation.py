@@ -9,6 +9,7 @@ import numpy as np
 from ppl_vae import checks
 from ppl_vae.api.run import Run
 from ppl_vae.api.settings import check_compile
+from ppl_vae.api.signatures import hinting
 from ppl_vae.data import Data
 from ppl_vae.diagnostics.evidence import summary
 from ppl_vae.diagnostics.measures import measures
@@ -25,6 +26,7 @@ class Evaluation(Summarised, dict):
         return f"{of}: {self['n']:,} {self['split']} rows", measures(self)
 
 
+@hinting
 def evaluate(
     run: Run,
     split: str = "test",
@@ -90,7 +92,7 @@ def _taken(run: Run, split: str, data: Any) -> tuple[Any, int | None, dict[str, 
     if not isinstance(split, str):
         raise UsageError(f"split is the name of a split, no {type(split).__name__}: give rows as data=...")
     if data is None and run.data is None:
-        raise UsageError("the run's data is not at hand: give it as data=... (on the command line --data)")
+        raise UsageError("the run's data is not at hand: give it as data=...")
     chosen = run.data if data is None else described.beside(data, run.bound.fields)
     chosen.refuse_empty(split)
     facts = {"split": split, "data": chosen.name, "binarize": chosen.binarize}

@@ -15,7 +15,7 @@ from ppl_vae import bars
 from ppl_vae.api import board, sources
 from ppl_vae.api.job import Job, refuse_other_data
 from ppl_vae.api.opening import make_bound
-from ppl_vae.api.record import CONFIG, RunRecord, history
+from ppl_vae.api.record import CHANGES, CONFIG, RunRecord, history
 from ppl_vae.api.run import Run
 from ppl_vae.api.saving import WEIGHTS
 from ppl_vae.api.settings import Settings, program_of
@@ -113,6 +113,7 @@ def start(
     return _trained(Job.new(program, data, chosen, _earlier_folder(out) if resume else None), out, shown)
 
 
+@taking(Training, (*CHANGES, "log_every"))
 def resume(
     out: str | Path,
     *,
@@ -136,8 +137,7 @@ def resume(
     objective : objective, optional
         The one that the run was started with, where its record is not enough: a callable.
     **changes
-        epochs, max_steps, patience, checkpoint_every, device, devices or log_every: what leaves the steps as
-        they are.
+        What leaves the steps that were taken as they are.
     """
     folder = RunFolder.open(out)
     job = Job.again(folder, model_file, data, objective, changes)
@@ -179,8 +179,8 @@ def _earlier_folder(out: str | Path) -> RunFolder | None:
 
 def _new_folder(out: str | Path, job: Job) -> RunFolder:
     """Start a run folder for a job, whose sources are kept."""
-    sources.keep(job.sources, out)
-    return RunFolder.create(out)
+    sources.keep(job.sources, out, ", or train without a run folder")
+    return RunFolder.create(out, "go on with it with resume=True, or ")
 
 
 @dataclass(frozen=True)
@@ -277,7 +277,7 @@ def _told(
     def emit(event: str, position: Position, row: dict[str, Any]) -> None:
         nonlocal bits
         if bits and not run.rank:
-            LOG.info("grey levels of x are the chances of bits, drawn anew at every step (--binarize)")
+            LOG.info("grey levels of x are the chances of bits, drawn anew at every step (binarize=...)")
         bits = False
         if event == "log":
             Present.compiling = False  # there are steps to save

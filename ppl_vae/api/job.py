@@ -44,11 +44,13 @@ class Job:
 
     def __post_init__(self) -> None:
         if self.record.training.patience is not None and not self.data.num_rows("valid"):
-            raise UsageError("patience needs validation rows: hold some out with valid=..., or leave it away")
+            raise UsageError(
+                "patience needs validation rows: hold some out with valid=... of the data, or leave it away"
+            )
         # Refuses schedules that are longer than the run.
         plan = Plan(self.record.training, self.objective, self.program, self.total)
         if plan.plateaus and not self.data.num_rows("valid"):
-            raise UsageError("lr=plateau:... needs validation rows: hold some out with valid=...")
+            raise UsageError("lr=plateau:... needs validation rows: hold some out with valid=... of the data")
         object.__setattr__(self, "plan", plan)
 
     @classmethod

@@ -11,6 +11,7 @@ from ppl_vae.api import sources
 from ppl_vae.api.record import RunRecord, history
 from ppl_vae.api.run import Run
 from ppl_vae.api.saving import WEIGHTS
+from ppl_vae.api.signatures import hinting
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.backends.common.engine import understood
 from ppl_vae.data import Data
@@ -18,6 +19,7 @@ from ppl_vae.store import RunFolder
 from ppl_vae.training import POSITION, Position
 
 
+@hinting
 def open_run(
     path: str | Path,
     *,

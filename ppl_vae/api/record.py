@@ -188,7 +188,7 @@ class RunRecord:
         if file is not None and file.get("origin") == session.ORIGIN:
             return sources.made(file, run, "objective", "objective=...")
         if file is not None:
-            option, path = "--objective FILE:Class(...)", Path(str(file.get("path", "")))
+            option, path = "objective='FILE:Class(...)'", Path(str(file.get("path", "")))
             source = model_files.recorded_source(path, file, run, option, "objective")
             text = f"{source.path}:{_bare(text)}"  # no other file than the one that was looked at
         elif text.partition("(")[0].lower() not in objectives.OBJECTIVES and not objectives.names_stock(text):
@@ -207,7 +207,7 @@ class RunRecord:
 
     def refuse_other(self, now: "RunRecord", place: str | Path) -> None:
         """Refuse to go on with a run that computes something else; a moved file is the same."""
-        remedy = "go on with what it records (--resume --out alone), or choose another folder"
+        remedy = "go on with what it records, or choose another folder"
         for (part, before), after in zip(_computed(self).items(), _computed(now).values(), strict=True):
             if before != after and not self._knows_less(part, now):
                 raise UsageError(f"{place} was trained with another {part}: {remedy}")

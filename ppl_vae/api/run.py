@@ -21,6 +21,7 @@ from ppl_vae.api.rows import (
     zeros_of,
 )
 from ppl_vae.api.saving import save
+from ppl_vae.api.signatures import hinting_methods
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.data import Data
 from ppl_vae.data.loader import rows_by_place, whole_batches
@@ -33,7 +34,17 @@ from ppl_vae.store import RunFolder
 from ppl_vae.summaries import Row, Summarised, with_error
 from ppl_vae.training import Position
 
+# What is done with a run by a function, by the name that may be looked for in the run.
+_ELSEWHERE = {
+    "evaluate": "ppl_vae.evaluate(run)",
+    "posterior": "ppl_vae.posterior(run, x)",
+    "export": "ppl_vae.export(run, path)",
+    "resume": "ppl_vae.resume(path)",
+    "fit": "ppl_vae.fit(program, data)",
+}
 
+
+@hinting_methods
 @dataclass(repr=False)
 class Run(Summarised):
     """A program with trained weights.
@@ -72,6 +83,11 @@ class Run(Summarised):
     rank: int = 0
     position: Position | None = None
     sources: Mapping[str, ModelSource] = field(default_factory=dict)
+
+    def __getattr__(self, name: str) -> Any:
+        known = [one for one in dir(self) if not one.startswith("_")]
+        hint = checks.meant(name, known, _ELSEWHERE)
+        raise AttributeError(f"a Run has no {name!r}: {hint} has {', '.join(known)}")
 
     def _summary(self) -> tuple[str, list[Row]]:
         row, data = chosen(self.history, self.record.training.keep), self.record.data.name

@@ -13,7 +13,7 @@ from ppl_vae import checks, gallery, likelihoods, objectives
 from ppl_vae.backends import NAMES
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.closures import library_of
-from ppl_vae.data import Data
+from ppl_vae.data import Data, of
 from ppl_vae.errors import ProgramError, UsageError
 from ppl_vae.objectives import ELBO
 from ppl_vae.options import COMPILE, Training
@@ -63,10 +63,11 @@ class Settings:
 
 
 def _elsewhere(program: Program | PlainProgram, objective: Any) -> dict[str, str]:
-    """Return how fields of the program and of the objective are given, by their names."""
+    """Return how options of the data and fields of the program and of the objective are given, by name."""
     kinds = [*reversed(objectives.OBJECTIVES.values()), type(objective)]
     owners = [kind for kind in kinds if is_dataclass(kind)]
-    found = {field.name: f"{kind.__name__}({field.name}=...)" for kind in owners for field in fields(kind)}
+    found = {name: f"data.of(..., {name}=...)" for name in of.__kwdefaults__ if name not in TRAINING}
+    found |= {field.name: f"{kind.__name__}({field.name}=...)" for kind in owners for field in fields(kind)}
     if not program.declared:
         return found
     source, made = gallery.source_of(program), f"{type(program).__name__}("
@@ -100,7 +101,7 @@ def check_backend(program: Program | PlainProgram, backend: str) -> None:
     if backend not in program.backends:
         name = getattr(program, "name", type(program).__name__)
         raise UsageError(
-            f"{name} runs on {', '.join(program.backends)} only: choose --backend {program.backends[0]}"
+            f"{name} runs on {', '.join(program.backends)} only: choose backend={program.backends[0]!r}"
         )
 
 
@@ -160,8 +161,10 @@ def make_objective(value: Any, backend: str) -> Any:
     for key, given in options.items():
         if isinstance(given, str) or (key == "num_particles" and given < 1):
             raise UsageError(f"objective {value!r}: {key}={given} is not a number that it can be made with")
+    kind = backend_named(backend).stock_objective(name)
+    checks.options(name, options, inspect.signature(kind).parameters)
     try:
-        return backend_named(backend).stock_objective(name)(**options)
+        return kind(**options)
     except (TypeError, ValueError) as error:
         raise UsageError(f"objective {value!r}: {error}") from None
 

@@ -77,8 +77,8 @@ def made(record: Mapping[str, Any], run: Path, kind: str, option: str) -> Any:
     return vars(module)[kind]
 
 
-def keep(sources: Mapping[str, ModelSource], place: str | Path) -> None:
-    """Keep sources for a run folder that is about to be written.
+def keep(sources: Mapping[str, ModelSource], place: str | Path, otherwise: str = "") -> None:
+    """Keep sources for a run folder that is about to be written; `otherwise` is a further remedy.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def keep(sources: Mapping[str, ModelSource], place: str | Path) -> None:
         if source.lacking and kind != "model":
             raise UsageError(
                 f"{place} cannot hold the {kind} {source.name} ({source.lacking}): define it, and what it "
-                "uses, at the top level of a file or cell, or train without a run folder"
+                f"uses, at the top level of a file or cell{otherwise}"
             )
     for source in sources.values():
         session.keep(source)

@@ -62,6 +62,11 @@ def parse(make: Callable[[], ArgumentParser], words: Sequence[str]) -> Namespace
     return _parsed(parser, _bracketed(words, kinds))
 
 
+def named(make: Callable[[], ArgumentParser]) -> set[str]:
+    """Return the names of a command's options."""
+    return {action.dest for action in make()._actions if action.option_strings}
+
+
 def _refuse_repeated(words: Sequence[str]) -> None:
     """Refuse a role of columns that is given twice: the last would win, and the first be lost."""
     given = [word.partition("=")[0] for word in words if word.startswith("--")]

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ppl_vae import bars, checks, model_files
+from ppl_vae.cli.wording import Command, in_options, shown
 from ppl_vae.errors import PplVaeError, ProgramError
 from ppl_vae.faults import Fault
 from ppl_vae.stopping import STOPPING, Present
@@ -61,7 +62,9 @@ def run(
     def work() -> int:
         from ppl_vae.cli import parsing
 
+        Command.options = ()
         options = parsing.parse(parser, words)
+        Command.options = parsing.named(parser)
         _log()
         # Whatever a library or a model file prints must not end up behind the result.
         with contextlib.redirect_stdout(sys.stderr), bars.passes(verb):
@@ -84,7 +87,7 @@ def _answer(result: dict[str, Any], json_line: bool) -> None:
             say(text)
         print(json.dumps(as_json(result), allow_nan=False), flush=True)
     elif text is not None:
-        print(text, flush=True)
+        print(in_options(text), flush=True)
     else:
         from ppl_vae.cli import tables
 
@@ -255,12 +258,7 @@ def say(text: str) -> None:
     files and columns may hold characters that a terminal would obey.
     """
     with contextlib.suppress(OSError, ValueError):
-        print("\n".join(map(shown, text.split("\n"))), file=sys.stderr, flush=True)
-
-
-def shown(line: str) -> str:
-    """Return a line with what is no character to read written out, as in a text of Python."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+        print("\n".join(map(shown, in_options(text).split("\n"))), file=sys.stderr, flush=True)
 
 
 def hint(name: str, known: Iterable[str], otherwise: str = "") -> str:

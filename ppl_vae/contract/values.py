@@ -142,7 +142,7 @@ def draws(case: Case) -> str:
         if site.observed:
             continue
         if site.enumerated:
-            raise BrokenRule(f"site {name!r} is enumerated: train with --objective {stock['enumerated']}")
+            raise BrokenRule(f"site {name!r} is enumerated: train with the objective {stock['enumerated']}")
         if not site.reparametrised:
             raise BrokenRule(
                 f"site {name!r}: {site.distribution} has no reparametrised draw, so no gradient reaches the "

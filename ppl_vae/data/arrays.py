@@ -221,7 +221,7 @@ def _checked(rows, name, split) -> dict:
         counted = ", ".join(f"{field} {n}" for field, n in counts.items())
         raise DataError(
             f"{_at(name, None, split)}: fields differ in their number of rows: {counted}: set aside what "
-            "is not one per row with the option ignore"
+            "is not one per row with ignore=..."
         )
     if not next(iter(counts.values())):
         raise DataError(f"{_at(name, None, split)} is empty: it has no rows")

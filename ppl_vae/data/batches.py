@@ -37,7 +37,7 @@ def num_batches(n: int, batch_size: int) -> int:
     if batch_size > n:
         raise UsageError(
             f"batch_size={batch_size} is larger than the data ({checks.counted(n, 'row')}): "
-            f"choose a batch size (--batch-size) of at most {n}"
+            f"choose a batch size (batch_size=...) of at most {n}"
         )
     return -(-n // batch_size)
 

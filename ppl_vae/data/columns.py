@@ -74,7 +74,7 @@ def _row_names(
         return None
     for name in [name for name in rest if UNNAMED.fullmatch(name) and name not in (roles.x or ())]:
         values = rest.pop(name)
-        table.notes.append(f"the column {name!r}, which has no name of its own, left out of x (--index none)")
+        table.notes.append(f"the column {name!r}, which has no name of its own, left out of x (index='none')")
         labels = values if labels is None else labels
     if roles.index:
         table.index = roles.index
@@ -86,7 +86,7 @@ def _row_names(
     if name is None:
         return None
     table.index = name
-    table.notes.append(f"the column {name!r}, which differs in every row, as names of rows (--index none)")
+    table.notes.append(f"the column {name!r}, which differs in every row, as names of rows (index='none')")
     return rest.pop(name)
 
 
@@ -120,7 +120,7 @@ def _refuse_text(columns: Mapping[str, np.ndarray], where: Sequence[str]) -> Non
         row = row or 0
         raise DataError(
             f"{where[row]}, column {name!r}: {str(values[row])!r} is no number: say what columns of text "
-            f"are for ({_shown(_texts(columns))}) with the options label, batch, index, ignore or x"
+            f"are for ({_shown(_texts(columns))}) with label=..., batch=..., index=..., ignore=... or x=..."
         )
 
 
@@ -192,8 +192,8 @@ def _matrix(
     if missing.any():
         row, column = (int(i) for i in np.argwhere(missing)[0])
         raise DataError(
-            f"{where[row]}, column {names[column]!r} has no value: fill it in, or mask what is missing (the "
-            "option mask: nan)"
+            f"{where[row]}, column {names[column]!r} has no value: fill it in, or mask what is missing "
+            "(mask='nan')"
         )
     return x
 

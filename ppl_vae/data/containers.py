@@ -58,7 +58,7 @@ def read_mat(path: Path, roles: Roles, classes: Classes) -> Table:
             roles = replace(roles, x=tables)
     table = of_arrays(arrays, roles, classes, text_left_out=True)
     if roles.x and "x" not in arrays:
-        table.notes.append(f"{roles.x[0]!r} as x (--x)")
+        table.notes.append(f"{roles.x[0]!r} as x (x=...)")
     left = [name for name, values in held.items() if not name.startswith("__") and name not in arrays]
     table.notes += [f"{', '.join(map(repr, left))} left out, as no arrays of numbers"] if left else []
     return table
@@ -106,10 +106,10 @@ def read_h5ad(path: Path, roles: Roles, classes: Classes) -> Table:
         table.fields[ROW_LABELS] = np.array([str(name) for name in cells.obs_names], dtype=str)
     others = [str(name) for name in cells.layers if not roles.x]
     if others:
-        table.notes.append(f"X as x; not taken: layers {', '.join(others)} (--x)")
+        table.notes.append(f"X as x; not taken: layers {', '.join(others)} (x=...)")
     left = [str(name) for name in cells.obs.columns if name not in named]
     if left:
-        table.notes.append(f"of obs {', '.join(left)} left out (--label, --batch take them)")
+        table.notes.append(f"of obs {', '.join(left)} left out (label=... or batch=... takes them)")
     return table
 
 

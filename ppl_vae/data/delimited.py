@@ -95,7 +95,7 @@ def read_text(path: Path, layout: Layout = AS_IT_LOOKS) -> Text:
     _refuse_two_meanings(text, layout, delimiter, path)
     if (delimiter, decimal) != (",", "."):
         numbers = " and commas before fractions" if decimal == "," else ""
-        notes.append(f"cells between {DELIMITERS[delimiter]}{numbers} (--delimiter, --decimal)")
+        notes.append(f"cells between {DELIMITERS[delimiter]}{numbers} (delimiter=..., decimal=...)")
     lines = _parsed(text, delimiter, path)
     if not lines:
         raise DataError(f"{path} is empty: it has no rows")
@@ -105,7 +105,7 @@ def read_text(path: Path, layout: Layout = AS_IT_LOOKS) -> Text:
         raise DataError(f"{path} is empty: it has a header and no rows")
     if layout.header is None and named and all(_is_number(cell, decimal) for cell in first[1:]):
         shown = ", ".join(first[:4]) + (" ..." if len(first) > 4 else "")
-        notes.append(f"the first line ({shown}) as names of columns (--header no: as a row)")
+        notes.append(f"the first line ({shown}) as names of columns (header=False: as a row)")
     body, names, labels = rest if named else lines, first, None
     width = max(len(first), len(rest[0][1])) if named and rest else len(first)
     if named and (width == len(first) + 1 or first[0].lower() in ("", "unnamed: 0")):

@@ -104,7 +104,7 @@ class Description:
         if data.sha256 != self.sha256:
             raise RunError(
                 f"{data.name!r} is not what the run was trained on (its sha256 differs): "
-                "name the right data with --data"
+                "give the right data as data=..."
             )
         return data if isinstance(data, Loader) else data.under(self.binarize)
 

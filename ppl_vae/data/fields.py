@@ -55,10 +55,10 @@ def of_arrays(
             table.notes.append(f"{name!r} left out: it {_OBJECTS}")
             continue
         if target in table.fields:
-            raise UsageError(f"two arrays would be {target}: leave one out with ignore")
+            raise UsageError(f"two arrays would be {target}: leave one out with ignore=...")
         taken = _array(table, target, name, values, name in targets, classes)
         if taken is None and text_left_out and target != "x":
-            table.notes.append(f"{name!r} left out, as it is text (--label, --batch, --index take it)")
+            table.notes.append(f"{name!r} left out, as it is text (label=..., batch=..., index=... take it)")
         else:
             table.fields[target] = values if taken is None else taken
     if hasattr(arrays.get("x"), "columns") and "x" in table.fields:
@@ -98,7 +98,7 @@ def dense(values: Any, masked: bool = False) -> Any:
         if masked:
             return values
         if np.ma.is_masked(values):
-            raise DataError("it has masked values: fill them in, or give it with the option mask: nan")
+            raise DataError("it has masked values: fill them in, or give it with mask='nan'")
         return values.data
     if hasattr(values, "toarray"):
         size = math.prod(values.shape) * values.dtype.itemsize

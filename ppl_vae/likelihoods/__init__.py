@@ -7,6 +7,7 @@ A likelihood is a name with optional numbers, each behind a colon: `bernoulli`, 
 from dataclasses import Field, fields
 from functools import cache
 
+from ppl_vae import checks
 from ppl_vae.errors import UsageError
 from ppl_vae.likelihoods import continuous, discrete
 from ppl_vae.likelihoods.base import Likelihood, Values, above_zero, positive, whole
@@ -63,8 +64,7 @@ def parse(named: str | Likelihood) -> Likelihood:
 @cache  # a program names its likelihood at every step
 def _parsed(named: str) -> Likelihood:
     name, *numbers = named.split(":")
-    if name not in KNOWN:
-        raise UsageError(f"unknown likelihood {named!r}: choose one of {', '.join(KNOWN)}")
+    checks.one_of("likelihood", name, KNOWN)
     declared = fields(KNOWN[name])
     if len(numbers) > len(declared):
         taken = " and ".join(field.name for field in declared) or "no number"

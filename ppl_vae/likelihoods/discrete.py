@@ -29,8 +29,8 @@ class Bernoulli(Likelihood):
             return "choose the likelihood poisson, or normal for other numbers"
         if data.low >= 0 and data.high <= 1:
             grid = f"discretized_logistic:{data.levels}" if data.levels else "continuous_bernoulli"
-            return f"draw bits with --binarize dynamic, or choose the likelihood {grid} or normal"
-        return "choose the likelihood normal, or scale the data to [0, 1] and use --binarize dynamic"
+            return f"draw bits with binarize='dynamic', or choose the likelihood {grid} or normal"
+        return "choose the likelihood normal, or scale the data to [0, 1] and use binarize='dynamic'"
 
 
 @dataclass(frozen=True)

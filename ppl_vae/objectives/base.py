@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, NamedTuple
 
 from ppl_vae import annotations, checks
-from ppl_vae.declaration import undecorated
+from ppl_vae.declaration import refuse_unknown, undecorated
 from ppl_vae.errors import ProgramError, UsageError
 from ppl_vae.schedules import Schedule, as_schedule
 
@@ -106,9 +106,10 @@ class Objective:
         raise NotImplementedError(f"{type(self).__name__} declares no loss(self, F, terms, scalars)")
 
     def __new__(cls, *args: Any, **options: Any) -> "Objective":
-        """Raise ProgramError for a class that is no objective."""
+        """Raise ProgramError for a class that is no objective, UsageError for an option that it has not."""
         if fault := cls.fault():
             raise ProgramError(fault)
+        refuse_unknown(cls, options)
         return super().__new__(cls)
 
     @classmethod

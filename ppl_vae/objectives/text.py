@@ -32,7 +32,9 @@ def parse(text: str) -> Objective:
     if colon and path.endswith(".py"):
         return make(_loaded(path, own), options, name)
     if name.lower() not in OBJECTIVES:
-        raise UsageError(f"unknown objective {name!r}: write {', '.join(map(usage, OBJECTIVES.values()))}")
+        close = checks.near(name.lower(), OBJECTIVES)
+        ask = f"did you mean {close}? Write" if close else "write"
+        raise UsageError(f"unknown objective {name!r}: {ask} {', '.join(map(usage, OBJECTIVES.values()))}")
     return make(OBJECTIVES[name.lower()], options, name)
 
 
@@ -51,9 +53,8 @@ def make(kind: type[Objective], options: Mapping[str, Any] = {}, name: str = "")
     name, known = name or kind.__name__, {field.name: field for field in fields(kind) if field.init}
     for key, value in options.items():
         if key not in known:
-            close = checks.near(key, known)
-            ask = f"did you mean {close}? It" if close else "it"
-            raise UsageError(f"{name} has no option {key!r}: {ask} takes {', '.join(known) or 'none'}")
+            hint = checks.meant(key, known)
+            raise UsageError(f"{name} has no option {key!r}: {hint} takes {', '.join(known) or 'none'}")
         if str(value).startswith("<"):
             raise UsageError(
                 f"{name}: {key} was an object of Python, {value}: give the objective as an object"

@@ -142,9 +142,7 @@ def refuse_place(path: str | os.PathLike, overwrite: bool) -> None:
 
 
 def _occupied(path: Path) -> UsageError:
-    return UsageError(
-        f"{path} exists and is not overwritten: name another file, or add overwrite=True (--overwrite)"
-    )
+    return UsageError(f"{path} exists and is not overwritten: name another file, or add overwrite=True")
 
 
 def failed(path: Path, error: OSError, remedy: str) -> RunError:

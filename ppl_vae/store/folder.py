@@ -43,7 +43,7 @@ class RunFolder:
         return f"RunFolder({str(self.path)!r})"
 
     @classmethod
-    def create(cls, path: str | PathLike) -> "RunFolder":
+    def create(cls, path: str | PathLike, begun: str = "") -> "RunFolder":
         """Start a run in a new or empty folder; missing parents are made.
 
         Raises
@@ -54,19 +54,19 @@ class RunFolder:
             The folder cannot be made or written to.
         """
         path = Path(path)
-        _refuse_occupied(path)
+        _refuse_occupied(path, begun)
         missing = [one for one in (path, *path.parents) if not one.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
-            raise UsageError(f"a part of {path} is a file: choose another folder with --out") from None
+            raise UsageError(f"a part of {path} is a file: choose another folder") from None
         except OSError as error:
             reason = error.strerror or error
-            raise RunError(f"cannot make {path} ({reason}): choose another folder with --out") from error
+            raise RunError(f"cannot make {path} ({reason}): choose another folder") from error
         folder = cls(path, Manifest())
         folder._made = missing
         with folder.lock():
-            _refuse_occupied(path)  # someone else may have started a run here in the meantime
+            _refuse_occupied(path, begun)  # someone else may have started a run here in the meantime
             with _written(path / manifest.NAME):
                 disk.replace(path / manifest.NAME, Manifest().updated({}).to_bytes())
             folder._settle()
@@ -245,21 +245,18 @@ def _written(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        remedy = "then go on with --resume; what was saved before is intact"
+        remedy = "then go on with resume=True; what was saved before is intact"
         raise disk.failed(path, error, remedy) from error
 
 
-def _refuse_occupied(path: Path) -> None:
+def _refuse_occupied(path: Path, begun: str) -> None:
     if path.exists() and not path.is_dir():
-        raise UsageError(f"{path} is a file: choose another folder with --out")
+        raise UsageError(f"{path} is a file: choose another folder")
     if (path / manifest.NAME).exists():
         if not _is_bare(path):
-            raise UsageError(
-                f"{path} already holds a run: go on with it with --resume, "
-                "or choose another folder with --out"
-            )
+            raise UsageError(f"{path} already holds a run: {begun}choose another folder")
     elif path.is_dir() and {entry.name for entry in path.iterdir()} - _LEFTOVERS:
-        raise UsageError(f"{path} is not empty and holds no run: choose another folder with --out")
+        raise UsageError(f"{path} is not empty and holds no run: choose another folder")
 
 
 def _is_bare(path: Path) -> bool:

@@ -65,7 +65,7 @@ def holds_run(folder: Path) -> bool:
 
 def _absent(folder: Path) -> str:
     if not folder.exists():
-        return f"{folder} does not exist: name the folder of a run, as given to --out in training"
+        return f"{folder} does not exist: name the folder of a run, which training wrote"
     return (
         f"{folder} is not a run folder: it has no {NAME}; name another folder, "
         f"or restore {NAME} from a copy of the run"

@@ -28,7 +28,7 @@ def append(path: Path, row: dict, mend: bool = False) -> None:
         with _appended(path) as file:
             file.write(line)
     except OSError as error:
-        raise disk.failed(path, error, "then go on with --resume") from error
+        raise disk.failed(path, error, "then go on with resume=True") from error
 
 
 def sync(path: Path) -> None:

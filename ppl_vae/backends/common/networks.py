@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ppl_vae import networks
+from ppl_vae import checks, networks
 from ppl_vae.errors import ProgramError, UsageError
 from ppl_vae.networks import Network
 
@@ -40,7 +40,9 @@ class Modules:
             kind = getattr(networks, name)
             return lambda *sizes, **named: self.module(kind(*sizes, **named))
         known = ", ".join(sorted([*self._layers, *networks.GALLERY], key=str.lower))
-        raise UnknownName(f"there is no layer or network {name!r}: choose one of {known}")
+        close = checks.near(name, [*self._layers, *networks.GALLERY])
+        ask = f"did you mean {close}? Choose" if close else "choose"
+        raise UnknownName(f"there is no layer or network {name!r}: {ask} one of {known}")
 
     def module(self, part: Any, name: str = "network") -> Any:
         """Return what a program or a network declares as a module of the backend; lists too.

@@ -2,12 +2,12 @@
 
 from types import ModuleType
 
+from ppl_vae import checks
 from ppl_vae.backends.common.density import Density
 from ppl_vae.backends.common.evaluate import score
 from ppl_vae.backends.common.posterior import draws
 from ppl_vae.backends.common.predictive import decode, encode, reconstruct, sample
 from ppl_vae.backends.common.supports import refuse_outside_rows
-from ppl_vae.errors import UsageError
 
 __all__ = ["Density", "decode", "draws", "encode", "reconstruct", "refuse_outside_rows", "sample", "score"]
 
@@ -19,6 +19,6 @@ def stock_elbo(infer: ModuleType, name: str) -> type:
     library = infer.__name__
     kind = getattr(infer, name.removeprefix(f"{library}."), None)
     if not (isinstance(kind, type) and issubclass(kind, infer.ELBO)):
-        known = "Trace_ELBO, TraceMeanField_ELBO, TraceGraph_ELBO and TraceEnum_ELBO are some"
-        raise UsageError(f"{library} has no ELBO {name!r}: {known}")
+        known = [one for one in dir(infer) if one.endswith("_ELBO") and not one.startswith("Jit")]
+        checks.one_of(f"ELBO of {library}", name, known)
     return kind

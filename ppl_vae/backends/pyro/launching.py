@@ -148,7 +148,7 @@ def watch_all() -> None:
         if os.getpid() == next(pid for pid in pids if not still[pid]):
             print(
                 f"process {stopped} of another device was stopped (kill -CONT {stopped} wakes it, too late): "
-                "a run folder goes on from its last checkpoint with --resume",
+                "a run folder goes on from its last checkpoint with resume=True",
                 file=sys.stderr,
                 flush=True,
             )
@@ -227,7 +227,7 @@ def loss_of_processes(others: Sequence[subprocess.Popen] = ()) -> str:
     code = f" (exit code {ended[0]})" if ended else ""
     return (
         f"the process of another device has ended{code}: see what it wrote; "
-        "a run folder goes on from its last checkpoint with --resume"
+        "a run folder goes on from its last checkpoint with resume=True"
     )
 
 
