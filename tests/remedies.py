@@ -3,11 +3,15 @@
 import ast
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
+from ppl_vae import Program, fit
 from ppl_vae.errors import PplVaeError
 
 ROOT = Path(__file__).parent.parent
@@ -51,8 +55,28 @@ def messages() -> Iterator[tuple[str, str]]:
     for folder in ("ppl_vae", "models", "inference"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             for line, text in _texts(ast.parse(path.read_text())):
-                if len(text.split()) > 2 and REMEDY.search(text):
+                if len(text.split()) > 2 and "\n" not in text and REMEDY.search(text):
                     yield f"{path.relative_to(ROOT)}:{line}", text
+
+
+def told_by(text: str, says: str) -> bool:
+    """Tell whether what a case says is part of a message that a text of the source becomes."""
+    pieces = text.split("{}")
+    if any(says in piece for piece in pieces):
+        return True
+    for first, last in combinations(range(len(pieces)), 2):
+        begins = _overlap(pieces[first], says)
+        ends = _overlap(pieces[last][::-1], says[::-1])[::-1]
+        pattern = ".*".join(map(re.escape, (begins, *pieces[first + 1 : last], ends)))
+        if len(begins + ends) > 8 and re.fullmatch(pattern, says):
+            return True
+    return False
+
+
+def _overlap(first: str, then: str) -> str:
+    """Return the longest end of a text with which another one begins."""
+    sizes = range(min(len(first), len(then)), 0, -1)
+    return next((then[:size] for size in sizes if first.endswith(then[:size])), "")
 
 
 def _texts(node: ast.AST) -> Iterator[tuple[int, str]]:
@@ -68,3 +92,88 @@ def _texts(node: ast.AST) -> Iterator[tuple[int, str]]:
         within = isinstance(node, ast.JoinedStr) and isinstance(child, ast.Constant)
         if not (documents or of_option or within):
             yield from _texts(child)
+
+
+X = np.random.default_rng(0).normal(size=(20, 2)).astype("f")
+GAPS = np.where(np.arange(40).reshape(20, 2) % 7 == 0, np.nan, X)
+SMALL = {"hidden": (4,), "z_dim": 2}
+
+
+@dataclass(frozen=True)
+class Toy(Program):
+    """A row of two numbers around a latent; `fault` is what is wrong with it, "" nothing."""
+
+    x_shape: tuple | None = None
+    fault: str = ""
+
+    def networks(self, nn):
+        return {"w": nn.MLP(2, (4,), 3), "c": nn.Embedding(3, 2)}
+
+    def model(self, ppl, net, x=None):
+        with ppl.minibatch(x):
+            k = ppl.sample("k", ppl.dist.Categorical(ppl.array([0.2, 0.3, 0.5])))
+            ppl.sample("x", ppl.dist.Normal(net.c(k), 0.5).to_event(1), obs=x)
+
+    def guide(self, ppl, net, x):
+        with ppl.minibatch(x):
+            enumerated = {"enumerate": "parallel"} if self.fault == "enumerated" else {}
+            ppl.sample("k", ppl.dist.Categorical(logits=net.w(x)), infer=enumerated)
+
+
+@dataclass(frozen=True)
+class Normal(Program):
+    """A latent as wide as the row; `fault` is what is wrong with it, "" nothing."""
+
+    x_shape: tuple | None = None
+    fault: str = ""
+
+    def networks(self, nn):
+        return {"w": nn.MLP(2, (4,), 2)}
+
+    def schedules(self):
+        wrong = {"list": [1.0], "lr": {"lr": 0.1}, "plateau": {"t": "plateau:1:0.5:10"}}
+        return wrong.get(self.fault, {"t": 0.5})
+
+    def model(self, ppl, net, x=None):
+        if self.fault == "global":
+            ppl.sample("g", ppl.dist.Normal(ppl.array(0.0), 1.0))
+        with ppl.minibatch(x):
+            z = ppl.sample("z", ppl.standard_normal(2))
+            if self.fault == "model":
+                ppl.sample("y", ppl.dist.Normal(z[..., 0], 1.0))
+            if self.fault == "plate":
+                with ppl.plate("columns", 2, dim=-2):
+                    ppl.sample("v", ppl.dist.Normal(ppl.array(0.0), 1.0))
+            ppl.sample("x", ppl.dist.Normal(z, 0.5).to_event(1), obs=x)
+
+    def guide(self, ppl, net, x):
+        if self.fault == "global":
+            ppl.sample("g", ppl.dist.Normal(ppl.array(0.1), 1.0))
+        with ppl.minibatch(x):
+            z = ppl.sample("z", ppl.dist.Normal(net.w(x), 1.0).to_event(self.fault != "axes"))
+            if self.fault == "guide":
+                ppl.sample("y", ppl.dist.Normal(z[..., 0], 1.0))
+            if self.fault == "plate":
+                with ppl.plate("columns", 2, dim=-2):
+                    ppl.sample("v", ppl.dist.Normal(ppl.array(0.0), 1.0))
+
+
+@dataclass(frozen=True)
+class Masked(Normal):
+    def model(self, ppl, net, x=None, mask=None):
+        with ppl.minibatch(x):
+            z = ppl.sample("z", ppl.standard_normal(2))
+            seen = ppl.dist.Normal(z, 0.5)
+            ppl.sample("x", (seen if mask is None else seen.mask(mask)).to_event(1), obs=x)
+
+    def guide(self, ppl, net, x, mask=None):
+        with ppl.minibatch(x):
+            ppl.sample("z", ppl.dist.Normal(net.w(x), 1.0).to_event(1))
+
+
+def short(program, found=X, objective=None, **options):
+    return fit(program, found, objective, **{"max_steps": 1, "batch_size": 10} | options)
+
+
+def trained(fault=""):
+    return short(Normal(fault=fault))

@@ -24,6 +24,7 @@ X = np.random.default_rng(0).normal(size=(20, 2)).astype("f")
 GAPS = np.where(np.arange(40).reshape(20, 2) % 7 == 0, np.nan, X)
 GREY = np.arange(20 * 16, dtype=np.uint8).reshape(20, 4, 4) % 200
 KINDS = np.arange(20) % 3
+WIDE = np.full((4, 4), 999, np.uint16)
 
 
 def written(name, content):
@@ -63,7 +64,7 @@ def pictures(*made, folders=(), remove=()):
         elif isinstance(one, list):
             one[0].save(path, save_all=True, append_images=one[1:])
         else:
-            one.save(path)
+            one.save(path.with_suffix(".tif" if one.mode == "I" else ".png"))
     for name in remove:
         Path("images", name).unlink()
     return data.load("images")
@@ -276,10 +277,15 @@ CASES = {
         "pictures: write each into a file of its own",
         lambda: pictures(image(), image(level=99)),
     ),
-    "16 bits": Case(
-        lambda: pictures(Image.fromarray(np.full((4, 4), 999, np.uint16))),
-        "has more than 8 bits per pixel (mode I;16): convert it",
-        lambda: pictures(Image.fromarray((np.full((4, 4), 999, np.uint16) >> 8).astype(np.uint8))),
+    "32 bits": Case(
+        lambda: pictures(Image.fromarray(WIDE.astype(np.int32))),
+        "): save it with 8 or 16",
+        lambda: [pictures(Image.fromarray(one)) for one in (WIDE, (WIDE >> 8).astype(np.uint8))],
+    ),
+    "16 bits and 8": Case(
+        lambda: pictures(Image.fromarray(WIDE), image()),
+        "16 bits per pixel and some 8: save all alike",
+        lambda: (pictures(Image.fromarray(WIDE), Image.fromarray(WIDE)), pictures(image(), image())),
     ),
     "transparent": Case(
         lambda: pictures(image("LA", level=(9, 0))),

@@ -368,7 +368,7 @@ CASES = {
     ),
     # configurations
     "nested": Case(
-        lambda: config.read_config(b"[" * 9999),
+        lambda: config.read_config(b"[" * 999),
         "the configuration is nested too deeply: correct it",
         lambda: config.read_config(b"a: [1]"),
     ),
@@ -441,7 +441,12 @@ COMMANDS = {  # a command, what it says, the command after doing that
 }
 
 
-@pytest.mark.parametrize("case", COMMANDS)
+LONG = ("rows from memory", "recorded option", "no run to go on with", "no program")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.slow] * (case in LONG)) for case in COMMANDS]
+)
 def test_the_remedy_of_a_command_works(case, here):
     wrong, says, right = COMMANDS[case]
     Path("mine.py").write_text(MODEL)

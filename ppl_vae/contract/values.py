@@ -146,7 +146,7 @@ def draws(case: Case) -> str:
         if not site.reparametrised:
             raise BrokenRule(
                 f"site {name!r}: {site.distribution} has no reparametrised draw, so no gradient reaches the "
-                "encoder: use a continuous distribution, or train with --objective "
+                "encoder: use a continuous distribution, or train with the objective "
                 f"{stock['unreparametrised']}"
             )
     return "every draw of the guide is reparametrised"

@@ -87,9 +87,7 @@ class Description:
         options = dict(self.options)
         where = options.pop("name_or_path")
         if place is None and os.path.isabs(where) and not os.path.exists(where):
-            raise DataError(
-                f"the run's data is no longer at {where}: say where it lies now with --data FILE (data=...)"
-            )
+            raise DataError(f"the run's data is no longer at {where}: say where it lies now with data=...")
         if self.columns and not self.roles:
             options["index"] = "none"  # before columns had roles, all of them were x
         return self.same(load(place or where, offline=offline, quiet=True, **options))
