@@ -21,6 +21,7 @@ from ppl_vae.scalars import Plan
 
 # What a row of the history tells of the validation rows.
 VALIDATED = ("elbo_nats", "elbo_stderr", "rate_nats", "distortion_nats", "bits_per_dim")
+LOOK_EVERY = 50  # steps, at least, between looks at the parameters of distributions
 CHOICE = "elbo_robust_nats"  # by which weights are chosen, where one row would decide the bound
 
 LOG = logging.getLogger(__name__)
@@ -70,6 +71,11 @@ class Engine(Protocol):
 
     def finite(self) -> bool:
         """Tell whether all weights and buffers are finite numbers: one transfer from the device."""
+
+    def outside(self, items: Sequence[Any]) -> str:
+        """Say which parameter of a distribution lies outside its constraint for one of the last items, "" if
+        none does: one pass, and one transfer from the device.
+        """
 
     def scores(self) -> Scores | None:
         """Return the terms of the unweighted bound of every validation row, under the averaged weights where
@@ -155,7 +161,7 @@ class Loop:
 
     def __post_init__(self) -> None:
         self.total = self.options.total_steps(len(self.source))
-        self._warned = False
+        self._warned, self._looked = False, 0
         self.plan.go_on(self.position.plateaus)
 
     def run(self) -> Position:
@@ -215,6 +221,7 @@ class Loop:
             self.position.step += done
             self._record("log", row)
             self._refuse_not_finite(metrics.get("loss", 0.0))
+            self._refuse_outside(chunk[:done])
         return done
 
     def _refuse_not_finite(self, loss: float) -> None:
@@ -222,8 +229,18 @@ class Loop:
         if math.isfinite(loss) and self.engine.finite():
             return
         what = "weights are no longer finite" if math.isfinite(loss) else f"the loss became {loss}"
-        stays = "" if self.save is None else "; the last checkpoint stays, resume=True may lower it"
-        raise RunError(f"{what} by step {self.position.step}: lower lr=..., or set clip_norm=...{stays}")
+        raise RunError(f"{what} by step {self.position.step}: lower lr=..., or set clip_norm=...{self._stays()}")
+
+    def _refuse_outside(self, items: list[Any]) -> None:
+        """Stop where a distribution got a parameter that it cannot have, looked for now and then."""
+        if self.position.step - self._looked < LOOK_EVERY and self.position.step < self.total:
+            return
+        self._looked = self.position.step
+        if said := self.engine.outside(items):
+            raise RunError(f"{said}, by step {self._looked}{self._stays()}")
+
+    def _stays(self) -> str:
+        return "" if self.save is None else "; the last checkpoint stays, resume=True may lower it"
 
     def _at_validation(self) -> bool:
         step, every = self.position.step, self.options.valid_every * len(self.source)

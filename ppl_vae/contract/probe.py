@@ -119,11 +119,15 @@ class Call(NamedTuple):
 
 
 class Traces(NamedTuple):
-    """The sites of one run of guide and model, by name, and the calls of networks in order."""
+    """The sites of one run of guide and model, by name, the calls of networks in order, and what to say of a
+    parameter outside its constraint, and of one that is NaN.
+    """
 
     guide: dict[str, Seen]
     model: dict[str, Seen]
     calls: list[Call]
+    outside: str = ""
+    nan: str = ""
 
     def latent(self) -> dict[str, np.ndarray]:
         """Return the values that the guide drew."""

@@ -13,12 +13,18 @@ MOVES, MOVE = 6, 0.05
 
 
 def support(case: Case) -> str:
-    """Data lie in the support of the likelihood, draws of the guide in that of the prior."""
+    """Parameters of distributions meet their constraints; data lie in the support of the likelihood, draws of
+    the guide in that of the prior.
+    """
+    if case.wide.outside:
+        raise BrokenRule(case.wide.outside)
     for name, site in case.wide.model.items():
         if site.factor or site.supported is None:
             continue
         if site.observed and site.levels and case.data.levels and case.data.levels > 2:
             _same_grid(case, name, site)
+        if not site.observed and case.wide.nan and np.isnan(site.value).any():
+            raise BrokenRule(case.wide.nan, "finite")
         if not site.supported.all():
             raise BrokenRule(_outside(case, name, site))
     return "data and draws lie in the supports"

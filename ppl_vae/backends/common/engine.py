@@ -1,12 +1,13 @@
 """What the engines of all backends are made of."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from ppl_vae import training
 from ppl_vae.backends.common.bound import Bound
+from ppl_vae.backends.common.constraints import said
 from ppl_vae.backends.common.supports import refuse_outside_rows
 from ppl_vae.backends.common.tracing import Arrays
 from ppl_vae.errors import PplVaeError, ProgramError, RunError
@@ -74,6 +75,7 @@ class Engine(training.Engine):
         # Two functions take their fields by position: in the order in which they name them.
         rows = None if train is None else {name: train[name] for name in bound.fields if name in train}
         self._unseen = rows
+        self._shapes: list[Any] = []  # of the first batch
         self._set_up(objective, rows)
 
     def _refuse_unkept(self) -> None:
@@ -94,6 +96,17 @@ class Engine(training.Engine):
             if rows:
                 drawn = ("x",) if self.dynamic and split == "train" else ()
                 refuse_outside_rows(self.bound, rows, f" ({split})", drawn, error=ProgramError)
+
+    def outside(self, items: Sequence[Any]) -> str:
+        # Batches of the first one's shape: others would be compiled anew.
+        for item in items[:-3:-1]:
+            batch = self.batch(item)
+            if self.dynamic:
+                batch = batch | {"x": self.loss.F.round(batch["x"])}
+            if [value.shape for value in batch.values()] == self._shapes:
+                self.bound.eval()
+                return said(self.loss.outside(batch))
+        return ""
 
     def _set_up(self, objective: Any, train: Mapping[str, Any] | None) -> None:
         """Make what the steps need."""

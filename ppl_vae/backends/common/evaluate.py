@@ -7,6 +7,7 @@ import numpy as np
 
 from ppl_vae.backends.common.bound import Bound
 from ppl_vae.backends.common.checks import NO_PLATES, check_plates
+from ppl_vae.backends.common.constraints import Outside, outside, refuse_outside_constraints
 from ppl_vae.backends.common.objective import rows_of
 from ppl_vae.backends.common.predictive import BUDGET
 from ppl_vae.backends.common.site import Pair, Site
@@ -76,7 +77,8 @@ def _unweighted(bound: Bound, passes: Passes, rows: Rows, most: int) -> Scores:
     note = DETERMINISTIC if facts.pop("exact") else None
     likelihood, kls, shared, numbers = [], [], None, []
     for batch, count in passes.chunks(rows, most):
-        seen, kl, common, masked = passes("bound", _bound_terms, batch)
+        seen, kl, common, masked, parameters = passes("bound", _bound_terms, batch)
+        refuse_outside_constraints(parameters, nan=False)  # NaN shows in the bound
         numbers += [_per_row(value)[:count] for value in masked]
         likelihood.append(_per_row(seen)[:count])
         kls.append({name: _per_row(value)[:count] for name, value in kl.items()})
@@ -89,13 +91,18 @@ def _unweighted(bound: Bound, passes: Passes, rows: Rows, most: int) -> Scores:
     return Scores(total, kl, kl_global, bound.num_data or len(total), iw_note=note, **facts)
 
 
-def _bound_terms(tracer: Tracer, batch: Any) -> tuple[Any, dict[str, Any], dict[str, Any], list[Any]]:
-    """Return the terms of a bound, and where something is masked how many numbers it is of, per row."""
+def _bound_terms(
+    tracer: Tracer, batch: Any
+) -> tuple[Any, dict[str, Any], dict[str, Any], list[Any], Outside]:
+    """Return the terms of a bound, where something is masked how many numbers it is of, per row, and which
+    parameters of distributions lie outside their constraints.
+    """
     pair = tracer.pair(batch)
     terms = Terms(tracer.F, pair, 1)
     seen = _seen(pair)
     masked = [sum(site.numbers() for site in seen)] if any(site.masks for site in seen) else []
-    return terms.log_likelihood, terms.kl, terms.kl_global, masked
+    parameters = outside(tracer.F, guide=pair.guide, model=pair.model)
+    return terms.log_likelihood, terms.kl, terms.kl_global, masked, parameters
 
 
 def _described(passes: Passes, rows: Rows, most: int) -> dict[str, Any]:

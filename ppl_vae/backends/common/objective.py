@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from ppl_vae.backends.common.checks import NO_PLATES, check_plates, check_sites
+from ppl_vae.backends.common.constraints import Outside
 from ppl_vae.backends.common.site import Pair, Trace
 from ppl_vae.backends.common.terms import Terms
 from ppl_vae.errors import ProgramError, UsageError
@@ -74,6 +75,12 @@ class BoundObjective:
     def _calling(self) -> AbstractContextManager:
         """Tell errors of the objective as such."""
         return told(f"the objective {getattr(self.objective, '__name__', type(self.objective).__name__)}")
+
+    def outside(self, batch: Mapping[str, Any]) -> Outside:
+        """Return which parameters of distributions lie outside their constraints for a batch, at the present
+        weights, in evaluation mode; see `ppl_vae.backends.common.constraints.outside`.
+        """
+        raise NotImplementedError
 
     def _refuse(self, pair: Pair) -> None:
         """Refuse, by name, sites that the objective cannot estimate."""

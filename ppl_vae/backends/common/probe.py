@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ppl_vae.backends.common import constraints
 from ppl_vae.backends.common.evaluate import score
 from ppl_vae.backends.common.predictive import reconstruct
 from ppl_vae.backends.common.reading import densities, named_apart
@@ -100,22 +101,25 @@ class Probe:
 
         def parts(tracer: Tracer, *arrays: Any) -> Any:
             self._recorder.start()
+            traces = run(tracer, *arrays)
             seen = {
                 role: {name: _taken_apart(site) for name, site in trace.items()}
-                for role, trace in run(tracer, *arrays).items()
+                for role, trace in traces.items()
             }
             for role, sites in seen.items():
                 known[role] = {name: facts for name, (facts, _) in sites.items()}
             known["calls"] = [call.network for call in self._recorder.calls]
             calls = [call[1:] for call in self._recorder.calls]
-            return {role: {n: a for n, (_, a) in sites.items()} for role, sites in seen.items()}, calls
+            arrays = {role: {n: a for n, (_, a) in sites.items()} for role, sites in seen.items()}
+            return arrays, calls, constraints.outside(tracer.F, **traces)
 
-        (sites, calls), known = self._computed(name, parts, known, seed, *arrays)
+        (sites, calls, parameters), known = self._computed(name, parts, known, seed, *arrays)
         guide, model = (
             {n: Seen(**facts, **sites[role][n]) for n, facts in known[role].items()}
             for role in ("guide", "model")
         )
-        return Traces(guide, model, [Call(who, *c) for who, c in zip(known["calls"], calls, strict=True)])
+        calls = [Call(who, *c) for who, c in zip(known["calls"], calls, strict=True)]
+        return Traces(guide, model, calls, *(constraints.said(parameters, nan) for nan in (False, True)))
 
     def row_gradients(self, rows: Arrays, row: int, seed: int = 0) -> dict[str, np.ndarray]:
         batch = self._batch(rows)

@@ -10,6 +10,7 @@ from numpyro import handlers
 from numpyro.infer import ELBO as NumPyroELBO
 
 from ppl_vae.backends.common.checks import inside_support, refuse_outside
+from ppl_vae.backends.common.constraints import Outside, outside, refuse_outside_constraints
 from ppl_vae.backends.common.objective import BoundObjective, rows_of, scaled_up
 from ppl_vae.backends.common.supports import fields_of, key_of, observed
 from ppl_vae.backends.numpyro.functions import F
@@ -31,6 +32,11 @@ class Objective(BoundObjective):
     """
 
     F, remedy = F, "a numpyro.infer ELBO"
+
+    def __init__(self, bound: Any, objective: Any, num_data: int):
+        super().__init__(bound, objective, num_data)
+        self._traced: dict[str, Any] = {}  # by the look at a batch, compiled once
+        self._look = jax.jit(self._seen)
 
     @staticmethod
     def usable(objective: Any) -> bool:
@@ -57,25 +63,40 @@ class Objective(BoundObjective):
         """Run once and refuse, by name, sites that the objective cannot estimate and data that the likelihood
         cannot have made: `every` refuses such rows of all data, before the batch is looked at.
         """
-        if not self.own and not isinstance(self.objective, NumPyroELBO):
-            return
-        traced: dict[str, Any] = {}
+        with self.bound.at(scalars):
+            try:
+                inside, values, parameters = self._looked(batch)
+            except Exception:
+                if self.own or isinstance(self.objective, NumPyroELBO):
+                    raise
+                return  # some callables alone can run their functions
+        if self.own or isinstance(self.objective, NumPyroELBO):
+            fields = fields_of(self._traced["sites"], values, jax.device_get(dict(batch)))
+            if fields.certain:  # what is traced here need not be traced again
+                self.bound.supports[key_of(batch)] = fields
+            every()
+            refuse_outside(self._traced["model"], inside)
+        refuse_outside_constraints(parameters)
 
-        def run(batch: Mapping[str, Array]) -> Any:
-            pair = Tracer(self.bound, random.key(0)).pair(batch)
-            traced["model"] = pair.model
-            traced["sites"], values = observed(pair.model)
+    def outside(self, batch: Mapping[str, Array]) -> Outside:
+        return self._looked(batch)[-1] if self._traced else {}
+
+    def _looked(self, batch: Mapping[str, Array]) -> Any:
+        """Run once, compiled, and return on the host: which entries of the data lie inside their supports,
+        their values, and which parameters lie outside their constraints.
+        """
+        bound, batch = self.bound, jax.device_put(dict(batch), self.bound.device)
+        return jax.device_get(self._look(bound.params, bound.state, dict(bound.scalars), batch))
+
+    def _seen(self, params: Any, state: Any, scalars: Mapping[str, Any], batch: Mapping[str, Array]) -> Any:
+        with numpyro.validation_enabled(False), self.bound.at(scalars):
+            pair = Tracer(self.bound, random.key(0), params, state).pair(batch)
+            sites, values = observed(pair.model)
+            self._traced |= {"model": pair.model, "sites": sites}
             if self.own:
                 self._refuse(pair)
-            return inside_support(F, pair.model), values
-
-        with numpyro.validation_enabled(False), self.bound.at(scalars):
-            inside, values = jax.device_get(jax.jit(run)(dict(batch)))
-        fields = fields_of(traced["sites"], values, jax.device_get(dict(batch)))
-        if fields.certain:  # what is traced here need not be traced again
-            self.bound.supports[key_of(batch)] = fields
-        every()
-        refuse_outside(traced["model"], inside)
+            parameters = outside(F, guide=pair.guide, model=pair.model)
+            return inside_support(F, pair.model), values, parameters
 
     def _stock(self, params: Any, state: Any, key: Array, batch: Mapping[str, Array]) -> Loss:
         arguments = (key, dict(params) | dict(state), self.bound.model, self.bound.guide)

@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import pyro
 import torch
 from pyro.infer import ELBO
 from torch import Tensor, nn
 
 from ppl_vae.backends.common.checks import inside_support, refuse_outside
+from ppl_vae.backends.common.constraints import Outside, outside, refuse_outside_constraints
 from ppl_vae.backends.common.objective import BoundObjective, rows_of, scaled_up
 from ppl_vae.backends.pyro.arrays import noise_kept, on_host
 from ppl_vae.backends.pyro.functions import F
@@ -55,12 +57,27 @@ class Objective(BoundObjective, nn.Module):
         cannot have made: `every` refuses such rows of all data, before the batch is looked at.
         """
         if not self.own:
+            with self.bound.at(scalars):
+                refuse_outside_constraints(self.outside(batch))
             return
         with self.bound.at(scalars):
             pair = Tracer(self.bound).pair(batch)
             self._refuse(pair)
             every()
             refuse_outside(pair.model, on_host(inside_support(F, pair.model)))
+
+    def outside(self, batch: dict[str, Tensor]) -> Outside:
+        tracer = Tracer(self.bound)
+        with torch.no_grad(), noise_kept(self.bound.device), pyro.validation_enabled(False):
+            torch.manual_seed(0)
+            try:
+                guide = tracer.guide(batch)
+                model = tracer.model(batch, values=guide.drawn)
+            except Exception:
+                if self.own:
+                    raise
+                return {}  # some objectives alone can run their functions
+            return on_host(outside(F, guide=guide, model=model))
 
 
 def _loss_function(objective: Any) -> Any:
