@@ -16,6 +16,11 @@ from ppl_vae.options import Training
 LOG = logging.getLogger(__name__)
 
 
+def shapes_of(batch: Mapping[str, Any]) -> list[Any]:
+    """Return the shapes of the arrays of a batch; None of what is no array."""
+    return [getattr(value, "shape", None) for value in batch.values()]
+
+
 @contextmanager
 def understood(name: str) -> Iterator[None]:
     """Say which file of a checkpoint it was that whoever takes it up stumbled over; it may be anybody's.
@@ -103,7 +108,7 @@ class Engine(training.Engine):
             batch = self.batch(item)
             if self.dynamic:
                 batch = batch | {"x": self.loss.F.round(batch["x"])}
-            if [value.shape for value in batch.values()] == self._shapes:
+            if shapes_of(batch) == self._shapes:
                 self.bound.eval()
                 return said(self.loss.outside(batch))
         return ""

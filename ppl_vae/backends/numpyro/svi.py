@@ -60,7 +60,7 @@ class Engine(common.Engine):
     def _prepare(self, batch: Mapping[str, Array], scalars: Mapping[str, float]) -> None:
         """Before the first step: parameters exist after one run of the program, which is checked."""
         self.bound.eval()
-        self._shapes = [value.shape for value in batch.values()]
+        self._shapes = common.shapes_of(batch)
         self.bound.ensure_parameters(batch)
         if self._pending is None:
             self._refuse_unkept()

@@ -56,7 +56,7 @@ class Engine(common.Engine):
         with noise_kept(self.device), pyro.validation_enabled(True):
             self.bound.eval()
             batch = self._binarized(batch)
-            self._shapes = [value.shape for value in batch.values()]
+            self._shapes = common.shapes_of(batch)
             # An optimizer must see every parameter, and plain Pyro makes its own at the first call.
             self.bound.ensure_parameters(batch)
             if self._pending is None:
