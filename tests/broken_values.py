@@ -53,7 +53,7 @@ class NaNLogits(Linear):
 
 @breaks(
     "finite",
-    ["site 'z' of the guide: its log density is nan", "its parameters are out of range"],
+    ["site 'z' of the guide: scale of its Normal is -", "it must be at least 0"],
     backends=BOTH,
 )
 class NegativeScale(Toy):

@@ -102,4 +102,4 @@ def test_rows_for_which_a_scale_is_below_zero_are_refused_in_every_bound(backend
 def test_check_names_a_scale_below_zero(backend):
     report = check(pair(backend, -0.5), ROWS, backend)
     failed = {finding.name: finding.message for finding in report.findings if finding.status == "failed"}
-    assert "scale of its Normal is -0.5" in failed["support"]
+    assert "scale of its Normal is -0.5" in failed["finite"]

@@ -13,11 +13,7 @@ MOVES, MOVE = 6, 0.05
 
 
 def support(case: Case) -> str:
-    """Parameters of distributions meet their constraints; data lie in the support of the likelihood, draws of
-    the guide in that of the prior.
-    """
-    if case.wide.outside:
-        raise BrokenRule(case.wide.outside)
+    """Data lie in the support of the likelihood, draws of the guide in that of the prior."""
     for name, site in case.wide.model.items():
         if site.factor or site.supported is None:
             continue
@@ -56,7 +52,9 @@ def _same_grid(case: Case, name: str, site: Seen) -> None:
 
 
 def finite(case: Case) -> str:
-    """Log densities are finite at the start, and so are the gradients."""
+    """Parameters meet their constraints at the start; log densities are finite, and so are the gradients."""
+    if case.wide.outside:
+        raise BrokenRule(case.wide.outside)
     _finite_sites(case.wide, "evaluation")
     _finite_sites(case.trained, "train")
     with case.mode(train=True) as probe:
