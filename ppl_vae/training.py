@@ -229,7 +229,9 @@ class Loop:
         if math.isfinite(loss) and self.engine.finite():
             return
         what = "weights are no longer finite" if math.isfinite(loss) else f"the loss became {loss}"
-        raise RunError(f"{what} by step {self.position.step}: lower lr=..., or set clip_norm=...{self._stays()}")
+        raise RunError(
+            f"{what} by step {self.position.step}: lower lr=..., or set clip_norm=...{self._stays()}"
+        )
 
     def _refuse_outside(self, items: list[Any]) -> None:
         """Stop where a distribution got a parameter that it cannot have, looked for now and then."""
