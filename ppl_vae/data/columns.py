@@ -1,7 +1,8 @@
 """Fields of named columns, each of numbers or of text."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -59,8 +60,9 @@ def of_columns(
         table.fields = {"x": _matrix(rest, names, roles.mask, where, table, classes), **table.fields}
         table.coords["x"] = list(names)
     if labels is not None:
-        table.fields[ROW_LABELS] = np.array([str(label) for label in labels], dtype=str)
-    left = [name for name in rest if name not in names]
+        table.fields[ROW_LABELS] = np.array(as_texts(labels, "names of rows"), dtype=str)
+    taken = set(names)
+    left = [name for name in rest if name not in taken]
     if left:
         table.notes.append(f"{_shown(left)} left out, as x is given")
     return table
@@ -144,7 +146,7 @@ def codes_of(
         )
     if values.dtype.kind != "O":
         return values
-    texts = [str(value) for value in values]
+    texts = as_texts(values, name)
     classes = known.get(target) or sorted(set(texts))
     places = {text: i for i, text in enumerate(classes)}
     new = next((i for i, text in enumerate(texts) if text not in places), None)
@@ -158,6 +160,16 @@ def codes_of(
     )
     table.notes.append(f"the texts of {name!r} as codes: {shown}")
     return np.array([places[text] for text in texts], np.int64)
+
+
+def as_texts(values: Iterable[Any], name: str) -> list[str]:
+    """Return values as text; refuses what no file of text can hold with a DataError."""
+    try:
+        texts = [str(value) for value in values]
+        "".join(texts).encode()
+    except ValueError as error:
+        raise DataError(f"{name!r} holds text that is no Unicode ({error}): write it again") from None
+    return texts
 
 
 def as_mask(values: np.ndarray, name: str, where: Sequence[str]) -> np.ndarray:

@@ -4,7 +4,8 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ppl_vae.errors import DataError, UsageError
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": "spaces"}
 MISSING = {"", "na", "n/a", "nan", "null", "none", "#n/a", "#na", "<na>"}
+CELL = 80  # bytes that a cell takes until it is a number
 LONGEST = 400  # characters of a number
 YEAR = 1000  # the first that names a column
 SAMPLE = 200  # lines by which the delimiter is chosen
@@ -96,6 +98,7 @@ def read_text(path: Path, layout: Layout = AS_IT_LOOKS) -> Text:
     if (delimiter, decimal) != (",", "."):
         numbers = " and commas before fractions" if decimal == "," else ""
         notes.append(f"cells between {DELIMITERS[delimiter]}{numbers} (delimiter=..., decimal=...)")
+    reading.refuse_beyond_memory((text.count(delimiter) + text.count("\n")) * CELL, path)
     lines = _parsed(text, delimiter, path)
     if not lines:
         raise DataError(f"{path} is empty: it has no rows")
@@ -242,6 +245,11 @@ def _refuse_ragged(path: Path, body: Sequence[tuple[int, list[str]]], width: int
 
 
 def _refuse_twice(path: Path, names: Sequence[str]) -> None:
-    twice = next((name for name in names if names.count(name) > 1), None)
+    twice = repeated(names)
     if twice is not None:
         raise DataError(f"{path}: two columns are called {twice!r}: rename one")
+
+
+def repeated(names: Iterable[str]) -> str | None:
+    """Return the first name that comes twice, where one does."""
+    return next((name for name, times in Counter(names).items() if times > 1), None)

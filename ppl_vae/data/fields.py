@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ppl_vae.data.columns import as_mask, codes_of
+from ppl_vae.data.columns import as_mask, as_texts, codes_of
 from ppl_vae.data.roles import NO_CLASSES, NO_ROLES, ROW_LABELS, Classes, Roles, Table
 from ppl_vae.data.tables import of_series
 from ppl_vae.errors import DataError, UsageError
@@ -74,7 +74,7 @@ def of_arrays(
 def _array(table: Table, target: str, name: str, values: Any, asked: bool, classes: Classes) -> Any:
     """Return an array with its text as codes or names; None for text without a meaning."""
     if target == ROW_LABELS:
-        return np.asarray(values).astype(str)
+        return np.array(as_texts(np.asarray(values), name), dtype=str)
     if target == "mask" and asked:
         return as_mask(np.asarray(dense(values)), name, [f"row {i}" for i in range(len(values))])
     if hasattr(values, "isna") and not hasattr(values, "columns"):

@@ -2,7 +2,7 @@
 
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,6 +21,7 @@ from ppl_vae.errors import DataError
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # what these hold, by Pillow's names
+OTHERS = 10_000  # how many more things than images a folder of images may hold
 TABLES = (".csv", ".tsv", ".txt")
 CONTAINERS = {".parquet": read_parquet, ".mat": read_mat, ".h5ad": read_h5ad}
 
@@ -51,16 +52,16 @@ def read(
         If there is no such file, its type is unknown, or its content is wrong.
     """
     suffix = path.suffix.lower()
-    if path.is_dir():
-        return read_images(path, classes.get("y"))
-    if not path.exists():
-        raise DataError(f"{path} does not exist: correct the path")
-    if suffix not in (".npz", ".npy", *TABLES, *CONTAINERS):
-        raise DataError(
-            f"{path} is of no known type: give .npz, .npy, .csv, .tsv, .parquet, .mat, .h5ad or a folder of "
-            "images"
-        )
     try:
+        if path.is_dir():
+            return read_images(path, classes.get("y"))
+        if not path.exists():
+            raise DataError(f"{path} does not exist: correct the path")
+        if suffix not in (".npz", ".npy", *TABLES, *CONTAINERS):
+            raise DataError(
+                f"{path} is of no known type: give .npz, .npy, .csv, .tsv, .parquet, .mat, .h5ad or a folder "
+                "of images"
+            )
         if suffix in CONTAINERS:
             with reading.opened(path):  # an ordinary file
                 return CONTAINERS[suffix](path, roles, classes)
@@ -70,7 +71,8 @@ def read(
             read_npz(path) if suffix == ".npz" else read_npy(path), roles, classes, text_left_out=True
         )
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror or error})") from error
+        where = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else path
+        raise DataError(f"{where} cannot be read ({error.strerror or error})") from error
 
 
 def columns(path: Path) -> dict[str, Any]:
@@ -182,7 +184,7 @@ def read_images(folder: Path, known: Sequence[str] | None = None) -> Table:
     by_split = {}
     for split, paths in files.items():
         by_split[split] = {"x": np.stack([_pixels(path, size, mode) for path, _ in paths])}
-        names = [path.relative_to(folder).as_posix() for path, _ in paths]
+        names = [_text(path.relative_to(folder).as_posix()) for path, _ in paths]
         by_split[split][ROW_LABELS] = np.array(names, dtype=str)
         if classes:
             by_split[split]["y"] = np.array([classes.index(label) for _, label in paths], np.int64)
@@ -191,15 +193,46 @@ def read_images(folder: Path, known: Sequence[str] | None = None) -> Table:
 
 def _image_files(folder: Path) -> list[tuple[Path, str | None]]:
     """Image files below a folder in the order of their names, each with its class."""
-    files = []
-    for path in sorted(folder.rglob("*")):
-        parts = path.relative_to(folder).parts
-        hidden = any(part.startswith(".") for part in parts)
-        if path.suffix.lower() in IMAGES and path.is_file() and not hidden:
-            files.append((path, parts[0] if len(parts) > 1 else None))
-    if not files:
+    found, others = [], 0
+    for entry in _entries(folder):
+        if entry.name.lower().endswith(IMAGES) and not entry.is_dir():
+            if not entry.is_file():
+                raise DataError(f"{entry.path} is no ordinary file: remove or replace it")
+            found.append(Path(entry.path))
+        else:
+            others += 1
+        if others - len(found) > OTHERS:
+            raise DataError(
+                f"{folder} holds {len(found)} images among {others} other files and folders: name a folder of "
+                "images"
+            )
+    if not found:
         raise DataError(f"{folder} holds no images ({', '.join(IMAGES)})")
-    return files
+    parts = {path: path.relative_to(folder).parts for path in sorted(found)}
+    return [(path, _text(names[0]) if len(names) > 1 else None) for path, names in parts.items()]
+
+
+def _entries(folder: Path) -> Iterator[os.DirEntry]:
+    """Yield what lies below a folder, links to folders followed; nothing hidden."""
+    waiting, known = [os.fspath(folder)], set()
+    while waiting:
+        place = waiting.pop()
+        inside = os.stat(place)
+        if (inside.st_dev, inside.st_ino) in known:
+            raise DataError(f"{place} links to a folder that is read already: remove the link")
+        known.add((inside.st_dev, inside.st_ino))
+        with os.scandir(place) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    waiting.append(entry.path)
+                yield entry
+
+
+def _text(name: str) -> str:
+    """Return a name of the file system with the bytes that are no text written out."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _size_and_mode(paths) -> tuple[tuple[int, int], str]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ppl_vae.data.columns import called_id, fits, of_columns
-from ppl_vae.data.delimited import AS_IT_LOOKS, Layout, Text, is_missing, number, read_text
+from ppl_vae.data.delimited import AS_IT_LOOKS, Layout, Text, is_missing, number, read_text, repeated
 from ppl_vae.data.roles import NO_CLASSES, NO_ROLES, Classes, Roles, Table
 from ppl_vae.errors import DataError
 
@@ -78,7 +78,7 @@ def of_frame(frame: Any, roles: Roles = NO_ROLES, classes: Classes = NO_CLASSES)
     if not len(frame.columns):
         raise DataError("the DataFrame has no columns")
     names = [str(column) for column in frame.columns]
-    twice = next((name for name in names if names.count(name) > 1), None)
+    twice = repeated(names)
     if twice is not None:
         raise DataError(f"two columns are called {twice!r}: rename one")
     columns = {name: of_series(frame.iloc[:, i]) for i, name in enumerate(names)}
