@@ -26,7 +26,14 @@ def text(title: str, rows: Sequence[Row]) -> str:
     """Return a title and below it the rows, in columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join([title, *(f"  {line.rstrip()}" for line in lines)])
+    return readable("\n".join([title, *(f"  {line.rstrip()}" for line in lines)]))
+
+
+def readable(text: str) -> str:
+    """Return lines with what is no character to read written out, as in a text of Python: names may hold what
+    a terminal obeys.
+    """
+    return "".join(c if c == "\n" or c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def as_html(title: str, rows: Sequence[Row]) -> str:

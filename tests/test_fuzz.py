@@ -2,17 +2,41 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.io
+import scipy.sparse
 from command_line import SMALL, cli, ok
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from test_containers import cells, mat73
 
 from ppl_vae.store import RunFolder
 
 QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
+PAIR = """
+import pyro, torch
+from pyro import distributions as dist
+
+net = torch.nn.Linear(64, 2)
+
+
+def model(x):
+    w = pyro.param("w", torch.zeros(2, 64))
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        pyro.sample("x", dist.Bernoulli(logits=z @ w).to_event(1), obs=x.flatten(1).round())
+
+
+def guide(x):
+    pyro.module("net", net)
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(net(x.flatten(1)), 1.0).to_event(1))
+"""
 FAST = settings(derandomize=True, deadline=None, database=None, suppress_health_check=QUIET)
 RUN = "--split --rows --seed --data --device --model-file --out --overwrite"
 OPTIONS = {
@@ -27,7 +51,7 @@ OPTIONS = {
     "log_prob": f"{RUN} --importance-samples",
     "posterior": f"{RUN} --method --num-samples",
     "reconstruct": f"{RUN} --draw",
-    "sample": "--n --covariates --seed --out --overwrite --device",
+    "sample": "--num-samples --covariates --seed --out --overwrite --device",
     "train": "--data --out --resume --objective --beta --warm-up --backend --compile --lr --betas --ema "
     "--clip-norm --batch-size --accumulate --binarize --valid --test --split-seed --kind --levels --x "
     "--label --mask --index --ignore --delimiter --decimal --header --config --seed --device --optimizer "
@@ -37,7 +61,7 @@ OPTIONS = {
 LIKELY = {
     "digits rows.npy table.csv z.npz run own.py": "--data --covariates --latents --config --model-file",
     "new.npz out.npz rows.npy run new.nc runs/new": "--out --per-row",
-    "0 1 2 3 7 -1 40": "--rows --seed --n --importance-samples --warm-up --batch-size --accumulate --valid "
+    "0 1 2 3 7 -1 40": "--rows --seed --importance-samples --warm-up --batch-size --accumulate --valid "
     "--test --split-seed --levels --patience --log-every --checkpoint-every --num-samples --model.z_dim",
     "0 1 .5 -2 1e-3 1e30 linear:0:1:10 cosine:1:0:2 nan": "--beta --lr --ema --clip-norm --weight-decay",
     ".9,.99 4,4 16 [3] 0,0 1": "--betas --model.hidden",
@@ -97,17 +121,36 @@ def place(tmp_path_factory):
     (folder / "pictures").mkdir()
     Image.new("L", (8, 8)).save(folder / "pictures" / "a.png")
     ok("evaluate", folder / "run", "--rows", 20)
+    ok("posterior", folder / "run", "--rows", 2, "--num-samples", 3)
+    (folder / "pair.py").write_text(PAIR)
+    ok("train", folder / "pair.py", "--max-steps", 3, "--progress", "false", "--out", folder / "pair")
+    shutil.copytree(Path(__file__).parent / "old_runs" / "hvae-numpyro", folder / "jax")
+    containers(folder)
     return folder
+
+
+def containers(folder):
+    """Write a small table in each kind of file."""
+    counts = np.random.default_rng(0).poisson(3.0, (20, 4))
+    names = np.array(["B", "T"])[counts[:, 0] % 2]
+    frame = pd.DataFrame(counts, columns=list("abcd")).assign(kind=names)
+    frame.to_csv(folder / "t.csv")
+    frame.to_parquet(folder / "t.parquet")
+    np.savez_compressed(folder / "named.npz", x=counts, t=names)
+    scipy.sparse.save_npz(folder / "sparse.npz", scipy.sparse.csr_matrix(counts))
+    scipy.io.savemat(folder / "t.mat", {"x": counts / 3, "y": names}, do_compression=True)
+    mat73(folder / "t73.mat", x=counts / 3, y=counts[:, 0])
+    cells(folder / "t.h5ad")
 
 
 @pytest.fixture
 def here(place, monkeypatch):
     monkeypatch.chdir(place)
     monkeypatch.setenv("HOME", str(place))
+    before = set(place.iterdir())
     yield place
-    for path in place.iterdir():
-        if path.name not in ("run", "pictures", "rows.npy", "z.npz", "table.csv", "own.py"):
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    for path in set(place.iterdir()) - before:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 @st.composite
@@ -149,25 +192,37 @@ def test_many_command_lines_give_success_or_one_line(here):
     try_lines(500)
 
 
-USES = {
-    "rows.npy": ("encode", "run", "--data", "rows.npy", "--overwrite", "--out", "new.npz"),
-    "z.npz": ("decode", "run", "--latents", "z.npz"),
-    "table.csv": ("data", "info", "table.csv"),
-    "own.py": ("train", "own.py", "--max-steps", "1", "--out", "new"),
-    "pictures/a.png": ("data", "info", "pictures"),
+INFO = ("data", "info")
+CHECKED = {  # what a file is used for, most often by verbs that say what it holds
+    "rows.npy": (("encode", "run", "--data", "rows.npy", "--overwrite", "--out", "new.npz"),),
+    "z.npz": (("decode", "run", "--latents", "z.npz"),),
+    "own.py": (("train", "own.py", "--max-steps", "1", "--out", "new"),),
+    "named.npz": ((*INFO, "named.npz", "--label", "t"),),
+    "pictures/a.png": ((*INFO, "pictures"),),
+    "run/posterior-test-guide.nc": (("posterior", "run", "--rows", "2", "--num-samples", "3"),),
+    "table.csv": (("train", "vae", "--data", "table.csv", "--max-steps", "1", "--out", "new", *SMALL),),
 }
-FILES = ("run/config.yaml", "run/position.json", "run/metrics.jsonl", "run/state.pt", "run/manifest.json")
-FILES += (
-    "run/weights.safetensors",
-    "rows.npy",
-    "z.npz",
-    "table.csv",
-    "own.py",
-    "pictures/a.png",
-    "run/.lock",
-)
-FILES += ("run/evaluation-test.json",)
-RESUMED = ("train", "--resume", "--out", "run", "--max-steps", "4", "--progress", "false")
+CHECKED |= {name: ((*INFO, name),) for name in ("t.mat", "t73.mat", "sparse.npz")}
+CHECKED |= {name: ((*INFO, name, "--label", "kind"),) for name in ("t.parquet", "t.h5ad", "t.csv")}
+PARTS = ["config.yaml", "position.json", "metrics.jsonl", "manifest.json", "weights.safetensors", ".lock"]
+RUNS = {  # verbs of a run, and its files
+    "run": (("evaluate", "run", "--rows", "20"), [*PARTS, "state.pt", "evaluation-test.json", "report.html"]),
+    "pair": (("encode", "pair", "--rows", "3"), [*PARTS, "state.pt", "model.py"]),
+    "jax": (
+        ("sample", "jax", "--num-samples", "1"),
+        ["config.yaml", "weights.safetensors", "state.safetensors"],
+    ),
+}
+
+
+def uses_of(run, steps):
+    words, names = RUNS[run]
+    resumed = ("train", "--resume", "--out", run, "--max-steps", str(steps), "--progress", "false")
+    return {f"{run}/{name}": (words, resumed) for name in names}
+
+
+QUICK = CHECKED | uses_of("run", 4) | uses_of("pair", 4)
+ALL = QUICK | uses_of("jax", 13)
 TEXTS = (
     b"",
     b"0",
@@ -187,11 +242,16 @@ TEXTS = (
 
 
 @st.composite
-def mutations(draw):
+def mutations(draw, files):
     """Draw a file and what becomes of its bytes: cut off, changed in places, or another text in a place."""
     edit = st.tuples(st.floats(0, 1), st.integers(0, 12), st.sampled_from(TEXTS) | st.binary(max_size=4))
     edits, keeps_hash = draw(st.lists(edit, min_size=1, max_size=3)), draw(st.integers(0, 4)) > 0
-    return draw(st.sampled_from(FILES)), edits, draw(st.sampled_from([None, None, 0.0, 0.5])), keeps_hash
+    return (
+        draw(st.sampled_from(sorted(files))),
+        edits,
+        draw(st.sampled_from([None, None, 0.0, 0.5])),
+        keeps_hash,
+    )
 
 
 def changed(content, edits, kept):
@@ -202,21 +262,21 @@ def changed(content, edits, kept):
     return content if kept is None else content[: int(kept * len(content))]
 
 
-def try_files(place, number):
+def try_files(place, uses, number):
     whole = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
 
     @settings(FAST, max_examples=number)
-    @given(mutation=mutations())
+    @given(mutation=mutations(uses))
     def run(mutation):
         name, edits, kept, keeps_hash = mutation
         try:
             content = changed(whole.get(place / name, b""), edits, kept)
-            guarded = name.startswith("run/") and RunFolder.open("run").names()
-            if keeps_hash and guarded and name.removeprefix("run/") in guarded:
-                RunFolder.open("run").write({name.removeprefix("run/"): content})  # as a stranger would
+            run, _, part = name.partition("/")
+            if run in RUNS and keeps_hash and part in RunFolder.open(run).names():
+                RunFolder.open(run).write({part: content})  # as a stranger would
             else:
                 (place / name).write_bytes(content)
-            for words in (USES[name],) if name in USES else (("evaluate", "run", "--rows", "20"), RESUMED):
+            for words in uses[name]:
                 told(words)
         finally:
             for path in list(place.rglob("*")):
@@ -229,9 +289,9 @@ def try_files(place, number):
 
 
 def test_some_mutated_files_give_success_or_one_line(here):
-    try_files(here, 25)
+    try_files(here, QUICK, 25)
 
 
 @pytest.mark.slow
 def test_many_mutated_files_give_success_or_one_line(here):
-    try_files(here, 1000)
+    try_files(here, ALL, 1000)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import ppl_vae
 from ppl_vae.cli import running
+from ppl_vae.summaries import readable
 
 # Beside the scripts of inference/: what looks after files and installation.
 TOOLS = ("copy", "data", "doctor", "list")
@@ -67,7 +68,7 @@ def _scripts() -> dict[str, Path]:
 
 def _summary(path: Path) -> str:
     try:
-        return running.shown((ast.get_docstring(ast.parse(path.read_bytes())) or "").partition("\n")[0])
+        return readable((ast.get_docstring(ast.parse(path.read_bytes())) or "").partition("\n")[0])
     except (OSError, SyntaxError, ValueError):
         return "(cannot be read)"
 

@@ -22,6 +22,7 @@ from ppl_vae.cli.wording import Command, in_options, shown
 from ppl_vae.errors import PplVaeError, ProgramError
 from ppl_vae.faults import Fault
 from ppl_vae.stopping import STOPPING, Present
+from ppl_vae.summaries import readable
 
 TRACEBACK = "PPL_VAE_TRACEBACK"  # asks for the whole traceback of an error; `--debug` sets it
 DEBUG = "--debug"
@@ -87,7 +88,7 @@ def _answer(result: dict[str, Any], json_line: bool) -> None:
             say(text)
         print(json.dumps(as_json(result), allow_nan=False), flush=True)
     elif text is not None:
-        print(in_options(text), flush=True)
+        print(readable(in_options(text)), flush=True)
     else:
         from ppl_vae.cli import tables
 
@@ -258,7 +259,7 @@ def say(text: str) -> None:
     files and columns may hold characters that a terminal would obey.
     """
     with contextlib.suppress(OSError, ValueError):
-        print("\n".join(map(shown, in_options(text).split("\n"))), file=sys.stderr, flush=True)
+        print(readable(in_options(text)), file=sys.stderr, flush=True)
 
 
 def hint(name: str, known: Iterable[str], otherwise: str = "") -> str:

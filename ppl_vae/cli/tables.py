@@ -6,7 +6,7 @@ from typing import Any
 
 from ppl_vae import bars
 from ppl_vae.diagnostics.measures import is_shown, measures
-from ppl_vae.summaries import number, shape_text
+from ppl_vae.summaries import number, readable, shape_text
 
 # Told in the title, or of no use to a reader.
 _TITLE = ("program", "data", "backend", "split", "elbo_split", "n")
@@ -21,19 +21,20 @@ def show(result: Mapping[str, Any], stream: Any = None) -> None:
 
     console = bars.console(stream or sys.stdout)
     if head := title(result):
-        console.print(Text(head, "bold"), soft_wrap=True)
+        console.print(Text(readable(head), "bold"), soft_wrap=True)
     rows = measures(result)
     if rows:
         table = Table.grid(padding=(0, 2, 0, 0))
         for number_column in (False, True, True, False):  # a number is never cut
             table.add_column(no_wrap=number_column)
         for name, value, error, unit in rows:
-            table.add_row(Text(f"  {name}"), Text(value, "bold"), Text(error), Text(unit, "dim"))
+            table.add_row(Text(readable(f"  {name}")), Text(value, "bold"), Text(error), Text(unit, "dim"))
         console.print(table)
     rest = facts(result)
     width = min(max((len(name) for name, _ in rest), default=0), _WIDEST)
     for name, value in rest:  # a terminal breaks what is too long, so that a path is copied whole
-        console.print(Text.assemble((f"  {name:<{width}}", "dim"), "  ", value), soft_wrap=True)
+        cells = (readable(f"  {name:<{width}}"), "dim"), "  ", readable(value)
+        console.print(Text.assemble(*cells), soft_wrap=True)
 
 
 def title(result: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser
 
 from ppl_vae import data
 from ppl_vae.cli import arguments
-from ppl_vae.cli.running import hint
+from ppl_vae.cli.running import hint, say
 from ppl_vae.cli.training import TABLE
 from ppl_vae.data.delimited import Layout
 from ppl_vae.data.files import TABLES
@@ -71,7 +71,7 @@ def _tell_columns(path: Path, layout: Layout) -> None:
     if path.suffix.lower() not in TABLES or not path.is_file():
         return
     with suppress(DataError, UsageError, OSError):
-        print("\n".join([f"{path} has the columns", *(f"  {line}" for line in told(path, layout))]))
+        say("\n".join([f"{path} has the columns", *(f"  {line}" for line in told(path, layout))]))
 
 
 def _words(loaded: data.Data) -> list[str]:

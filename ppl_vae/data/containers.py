@@ -1,5 +1,8 @@
 """Files of other programs that hold arrays or tables: MATLAB's, Parquet, and AnnData's of single cells."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +14,44 @@ from ppl_vae.data.fields import dense, of_arrays
 from ppl_vae.data.roles import ROW_LABELS, Classes, Roles, Table
 from ppl_vae.data.tables import of_frame
 from ppl_vae.errors import DataError, UsageError
-from ppl_vae.reading import refuse_beyond_memory
+from ppl_vae.reading import memory, refuse_beyond_memory
+
+_NUMBER = 8  # bytes
+_BEYOND, _ELSEWHERE = 9, 10  # exit codes
+_MATLAB = f"""
+import math, os, sys
+from scipy.io import loadmat, whosmat
+
+if sum(math.prod(shape) for _, shape, _ in whosmat(sys.argv[1])) * {_NUMBER} > int(sys.argv[2]):
+    os._exit({_BEYOND})
+loadmat(sys.argv[1])
+"""
+_HDF5 = f"""
+import os, sys
+import h5py
+
+left = int(sys.argv[2])
+
+def read(name, held):
+    global left
+    dict(held.attrs)
+    if isinstance(held, h5py.Dataset):
+        if held.external or held.is_virtual:
+            os._exit({_ELSEWHERE})
+        left -= held.nbytes
+        if left < 0:
+            os._exit({_BEYOND})
+        for part in held.iter_chunks() if held.chunks else [()]:
+            held[part]
+
+def links(name, link):
+    if isinstance(link, h5py.ExternalLink):
+        os._exit({_ELSEWHERE})
+
+with h5py.File(sys.argv[1], "r") as file:
+    file.visititems_links(links)
+    file.visititems(read)
+"""
 
 
 def read_parquet(path: Path, roles: Roles, classes: Classes) -> Table:
@@ -24,9 +64,15 @@ def frame_of(path: Path) -> Any:
     import pandas as pd
 
     try:
+        from pyarrow.parquet import read_metadata
+
+        about = read_metadata(path)
+        refuse_beyond_memory(about.num_rows * about.num_columns * _NUMBER, path)
         return pd.read_parquet(path, engine="pyarrow")
     except ImportError:
         raise UsageError(f"{path}: .parquet needs pyarrow: pip install 'ppl-vae[tables]'") from None
+    except OSError:
+        raise
     except Exception as error:
         raise _damaged(path, "Parquet", error) from error
 
@@ -40,9 +86,12 @@ def read_mat(path: Path, roles: Roles, classes: Classes) -> Table:
 
     try:
         try:
+            _refuse_fatal(path, _MATLAB)
             held = loadmat(path)
         except NotImplementedError:
             held = _hdf5(path)
+    except (OSError, DataError):
+        raise
     except Exception as error:
         raise _damaged(path, "MATLAB", error) from error
     arrays = {
@@ -72,12 +121,12 @@ def _hdf5(path: Path) -> Mapping[str, Any]:
     """Return the arrays of a file of version 7.3, which holds their axes the other way round."""
     import h5py
 
+    _refuse_fatal(path, _HDF5)
     found = {}
     with h5py.File(path, "r") as file:
         for name, held in file.items():
             is_array = isinstance(held, h5py.Dataset) and held.dtype.kind in "biuf"
             if is_array and held.attrs.get("MATLAB_class", b"double") != b"char":
-                refuse_beyond_memory(held.size * held.dtype.itemsize, path)
                 found[name] = held[()].T
             else:
                 found[name] = None
@@ -92,6 +141,7 @@ def read_h5ad(path: Path, roles: Roles, classes: Classes) -> Table:
         import anndata
     except ImportError:
         raise UsageError(f"{path}: .h5ad needs anndata: pip install 'ppl-vae[singlecell]'") from None
+    _refuse_fatal(path, _HDF5)
     try:
         cells = anndata.read_h5ad(path)
     except Exception as error:
@@ -122,6 +172,20 @@ def _layer(cells: Any, name: str, path: Path) -> Any:
     values = x.data if hasattr(x, "toarray") else np.asarray(x)
     counts = values.dtype.kind == "f" and (values >= 0).all() and (values % 1 == 0).all()
     return x.astype(np.int64) if counts else x  # counts are kept as floats by most who write such files
+
+
+def _refuse_fatal(path: Path, reader: str) -> None:
+    """Refuse a file that memory does not hold, or that ends the process which reads it, as damaged ones do to
+    readers in C: another process reads it first.
+    """
+    words = [sys.executable, "-I", "-c", reader, os.fspath(path), str(memory())]
+    code = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode
+    if code == _BEYOND:
+        raise DataError(f"{path} holds more than this machine's memory: take fewer columns or rows")
+    if code == _ELSEWHERE:
+        raise DataError(f"{path} takes data of other files: copy what it needs into it")
+    if not 0 <= code < 256:
+        raise DataError(f"{path} is damaged: what reads it ends without a word; write it again")
 
 
 def _damaged(path: Path, kind: str, error: Exception) -> DataError:
