@@ -41,8 +41,7 @@ def main(options):
     if options.per_row is not None:
         disk.refuse_place(options.per_row, options.overwrite)
     run = opened.run(options)
-    with run.folder.lock():  # where nothing can be kept, nothing is computed
-        pass
+    kept = output.is_kept(run)
     data = opened.data(run, options)
     asked = {name: options[name] for name in ("rows", "seed", "compile")}
     result = evaluate(run, options.split, options.importance_samples, data=data, **asked)
@@ -52,6 +51,8 @@ def main(options):
     result |= {"seed": options.seed, "data_sha256": data.sha256, "seconds": time.perf_counter() - started}
     if options.per_row is not None:
         disk.write(options.per_row, output.npz(per_row), options.overwrite)
+    if not kept:
+        return result
     return output.write_evaluation(run, result, per_row, options.rows, output.label(run, data))
 
 

@@ -46,6 +46,25 @@ def console(stream: Any) -> "Console":
     return Console(file=stream, force_terminal=terminal, force_jupyter=False, highlight=False)
 
 
+class _Heedless:
+    """A stream on which nothing fails: a bar that cannot be drawn, as its terminal is gone, ends no work."""
+
+    def __init__(self, stream: Any):
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self.stream.flush()
+
+
 @contextmanager
 def training(total: int, first: int, asked: bool | None = None) -> Iterator[Told]:
     """Show how a training stands, from step `first` on; hands out what is told (step, row of the history).
@@ -114,7 +133,7 @@ def _line(cells: Callable[[int], list[Any]], transient: bool = False) -> Iterato
     from rich.progress import Progress
 
     notebook = in_notebook()
-    at = console(sys.stderr)
+    at = console(_Heedless(sys.stderr))
     kind = _in_notebook() if notebook else Progress
     line = kind(
         *cells(at.width),

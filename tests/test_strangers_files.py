@@ -4,12 +4,13 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import zlib
 
 import numpy as np
 import pytest
 import yaml
-from command_line import COMMAND, SMALL, cli, completed, ok, refused
+from command_line import COMMAND, SMALL, cli, completed, contents, ok, refused
 from PIL import Image
 
 from ppl_vae import open_run, reading
@@ -96,6 +97,37 @@ def test_a_lock_that_is_a_link_is_refused_before_evaluate_works(received, precio
     (received / ".lock").symlink_to(precious)
     assert ".lock" in refused(1, "evaluate", received)
     assert precious.read_text() == "thesis"
+
+
+READ_ONLY = """cd "$1"; shift; mount --bind . . && mount -o remount,ro,bind . && cd . && exec "$@" """
+
+
+def test_an_evaluation_of_a_run_that_is_read_only_is_told_and_not_kept(received, monkeypatch):
+    before = contents(received)
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: "received" not in str(path) and allowed(path, mode))
+    found = cli("evaluate", received, "--rows", 20)
+    assert found.code == 0 and found.result["n"] == 20 and "out" not in found.result
+    assert found.err == [f"nothing can be written to {received}: the evaluation is told and not kept"]
+    monkeypatch.setattr("ppl_vae.api.Run.sample", lambda *_, **__: pytest.fail("it worked first"))
+    assert "name a file in another one (--out)" in refused(2, "sample", received)
+    assert contents(received) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["evaluate", "sample", "posterior", "train"])
+def test_runs_on_a_read_only_file_system(received, tmp_path, verb):
+    words = ("unshare", "-rm", "bash", "-c", READ_ONLY, "bash", received.parent, *COMMAND, verb)
+    if completed([*words[:6], received.parent, "true"]).returncode:
+        pytest.skip("no file systems can be mounted here")
+    run = "received" if verb != "train" else "--resume --out received --max-steps 5"
+    done = completed([*words, *run.split()])
+    assert done.returncode == {"evaluate": 0, "train": 1}.get(verb, 2), done
+    assert len(done.stderr.splitlines()) == 1 and "Traceback" not in done.stderr
+    if verb in ("sample", "posterior"):
+        with tempfile.TemporaryDirectory() as other:
+            out = f"{other}/a.{'nc' if verb == 'posterior' else 'npz'}"
+            assert not completed([*words, "received", "--out", out]).returncode and os.path.exists(out)
 
 
 def test_evaluate_of_a_live_run_asks_for_its_lock_before_it_works(received, monkeypatch):

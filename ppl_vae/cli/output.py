@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from ppl_vae.api import Run
 from ppl_vae.cli import page
-from ppl_vae.cli.running import as_json
+from ppl_vae.cli.running import as_json, say
 from ppl_vae.data import Data
 from ppl_vae.errors import UsageError
 from ppl_vae.report import image_grid
@@ -47,8 +48,10 @@ def target(options: Any, name: str, picture: str | None = None) -> Target:
     if options.out is None:
         place = {"split": options.get("split"), "method": options.get("method")}
         folder = Path(options.run)
-        shown = folder / picture.format(**place) if picture else None
-        return Target(folder / name.format(**place), shown, True, named=False)
+        made = [folder / part.format(**place) for part in (name, picture) if part]
+        for one in made:
+            disk.refuse_place(one, overwrite=True)
+        return Target(made[0], made[1] if picture else None, True, named=False)
     path = Path(options.out)
     if path.suffix != Path(name).suffix:
         raise UsageError(f"--out {path}: give a name that ends in {Path(name).suffix}")
@@ -148,6 +151,17 @@ def _table(run: Run, fields: Mapping[str, np.ndarray], names: np.ndarray) -> byt
 def npz(fields: Mapping[str, np.ndarray]) -> Callable[[BinaryIO], None]:
     """Return a writer of named arrays."""
     return lambda file: np.savez_compressed(file, **fields)
+
+
+def is_kept(run: Run) -> bool:
+    """Tell whether an evaluation can be kept in the run's folder, and say so of one that is read-only; one
+    that another process writes to is refused before anything is computed.
+    """
+    if not os.access(run.folder.path, os.W_OK):
+        say(f"nothing can be written to {run.folder.path}: the evaluation is told and not kept")
+        return False
+    with run.folder.lock():
+        return True
 
 
 def write_evaluation(

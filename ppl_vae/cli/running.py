@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ppl_vae import bars, checks, model_files
-from ppl_vae.cli.wording import Command, in_options, shown
+from ppl_vae.cli.wording import Command, in_options
 from ppl_vae.errors import PplVaeError, ProgramError
 from ppl_vae.faults import Fault
 from ppl_vae.stopping import STOPPING, Present

@@ -26,8 +26,3 @@ def in_options(text: str) -> str:
         return f"{option} false" if truth == "False" else option if value is None else f"{option} {value}"
 
     return _OPTION.sub(written, text)
-
-
-def shown(line: str) -> str:
-    """Return a line with what is no character to read written out, as in a text of Python."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)

@@ -203,8 +203,8 @@ def _image_files(folder: Path) -> list[tuple[Path, str | None]]:
             others += 1
         if others - len(found) > OTHERS:
             raise DataError(
-                f"{folder} holds {len(found)} images among {others} other files and folders: name a folder of "
-                "images"
+                f"{folder} holds {len(found)} images among {others} other files and folders: name a folder "
+                "of images"
             )
     if not found:
         raise DataError(f"{folder} holds no images ({', '.join(IMAGES)})")

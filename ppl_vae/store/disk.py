@@ -138,7 +138,9 @@ def refuse_place(path: str | os.PathLike, overwrite: bool) -> None:
     if path.exists() and not path.is_file():
         raise UsageError(f"{path} is no ordinary file and is not replaced: name another file")
     if not os.access(path.parent, os.W_OK):
-        raise UsageError(f"nothing can be written to the folder {path.parent}: name a file in another one")
+        raise UsageError(
+            f"nothing can be written to the folder {path.parent}: name a file in another one (--out)"
+        )
 
 
 def _occupied(path: Path) -> UsageError:
