@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from ppl_vae import Program, data, evaluate, fit, load, open_run
+from ppl_vae.backends.common.posterior import draws
 from ppl_vae.cli import findings, page
 from ppl_vae.cli.output import npz, write_evaluation
 from ppl_vae.cli.training import validation
@@ -110,18 +111,26 @@ class Masked(Program):
             ppl.sample("z", ppl.dist.Normal(*net.encoder(x)).to_event(1))
 
 
-@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
-def test_masked_numbers_count_on_neither_side(backend):
-    kept = RNG.random(X.shape) < 0.7
+@pytest.mark.parametrize(("backend", "columns"), [("pyro", 3), ("numpyro", 3), ("pyro", 1), ("numpyro", 1)])
+def test_masked_numbers_count_on_neither_side(backend, columns):
+    kept = RNG.random((len(X), columns)) < 0.7  # of one column: it masks whole rows
     given = data.of({"x": np.where(kept, X, 0), "mask": kept})
     trained = fit(Masked(), given, backend=backend, **OPTIONS)
     about = page.contents(trained)
-    mask, x = (given.rows("valid")[name] for name in ("mask", "x"))
+    x = given.rows("valid")["x"]
+    old, mask = (np.broadcast_to(given.rows(s)["mask"], given.rows(s)["x"].shape) for s in ("train", "valid"))
     np.testing.assert_array_equal(np.isnan(about.originals), ~mask)
-    train = given.rows("train")
-    base = findings.independent(train["x"], x, False, train_mask=train["mask"], mask=mask).log_prob
-    gain = trained.score(given.rows("valid")).elbo - base
+    base = findings.independent(given.rows("train")["x"], x, False, train_mask=old, mask=mask).log_prob
+    scores = trained.score(given.rows("valid"))
+    gain = scores.elbo - base
     assert about.finding.comparison.better == pytest.approx(gain.mean(), rel=1e-4)
+    assert scores.masked == ("x",) and scores.dims == pytest.approx(mask.sum() / len(mask))
+    found = evaluate(trained, "valid")
+    error = np.square(x - trained.reconstruct(given.rows("valid"))["x"])[mask].mean()
+    assert found["mse"] == pytest.approx(error, rel=1e-5)
+    assert found["bits_per_dim"] == pytest.approx(-scores.elbo.sum() / mask.sum() / np.log(2), rel=1e-6)
+    gaps = draws(trained.bound, given.rows("valid"), 2, predictive=False).observed_data["x"]
+    np.testing.assert_array_equal(np.isnan(gaps), ~mask)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from on_backend import Jax, Torch
 from scipy.special import expit, logit
 
 from ppl_vae import Network, Program, data, fit, likelihoods, load, networks
+from ppl_vae.backends import backend as backend_named
 from ppl_vae.likelihoods import starts
 
 RNG = np.random.default_rng(0)
@@ -225,3 +226,86 @@ def test_a_mask_of_any_numbers_says_what_is_missing(kind):
     exact = logit(starts.probability(np.ma.array(BITS[:200], mask=~mask)))
     biases = run.bound.weights()["decoders.0.heads.0.body.layers.1.bias"]
     np.testing.assert_allclose(biases, exact, rtol=1e-5)
+
+
+# Which network starts, and from what.
+
+
+def started(backend, program, rows):
+    """Return a bound program's weights before its start from rows, and after."""
+    bound = backend_named(backend).bind(program)
+    before = bound.weights()
+    bound.start({name: values.astype("f") for name, values in rows.items()})
+    return before, bound.weights()
+
+
+@dataclass(frozen=True)
+class Between(Program):
+    """Networks with outputs of x's shape before the likelihood's, and in the guide."""
+
+    own: bool = False  # the last decoder is a network of the program's own
+
+    def networks(self, nn):
+        last = nn.MLP(3, (), 3) if self.own else nn.Likelihood("normal", 3, (), 3)
+        first = {name: nn.Likelihood("normal", size, (), 3) for name, size in (("clean", 3), ("middle", 2))}
+        return first | {"decoder": last, "encoder": nn.NormalHead(3, (), 2)}
+
+    def model(self, ppl, net, x=None):
+        with ppl.minibatch(x):
+            z = ppl.sample("z", ppl.standard_normal(2))
+            ppl.deterministic("middle", ppl.likelihood("normal", net.middle(z)).mean)
+            out = net.decoder(net.middle(z).values[0])
+            made = ppl.dist.Normal(out, 1.0).to_event(1) if self.own else ppl.likelihood("normal", out)
+            ppl.sample("x", made, obs=x)
+
+    def guide(self, ppl, net, x):
+        with ppl.minibatch(x):
+            ppl.sample("z", ppl.dist.Normal(*net.encoder(net.clean(x).values[0])).to_event(1))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("own", [False, True])
+def test_only_the_network_whose_output_scores_the_data_starts_at_it(backend, own):
+    before, after = started(backend, Between(own), {"x": REALS})
+    changed = {name for name, value in after.items() if (value != before[name]).any()}
+    assert changed == (set() if own else {"decoder.raw", "decoder.body.layers.0.bias"})
+    if not own:
+        np.testing.assert_allclose(after["decoder.body.layers.0.bias"], REALS.mean(0), rtol=1e-5)
+
+
+@dataclass(frozen=True)
+class Steps(Program):
+    """Sequences [5, 3] of which a mask leaves numbers out, or one that is a condition alone."""
+
+    masked: bool = True
+
+    def networks(self, nn):
+        return {"decoder": nn.Likelihood("normal_per_dim", 2, (), (5, 3)), "encoder": nn.MLP(15, (), 2)}
+
+    def model(self, ppl, net, x=None, mask=None):
+        with ppl.minibatch(x):
+            z = ppl.sample("z", ppl.standard_normal(2))
+            numbers = ppl.likelihood("normal_per_dim", net.decoder(z)).base_dist
+            if self.masked:
+                numbers = numbers.mask(mask.reshape(*mask.shape, *[1] * (3 - mask.ndim)) > 0)
+            ppl.sample("x", numbers.to_event(2), obs=x)
+
+    def guide(self, ppl, net, x, mask=None):
+        with ppl.minibatch(x):
+            ppl.sample("z", ppl.dist.Normal(net.encoder(x.reshape(-1, 15)), 1.0).to_event(1))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("shape", [(200,), (200, 5), (200, 5, 1), (200, 1, 3), (200, 5, 3)])
+@pytest.mark.parametrize("masked", [True, False])
+def test_what_a_mask_leaves_out_does_not_count_where_the_likelihood_is_masked(backend, shape, masked):
+    x = RNG.normal(np.arange(3.0), 1.0, (200, 5, 3))
+    mask = (RNG.random(shape) < 0.7).astype("f")
+    missing = np.broadcast_to(mask.reshape(*shape, *[1] * (3 - len(shape))), x.shape) == 0
+    if not masked and shape != x.shape:  # it says of rows or steps what it may
+        missing = np.zeros(x.shape, bool)
+    _, after = started(backend, Steps(masked), {"x": np.where(missing, 99, x), "mask": mask})
+    kept = np.ma.array(x, mask=missing)
+    biases = after["decoder.body.layers.0.bias"].reshape(5, 3)
+    np.testing.assert_allclose(biases, kept.mean(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(np.log1p(np.exp(after["decoder.raw"])), kept.std(0), rtol=1e-3)

@@ -11,9 +11,10 @@ from ppl_vae.api.run import Run
 from ppl_vae.api.settings import check_compile
 from ppl_vae.api.signatures import hinting
 from ppl_vae.data import Data
-from ppl_vae.diagnostics.evidence import summary
+from ppl_vae.data.masks import observed
+from ppl_vae.diagnostics.evidence import Scores, summary
 from ppl_vae.diagnostics.measures import measures
-from ppl_vae.diagnostics.reconstruction import codebook_use, observed, squared_error
+from ppl_vae.diagnostics.reconstruction import codebook_use, squared_error
 from ppl_vae.errors import ProgramError, UsageError
 from ppl_vae.summaries import Row, Summarised
 
@@ -73,7 +74,7 @@ def evaluate(
         taken = {name: values[:rows] for name, values in taken.items()}
     # A row may not depend on the seed of the draws through its bits: these belong to the protocol.
     scores = run.score(taken, importance_samples, seed=seed, compile=compile)
-    result = summary(scores, levels) | facts | _reconstructed(run, taken, scores.codes)
+    result = summary(scores, levels) | facts | _reconstructed(run, taken, scores)
     result |= {"program": run.name, "backend": run.backend, "steps": run.steps}
     per_row = {"elbo": scores.elbo, "rate": scores.rate}
     per_row |= {} if scores.iw is None else {"iw": scores.iw}
@@ -99,9 +100,9 @@ def _taken(run: Run, split: str, data: Any) -> tuple[Any, int | None, dict[str, 
     return chosen.rows(split), chosen.levels, facts
 
 
-def _reconstructed(run: Run, rows: Mapping[str, np.ndarray], codes: Mapping[str, int]) -> dict[str, Any]:
-    """Return the error of the reconstructions of `x`, and the use of codebooks, whose sizes are given by
-    site; of several with the names of their sites.
+def _reconstructed(run: Run, rows: Mapping[str, np.ndarray], scores: Scores) -> dict[str, Any]:
+    """Return the error of the reconstructions of `x`, and the use of codebooks; of several with the names of
+    their sites.
     """
     if not run.program.declared or "x" not in rows:
         return {}
@@ -112,8 +113,9 @@ def _reconstructed(run: Run, rows: Mapping[str, np.ndarray], codes: Mapping[str,
     result = (
         {}
         if mean is None or mean.shape != rows["x"].shape
-        else squared_error(rows["x"], mean, observed(rows))
+        else squared_error(rows["x"], mean, observed(rows, "x" in scores.masked))
     )
+    codes = scores.codes
     latents = run.encode(rows) if codes else {}
     for name, size in codes.items():
         use = codebook_use(latents[f"{name}_codes"], size, run.record.training.batch_size)

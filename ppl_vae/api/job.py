@@ -18,7 +18,6 @@ from ppl_vae.backends import backend as backend_named
 from ppl_vae.data import Data
 from ppl_vae.data.loader import Loader
 from ppl_vae.data.loading import opened
-from ppl_vae.diagnostics.reconstruction import observed
 from ppl_vae.errors import DataError, UsageError
 from ppl_vae.faults import told
 from ppl_vae.model_files import ModelSource
@@ -142,8 +141,6 @@ class Job:
             return
         step = -(-self.data.num_rows("train") // STARTED)
         rows = {name: values[::step] for name, values in self.train_rows.items() if name in bound.fields}
-        if (seen := observed(rows)) is not None:
-            rows["x"] = np.ma.array(rows["x"], mask=~seen)
         bound.start(rows)
 
     def engine(self, bound: Any) -> Engine:

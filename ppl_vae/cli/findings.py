@@ -12,6 +12,7 @@ import numpy as np
 from ppl_vae.api import Run
 from ppl_vae.cli.training import validation
 from ppl_vae.data.batches import count_rows, dims_of
+from ppl_vae.data.masks import observed
 from ppl_vae.diagnostics.baseline import independent
 from ppl_vae.diagnostics.evidence import Scores, stderr
 from ppl_vae.errors import DataError
@@ -164,10 +165,10 @@ def _masks(scores: Scores, train: Rows, rows: Rows) -> tuple[np.ndarray | None, 
     """Return which numbers of x the likelihood counts, or why that is unknown."""
     if "x" not in rows:
         return "the data have no field x"
-    x, (old, mask) = rows["x"], (held.get("mask") for held in (train, rows))
-    wide = int(np.prod(x.shape[1:], dtype=np.int64))
-    if mask is not None and mask.shape == x.shape and np.isclose(scores.dims, mask.sum() / len(x)):
-        return old.astype(bool), mask.astype(bool)
+    old, mask = (observed(held, "x" in scores.masked) for held in (train, rows))
+    wide = int(np.prod(rows["x"].shape[1:], dtype=np.int64))
+    if mask is not None and np.isclose(scores.dims, mask.sum() / len(mask)):
+        return old, mask
     if scores.dims == wide:
         return None, None
     return f"the likelihood is of {scores.dims:g} numbers per row, x has {wide}"

@@ -76,7 +76,7 @@ def contents(run: Run, fresh: Mapping[str, Any] | None = None) -> Any:
         judged=0 if bound is None else len(bound),
         history=run.history,
         details=_details(run, fresh),
-        **_pictures(run, whole, split, bound, tried),
+        **_pictures(run, whole, split, bound, "x" in scores.masked if scores else False, tried),
         missing=tried.reasons,
     )
 
@@ -89,7 +89,12 @@ def _split(run: Run, found: findings.Judged | None) -> str | None:
 
 
 def _pictures(
-    run: Run, whole: Mapping[str, np.ndarray], split: str | None, bound: np.ndarray | None, tried: Tries
+    run: Run,
+    whole: Mapping[str, np.ndarray],
+    split: str | None,
+    bound: np.ndarray | None,
+    masked: bool,
+    tried: Tries,
 ) -> dict[str, Any]:
     """Return samples, rows, reconstructions and the rows of the lowest bound, of the main field."""
     most = SHOWN if run.record.data.kind in ("image", "sound") else findings.MOST
@@ -101,7 +106,7 @@ def _pictures(
     others = {name: first[name] for name in run.bound.fields if name in first and name not in (made or "x")}
     drawn = tried(lambda: run.sample(count, covariates=others)) or {}
     field = "x" if "x" in (made or shown or drawn) else next(iter(made or shown or drawn), "x")
-    originals, made = with_gaps(shown, shown).get(field), made.get(field)
+    originals, made = with_gaps(shown, shown, masked).get(field), made.get(field)
     return {
         "samples": drawn.get(_compared(run, field)),
         "originals": None if originals is None else originals[:count],

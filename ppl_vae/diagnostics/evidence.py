@@ -39,6 +39,8 @@ class Scores(Summarised):
         The likelihood is a probability mass function; else a density.
     codes : dict of str to int
         By site of codes the size of its codebook.
+    masked : tuple of str
+        The observed sites of which a mask leaves numbers out.
     """
 
     log_likelihood: np.ndarray
@@ -51,6 +53,7 @@ class Scores(Summarised):
     dims: float = 1
     discrete: bool = True
     codes: dict[str, int] = field(default_factory=dict)
+    masked: tuple[str, ...] = ()
 
     @property
     def rate(self) -> np.ndarray:
@@ -82,14 +85,15 @@ def joined(parts: Sequence[Mapping[str, np.ndarray]], lengths: Sequence[int]) ->
 
 def over_batches(facts: Sequence[Mapping[str, Any]], lengths: Sequence[int]) -> dict[str, Any]:
     """Return what holds of all batches: the mean numbers of a row, whether every likelihood is a mass and
-    every guide certain, and the sizes of codebooks.
+    every guide certain, the sizes of codebooks, and the sites that are masked.
     """
     sizes = [fact["dims"] for fact in facts]
     mean = sum(size * n for size, n in zip(sizes, lengths, strict=True)) / sum(lengths)
     dims = sizes[0] if len(set(sizes)) == 1 else mean
     codes = {name: size for fact in facts for name, size in fact["codes"].items()}
     known = {name: all(fact[name] for fact in facts) for name in ("discrete", "exact")}
-    return {"dims": dims, "codes": codes} | known
+    masked = tuple(dict.fromkeys(name for fact in facts for name in fact["masked"]))
+    return {"dims": dims, "codes": codes, "masked": masked} | known
 
 
 def stderr(values: np.ndarray) -> float | None:

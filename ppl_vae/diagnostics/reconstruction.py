@@ -4,16 +4,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-
-def observed(rows: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    """Return which numbers of `x` were observed, where the field `mask` says so of each; else None."""
-    x, mask = rows.get("x"), rows.get("mask")
-    return None if x is None or mask is None or mask.shape != x.shape else mask.astype(bool)
+from ppl_vae.data.masks import observed
 
 
-def with_gaps(values: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return values by field with NaN where a number of `x` is missing in the rows."""
-    mask = observed(rows) if "x" in values else None
+def with_gaps(
+    values: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray], masked: bool = False
+) -> dict[str, np.ndarray]:
+    """Return values by field with NaN where a number of `x` is missing in the rows, by `masks.observed`."""
+    mask = observed(rows, masked) if "x" in values else None
     return dict(values) if mask is None else {**values, "x": np.where(mask, values["x"], np.float32("nan"))}
 
 

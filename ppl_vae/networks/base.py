@@ -1,6 +1,6 @@
 """What a declared network is."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 from ppl_vae.declaration import Declaration
@@ -36,7 +36,8 @@ class Network(Declaration):
         Parameters
         ----------
         rows : dict of str to [N, ...]
-            Some of the rows to train on, by field: NumPy arrays, masked where numbers are missing.
+            Some of the rows to train on, by field: NumPy arrays, masked where numbers are missing. A network
+            `nn.Likelihood` gets the fields alone that its output scores.
         """
         return {}
 
@@ -58,12 +59,16 @@ class Network(Declaration):
 
 
 def started(
-    weights: Mapping[str, Any], networks: Iterable[tuple[str, Network]], rows: Mapping[str, Any]
+    weights: Mapping[str, Any],
+    networks: Iterable[tuple[str, Network]],
+    seen: Callable[[Network], Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Return weights by name with those that data decides, of networks with what their names begin with."""
+    """Return weights by name with those that data decides, of networks with what their names begin with; each
+    gets the rows that `seen` gives for it.
+    """
     found = dict(weights)
     for place, network in networks:
-        for name, values in network.start(rows).items():
+        for name, values in network.start(seen(network)).items():
             old = found[f"{place}.{name}"]
             found[f"{place}.{name}"] = values.astype(old.dtype).reshape(old.shape)
     return found

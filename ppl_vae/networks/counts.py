@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ppl_vae.networks.base import Network
 from ppl_vae.networks.dense import MLP
 from ppl_vae.networks.heads import NormalHead
-from ppl_vae.shapes import Shape, vector_shape
+from ppl_vae.shapes import Shape, as_shape, vector_shape
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class CountMean(Network):
         return {"body": MLP(self.z_dim, self.hidden, self.x_shape)}
 
     def start(self, rows):
-        if "x" not in rows:
+        if "x" not in rows or rows["x"].shape[1:] != as_shape(self.x_shape):
             return {}
         from ppl_vae.likelihoods import starts  # NumPy and SciPy, which declarations do without
 

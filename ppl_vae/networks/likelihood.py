@@ -15,12 +15,13 @@ BODIES = {"mlp": MLP, "conv": ConvUp}
 
 
 class LikelihoodParameters(NamedTuple):
-    """The parameters of a likelihood, each [..., *x_shape] (class logits: [..., *x_shape, K]), and how many
-    axes an observation has.
+    """The parameters of a likelihood, each [..., *x_shape] (class logits: [..., *x_shape, K]), how many axes
+    an observation has, and the network that gave them.
     """
 
     values: tuple[Any, ...]
     event_dim: int
+    network: Any = None
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,12 @@ class Likelihood(Network):
 
     def start(self, rows):
         x_shape = as_shape(self.x_shape)
-        fields = [name for name, values in rows.items() if values.shape[1:] == x_shape]
-        if "x" not in fields and len(fields) != 1:
+        scored = [values for values in rows.values() if values.shape[-len(x_shape) :] == x_shape]
+        if not scored:
             return {}
         from ppl_vae.likelihoods import starts  # NumPy and SciPy, which declarations do without
 
-        found = self.kind.start(starts, rows["x" if "x" in fields else fields[0]])
+        found = self.kind.start(starts, scored[0].reshape(-1, *x_shape))
         if found is None:
             return {}
         biases = self.body.biases(found.outputs.reshape(self.body.out_shape))
@@ -75,4 +76,4 @@ class Likelihood(Network):
         out = flat.reshape(*flat.shape[: flat.ndim - axes], kind.outputs, *x_shape)
         outputs = F.to_single(F.moveaxis(out, -1 - axes, 0))
         free = None if kind.free(x_shape) is None else net.raw
-        return LikelihoodParameters(kind.parameters(F, outputs, free), axes)
+        return LikelihoodParameters(kind.parameters(F, outputs, free), axes, self)

@@ -11,6 +11,7 @@ import numpy as np
 
 from ppl_vae.backends.common.calls import Calls, NetworkCall, Networks
 from ppl_vae.backends.common.primitives import Primitives
+from ppl_vae.backends.common.scored import Scored
 from ppl_vae.backends.common.tracing import Arrays, Passes, Tracer
 from ppl_vae.errors import ProgramError
 from ppl_vae.faults import told
@@ -210,7 +211,9 @@ class DeclaredBound(Bound):
 
     def start(self, rows: Arrays) -> None:
         """Set the first weights that data decides; see `ppl_vae.networks.Network.start`."""
-        self.load_weights(started(self.weights(), self.declared_networks(), rows))
+        networks = list(self.declared_networks())
+        if any(type(network).start is not Network.start for _, network in networks):
+            self.load_weights(started(self.weights(), networks, Scored.by(self, rows).rows_of))
 
     def primitives(self, draws: int | None, num_data: int | None) -> Primitives:
         """Return what guide or model gets as `ppl`."""
@@ -227,6 +230,8 @@ class DeclaredBound(Bound):
     def _run(self, role: str, args: tuple, data: dict[str, Any], n: int | None) -> Any:
         batch = self._named(role, args, data)
         ppl = self.primitives(n, self.num_data if self.calls.scaled else None)
+        if self.calls.made is not None:
+            ppl.note(self.calls.made)
         rows = next((array.shape[0] for array in batch.values() if array is not None), n)
         net = Networks(self, writes=role == "guide", rows=rows)
         with told(f"the {role}", self.broken_plate):

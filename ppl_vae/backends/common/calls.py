@@ -27,6 +27,8 @@ class Calls:
     remembered : dict or None
         Results by network and arguments, where a network is computed once for the same arguments: a ladder's
         guide and model walk the same way down.
+    made : dict or None
+        Filled in, by site, with the distributions that `ppl.sample` gets, which a plate may expand to others.
     particles, depth : int
         Draws of the guide per row, and the batch axes to the right of theirs.
     """
@@ -35,6 +37,7 @@ class Calls:
     frozen: bool = False
     stopped: bool = False
     remembered: dict[Any, Any] | None = None
+    made: dict[str, Any] | None = None
     particles: int = 1
     depth: int = 1
 

@@ -124,8 +124,8 @@ def _described(passes: Passes, rows: Rows, most: int) -> dict[str, Any]:
 
 
 def _facts(pair: Pair) -> dict[str, Any]:
-    """Return the numbers in an observation, whether its likelihood is a mass, if the guide is certain, and
-    the sizes of codebooks.
+    """Return the numbers in an observation, whether its likelihood is a mass, if the guide is certain, the
+    sizes of codebooks, and the sites that are masked.
     """
     seen = _seen(pair)
     latent, local = pair.guide.latent.values(), pair.guide.latent.local.items()
@@ -134,6 +134,7 @@ def _facts(pair: Pair) -> dict[str, Any]:
         "discrete": all(site.discrete for site in seen),
         "exact": bool(latent) and all(site.deterministic for site in latent),
         "codes": {name: site.inner.codebook.shape[0] for name, site in local if hasattr(site.inner, "codes")},
+        "masked": tuple(site.name for site in seen if site.masks),
     }
 
 

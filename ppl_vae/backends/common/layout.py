@@ -24,6 +24,8 @@ class Layout:
         Sites in a plate over the rows, factors included.
     deterministic : tuple of str
         Latent sites for which the guide knows one value only.
+    masked : frozenset of str
+        Observed sites of which a mask leaves numbers out.
     axes : dict of str to tuple of int
         By site: its batch axes that are more than a placeholder, counted from the right, the rows first.
     plates : dict of str to tuple of str
@@ -38,6 +40,7 @@ class Layout:
     factors: tuple[str, ...]
     local: frozenset[str]
     deterministic: tuple[str, ...]
+    masked: frozenset[str]
     axes: dict[str, tuple[int, ...]]
     plates: dict[str, tuple[str, ...]]
     largest: int
@@ -126,6 +129,7 @@ def read(pair: Pair) -> Layout:
         factors=factors,
         local=frozenset(name for name, site in both if site.local),
         deterministic=certain,
+        masked=frozenset(name for name in observed if pair.model[name].masks),
         axes={name: _axes(site) for name, site in named.items()},
         plates={name: tuple(_distances(site).values()) for name, site in named.items()},
         largest=max(sizes.values(), default=1),

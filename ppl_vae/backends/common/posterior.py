@@ -142,7 +142,7 @@ def _result(job: Job, drawn: Drawn, method: str, proposals: int) -> PosteriorDra
         rows=layout.rows,
         posterior=drawn.latent,
         log_likelihood=drawn.log_likelihood,
-        observed_data=with_gaps(drawn.observed, job.rows),
+        observed_data=with_gaps(drawn.observed, job.rows, "x" in layout.masked),
         plates=plates,
         log_weight=drawn.log_weight,
         log_weight_global=drawn.log_weight_global,

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from ppl_vae import likelihoods
+from ppl_vae.backends.common.site import under
 from ppl_vae.errors import ProgramError, UsageError
 from ppl_vae.functions import Functions
 
@@ -59,6 +60,16 @@ class Primitives:
     ):
         self._like, self._draws, self._num_data, self._scalars = like, draws, num_data, scalars or {}
 
+    def note(self, made: dict[str, Any]) -> None:
+        """From now on note by site what `sample` gets."""
+        plain = self.sample
+
+        def sample(name: str, fn: Any, *args: Any, **kwargs: Any) -> Any:
+            made[name] = fn
+            return plain(name, fn, *args, **kwargs)
+
+        self.sample = sample
+
     def scalar(self, name: str) -> Any:
         """Return the present value of what `Program.schedules` gives, in training and in every verb.
 
@@ -99,7 +110,9 @@ class Primitives:
                 f"{type(parameters).__name__}: of a decoder of your own make the distribution itself "
                 "(ppl.dist.Bernoulli(logits=...), ...)"
             )
-        return likelihoods.parse(named).over(self.dist, parameters)
+        made = likelihoods.parse(named).over(self.dist, parameters)
+        under(made)[-1].network = getattr(parameters, "network", None)
+        return made
 
     def standard_normal(self, shape: int | Iterable[int]) -> Any:
         """Return N(0, I) with the event shape `shape`."""

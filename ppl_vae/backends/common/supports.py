@@ -10,6 +10,7 @@ from ppl_vae import likelihoods
 from ppl_vae.backends.common.site import Site, Trace
 from ppl_vae.backends.common.tracing import Arrays, Passes, Tracer
 from ppl_vae.data.batches import count_rows, dims_of, slices
+from ppl_vae.data.masks import spread
 from ppl_vae.distributions import OWN
 from ppl_vae.errors import DataError
 from ppl_vae.likelihoods import Values
@@ -141,8 +142,6 @@ def _refuse(
     passes: Passes, field: str, site: Site, rows: Arrays, between: bool, where: str, error: type[Exception]
 ) -> None:
     mask, size = rows.get("mask"), count_rows(rows)
-    if site.masks and (mask is None or mask.shape != rows[field].shape[: mask.ndim]):
-        return
     for part in slices(size, max(1, AT_ONCE // dims_of({field: rows[field]}))):
         value = rows[field][part]
         inside = _inside(passes, field, site, value)
@@ -153,8 +152,10 @@ def _refuse(
         if inside is None or inside.shape[:1] != value.shape[:1]:
             return
         if site.masks:
-            missing = ~mask[part].astype(bool)
-            inside = inside | missing.reshape(missing.shape + (1,) * (inside.ndim - missing.ndim))
+            kept = None if mask is None else spread(mask[part], inside.shape)
+            if kept is None:  # which numbers count is not known
+                return
+            inside = inside | ~kept
         if not inside.all():
             raise error(_said(field, site, rows[field], inside, part.start, where))
 
