@@ -82,6 +82,14 @@ def test_masked_numbers_are_neither_fitted_nor_scored():
     np.testing.assert_allclose(expected.log_prob, max(density, one, key=np.mean))
 
 
+@pytest.mark.parametrize("options", [(False,), (True, 2), (True,)])
+def test_no_rows_are_refused_in_a_line(options):
+    some, none = np.ones((3, 2)), np.ones((0, 2))
+    for train, rows in ((none, some), (some, none)):
+        with pytest.raises(DataError, match="there are no rows"):
+            independent(train, rows, *options)
+
+
 def test_what_has_no_such_mass_is_refused():
     x = np.full((3, 2), 0.3)
     with pytest.raises(DataError, match="grid of 2 levels"):

@@ -101,6 +101,7 @@ def test_splits_as_given():
     [
         ({"x": np.zeros((3, 2)), "y": np.zeros(4)}, "x 3, y 4"),
         ({"x": np.zeros((0, 2))}, "empty: it has no rows"),
+        ({"x": np.zeros((4, 0))}, r"x has rows without numbers, of shape \(0,\)"),
         ({}, "it has no fields"),
         ({"x": np.array([["a"]])}, "not numeric"),
         ({"x": np.array([None])}, "not numeric"),

@@ -7,7 +7,6 @@ from scipy import stats
 from small_programs import BACKENDS, batch, bound, observe
 
 from ppl_vae import load
-from ppl_vae.diagnostics.evidence import Scores, summary
 
 both = pytest.mark.parametrize("backend", BACKENDS)
 
@@ -56,10 +55,3 @@ def test_a_latent_is_added_to_the_features_of_a_top_down_ladder(backend):
     kernel = weights["take.layer.weight"][:, :, 0, 0]
     taken = np.einsum("oi,nihw->nohw", kernel, z) + weights["take.layer.bias"][:, None, None]
     np.testing.assert_allclose(down(h, z)[0], h + taken, rtol=1e-5, atol=1e-5)
-
-
-def test_bits_per_dim_are_those_of_the_tightest_bound():
-    scores = Scores(np.array([-6.0, -8.0]), {"z": np.array([1.0, 3.0])}, dims=4)
-    assert summary(scores)["bits_per_dim"] == pytest.approx(9 / 4 / np.log(2))
-    scores.iw = np.array([-6.5, -8.5])
-    assert summary(scores)["bits_per_dim"] == pytest.approx(7.5 / 4 / np.log(2))

@@ -221,11 +221,11 @@ def test_on_one_device_layers_add_up_nothing():
 
 
 def test_scores_of_parts_are_joined_in_order():
-    parts = [Scores(np.array([1.0, 2.0]), {"z": np.array([0.1, 0.2])}, {"w": 3.0}, 9, dims=4)]
-    parts.append(Scores(np.array([5.0]), {"z": np.array([0.5])}, {"w": 3.0}, 9, dims=7))
+    parts = [Scores(np.array([1.0, 2.0]), {"z": np.array([0.1, 0.2])}, {"w": 3.0}, 9, dims=4, dense=3)]
+    parts.append(Scores(np.array([5.0]), {"z": np.array([0.5])}, {"w": 3.0}, 9, dims=7, dense=6))
     found = merged(parts)
     assert found.log_likelihood.tolist() == [1.0, 2.0, 5.0] and found.kl["z"].tolist() == [0.1, 0.2, 0.5]
-    assert (found.kl_global, found.num_data, found.dims) == ({"w": 3.0}, 9, 5)
+    assert (found.kl_global, found.num_data, found.dims, found.dense) == ({"w": 3.0}, 9, 5, 4)
 
 
 def test_what_several_devices_cannot_do_is_refused(monkeypatch):

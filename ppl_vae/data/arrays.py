@@ -225,6 +225,11 @@ def _checked(rows, name, split) -> dict:
         )
     if not next(iter(counts.values())):
         raise DataError(f"{_at(name, None, split)} is empty: it has no rows")
+    for field, values in rows.items():
+        if not values.size:
+            raise DataError(
+                f"{_at(name, str(field), split)} has rows without numbers, of shape {values.shape[1:]}"
+            )
     return rows
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import gammaln, xlogy
 
-from ppl_vae.data.batches import slices
+from ppl_vae.data.batches import count_rows, slices
 from ppl_vae.errors import DataError
 
 CELLS = 2**22
@@ -68,8 +68,10 @@ def independent(
     Raises
     ------
     DataError
-        For values off the grid of levels, negative or broken counts, or too many columns times levels.
+        Without rows, for values off the grid of levels, negative or broken counts, or too many columns times
+        levels.
     """
+    count_rows({"train": train, "rows": rows})
     kept = _flat(np.ones(train.shape, bool) if train_mask is None else train_mask)
     scored = _flat(np.ones(rows.shape, bool) if mask is None else mask)
     train, rows = _flat(train), _flat(rows)
@@ -84,7 +86,7 @@ def independent(
 
 
 def _flat(x: np.ndarray) -> np.ndarray:
-    return x.reshape(len(x), -1)
+    return x.reshape(len(x), math.prod(x.shape[1:]))
 
 
 def _parts(train: np.ndarray, rows: np.ndarray, cells: int = 1) -> list[slice]:

@@ -35,6 +35,8 @@ class Scores(Summarised):
         Its number of samples.
     dims : int or float
         Numbers in one observation, without those masked; their mean where observations differ.
+    dense : int or float
+        Those of `x` among them that have a density, not a mass.
     discrete : bool
         The likelihood is a probability mass function; else a density.
     codes : dict of str to int
@@ -51,6 +53,7 @@ class Scores(Summarised):
     iw_note: str | None = None
     k: int | None = None
     dims: float = 1
+    dense: float = 0
     discrete: bool = True
     codes: dict[str, int] = field(default_factory=dict)
     masked: tuple[str, ...] = ()
@@ -87,13 +90,16 @@ def over_batches(facts: Sequence[Mapping[str, Any]], lengths: Sequence[int]) -> 
     """Return what holds of all batches: the mean numbers of a row, whether every likelihood is a mass and
     every guide certain, the sizes of codebooks, and the sites that are masked.
     """
-    sizes = [fact["dims"] for fact in facts]
-    mean = sum(size * n for size, n in zip(sizes, lengths, strict=True)) / sum(lengths)
-    dims = sizes[0] if len(set(sizes)) == 1 else mean
+    numbers = {name: mean_of([fact[name] for fact in facts], lengths) for name in ("dims", "dense")}
     codes = {name: size for fact in facts for name, size in fact["codes"].items()}
     known = {name: all(fact[name] for fact in facts) for name in ("discrete", "exact")}
     masked = tuple(dict.fromkeys(name for fact in facts for name in fact["masked"]))
-    return {"dims": dims, "codes": codes, "masked": masked} | known
+    return numbers | {"codes": codes, "masked": masked} | known
+
+
+def mean_of(numbers: Sequence[float], lengths: Sequence[int]) -> float:
+    """Return the mean over all rows of a number that the rows of each part have; as it is where all agree."""
+    return numbers[0] if len(set(numbers)) == 1 else float(np.average(numbers, weights=lengths))
 
 
 def stderr(values: np.ndarray) -> float | None:
@@ -135,15 +141,17 @@ def robust_mean(values: np.ndarray) -> tuple[float, str]:
     return float(values.mean()), said
 
 
-def bits_per_dim(nats: float, dims: float, discrete: bool, levels: int | None) -> float:
-    """Return a negative log-likelihood in bits for each dimension.
+def bits_per_dim(nats: float, dims: float, dense: float, levels: int | None) -> float | None:
+    """Return a negative log-likelihood in bits for each dimension; None where nothing was observed.
 
-    A density over [0, 1] is compared with a mass over `levels` grey levels 0, 1/(levels-1), ..., 1 by adding
-    the log of their density, levels - 1: a density that is constant on the cells around the levels has the
-    bits of their masses (after Theis et al., arXiv:1511.01844, section 3.1).
+    A density of `dense` numbers in [0, 1] is compared with a mass over `levels` grey levels 0, 1/(levels-1),
+    ..., 1 by adding the log of their density, levels - 1, for each: a density that is constant on the cells
+    around the levels has the bits of their masses (after Theis et al., arXiv:1511.01844, section 3.1).
     """
-    shift = 0.0 if discrete or levels is None else math.log(levels - 1)
-    return (nats / dims + shift) / math.log(2)
+    if not dims:
+        return None
+    shift = 0.0 if levels is None else dense * math.log(levels - 1)
+    return (nats + shift) / dims / math.log(2)
 
 
 def summary(scores: Scores, levels: int | None = None) -> dict[str, Any]:
@@ -165,7 +173,7 @@ def summary(scores: Scores, levels: int | None = None) -> dict[str, Any]:
         "distortion_stderr": stderr(scores.log_likelihood),
         "rate_nats_by_site": {name: float(kl.mean()) for name, kl in scores.kl.items()}
         | {name: kl / scores.num_data for name, kl in scores.kl_global.items()},
-        "bits_per_dim": bits_per_dim(-float(best.mean()), scores.dims, scores.discrete, levels),
+        "bits_per_dim": bits_per_dim(-float(best.mean()), scores.dims, scores.dense, levels),
         "n": len(elbo),
     }
     if scores.iw_note:

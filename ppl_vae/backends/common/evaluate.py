@@ -75,17 +75,17 @@ def _unweighted(bound: Bound, passes: Passes, rows: Rows, most: int) -> Scores:
     # Two functions may hold parameters of each row: what fits one batch is not cut.
     facts = _described(passes, rows, 2 if bound.declared else most)
     note = DETERMINISTIC if facts.pop("exact") else None
-    likelihood, kls, shared, numbers = [], [], None, []
+    likelihood, kls, shared, numbers = [], [], None, {}
     for batch, count in passes.chunks(rows, most):
         seen, kl, common, masked, parameters = passes("bound", _bound_terms, batch)
         refuse_outside_constraints(parameters, nan=False)  # NaN shows in the bound
-        numbers += [_per_row(value)[:count] for value in masked]
+        for name, value in masked.items():
+            numbers.setdefault(name, []).append(_per_row(value)[:count])
         likelihood.append(_per_row(seen)[:count])
         kls.append({name: _per_row(value)[:count] for name, value in kl.items()})
         shared = common if shared is None else shared
     total = np.concatenate(likelihood)
-    if numbers:
-        facts["dims"] = max(float(np.concatenate(numbers).mean()), 1 / len(total))
+    facts |= {name: float(np.concatenate(counts).mean()) for name, counts in numbers.items()}
     kl = joined(kls, [len(part) for part in likelihood])
     kl_global = {name: float(value) for name, value in shared.items()}
     return Scores(total, kl, kl_global, bound.num_data or len(total), iw_note=note, **facts)
@@ -93,14 +93,17 @@ def _unweighted(bound: Bound, passes: Passes, rows: Rows, most: int) -> Scores:
 
 def _bound_terms(
     tracer: Tracer, batch: Any
-) -> tuple[Any, dict[str, Any], dict[str, Any], list[Any], Outside]:
-    """Return the terms of a bound, where something is masked how many numbers it is of, per row, and which
-    parameters of distributions lie outside their constraints.
+) -> tuple[Any, dict[str, Any], dict[str, Any], dict[str, Any], Outside]:
+    """Return the terms of a bound, where something is masked how many numbers it is of, per row, by the name
+    that `Scores` has for them, and which parameters of distributions lie outside their constraints.
     """
     pair = tracer.pair(batch)
     terms = Terms(tracer.F, pair, 1)
-    seen = _seen(pair)
-    masked = [sum(site.numbers() for site in seen)] if any(site.masks for site in seen) else []
+    masked = {
+        name: sum(site.numbers() for site in sites)
+        for name, sites in _counted(pair).items()
+        if any(site.masks for site in sites)
+    }
     parameters = outside(tracer.F, guide=pair.guide, model=pair.model)
     return terms.log_likelihood, terms.kl, terms.kl_global, masked, parameters
 
@@ -127,10 +130,12 @@ def _facts(pair: Pair) -> dict[str, Any]:
     """Return the numbers in an observation, whether its likelihood is a mass, if the guide is certain, the
     sizes of codebooks, and the sites that are masked.
     """
-    seen = _seen(pair)
+    counted = _counted(pair)
+    seen = counted["dims"]
     latent, local = pair.guide.latent.values(), pair.guide.latent.local.items()
     return {
         "dims": max(1, sum(site.dims for site in seen)),
+        "dense": sum(site.dims for site in counted["dense"]),
         "discrete": all(site.discrete for site in seen),
         "exact": bool(latent) and all(site.deterministic for site in latent),
         "codes": {name: site.inner.codebook.shape[0] for name, site in local if hasattr(site.inner, "codes")},
@@ -138,8 +143,13 @@ def _facts(pair: Pair) -> dict[str, Any]:
     }
 
 
-def _seen(pair: Pair) -> list[Site]:
-    return [site for site in pair.model.observed.local.values() if not site.factor]
+def _counted(pair: Pair) -> dict[str, list[Site]]:
+    """Return the sites whose numbers `Scores` counts: all that are observed, and of x those with a
+    density.
+    """
+    seen = [site for site in pair.model.observed.local.values() if not site.factor]
+    of_x = [site for site in seen if site.name == "x"] or seen
+    return {"dims": seen, "dense": [site for site in of_x if not site.discrete]}
 
 
 def _importance(

@@ -24,7 +24,7 @@ from ppl_vae.backends.pyro import across, launching
 from ppl_vae.backends.pyro.arrays import find_device
 from ppl_vae.backends.pyro.compiling import compiled
 from ppl_vae.backends.pyro.step import Part, Share, Step, cut
-from ppl_vae.diagnostics.evidence import Scores, joined
+from ppl_vae.diagnostics.evidence import Scores, joined, mean_of
 from ppl_vae.errors import RunError, UsageError
 from ppl_vae.faults import Fault, cause_of
 from ppl_vae.objectives import Loss
@@ -218,10 +218,10 @@ class SharedStep(Step):
 
 def merged(parts: Sequence[Scores]) -> Scores:
     """Return the scores of rows from those of parts of them, in order."""
-    rows, dims = [len(part.log_likelihood) for part in parts], [part.dims for part in parts]
-    whole = {
+    rows = [len(part.log_likelihood) for part in parts]
+    whole = {name: mean_of([getattr(part, name) for part in parts], rows) for name in ("dims", "dense")}
+    whole |= {
         "log_likelihood": np.concatenate([part.log_likelihood for part in parts]),
         "kl": joined([part.kl for part in parts], rows),
-        "dims": dims[0] if len(set(dims)) == 1 else float(np.average(dims, weights=rows)),
     }
     return replace(parts[0], **whole)
