@@ -105,4 +105,4 @@ def made(backend: str, declare: Any, seed: int = 0) -> OnTorch | OnFlax:
     return found
 
 
-KEPT = frozenset({"placed", "counts", "sums", "vectors", "mean", "var"})
+KEPT = frozenset({"placed", "counts", "sums", "vectors", "moved", "mean", "var"})

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from made import BACKENDS, made
 
-from ppl_vae import Program, data, fit
+from ppl_vae import Program, bind, data, evaluate, fit, load
+from ppl_vae.errors import RunError
+from ppl_vae.training import Rows
 
 RNG = np.random.default_rng(0)
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -81,8 +83,28 @@ def test_a_code_whose_use_falls_below_its_share_begins_anew_on_a_point_of_the_ba
     np.testing.assert_allclose(now["sums"][~dead], sums[~dead], **CLOSE)
 
 
-def test_codes_that_a_blank_first_batch_placed_on_one_point_come_to_life(backend):
-    book = made(backend, lambda nn: nn.CodebookState(6, 2, decay=0.8))
+def test_a_learned_code_that_is_hardly_used_begins_anew_by_an_offset(backend):
+    book, w = codebook(backend, learning="gradient", revive=0.1)
+    book.load(w | {"moved": normal(5, 3), "counts": np.array([10.0, 4.0, 0.6, 5.0, 0.2], "f")})
+    w = book.weights()
+    codes = w["vectors"] + w["moved"]
+    points = np.tile(codes[:1], (10, 1)) + 0.001 * normal(10, 3)  # all choose the first code
+    vectors, _, index = book(points, training=True)
+    np.testing.assert_allclose(vectors, codes, **CLOSE)
+    np.testing.assert_array_equal(index, np.zeros(10))
+    now, dead = book.weights(), np.arange(5) == 4
+    counts = 0.8 * w["counts"] + [2, 0, 0, 0, 0]
+    np.testing.assert_allclose(now["counts"], np.where(dead, counts.mean(), counts), **CLOSE)
+    np.testing.assert_array_equal(now["vectors"], w["vectors"])
+    np.testing.assert_allclose((now["vectors"] + now["moved"])[dead], points[[8]], **CLOSE)
+    np.testing.assert_array_equal(now["moved"][~dead], w["moved"][~dead])
+    book(points, training=True, frozen=True)
+    np.testing.assert_array_equal(book.weights()["counts"], now["counts"])
+
+
+@pytest.mark.parametrize("learning", ["ema", "gradient"])
+def test_codes_that_a_blank_first_batch_placed_on_one_point_come_to_life(backend, learning):
+    book = made(backend, lambda nn: nn.CodebookState(6, 2, learning, decay=0.8))
     book(np.zeros((12, 2), "f"), training=True)
     for _ in range(40):
         book(normal(12, 2), training=True)
@@ -129,6 +151,69 @@ class CodesOnly(Program):
     def guide(self, ppl, net, x):
         with ppl.minibatch(x):
             ppl.sample("z", ppl.dist.Normal(ppl.F.to_float(net.book(x).index), 1.0))
+
+
+@dataclass(frozen=True)
+class Learned(CodesOnly):
+    """The same with codes that are parameters."""
+
+    def networks(self, nn):
+        return {"book": nn.CodebookState(4, 3, "gradient", decay=0.5), "shift": nn.Parameter(3)}
+
+    def guide(self, ppl, net, x):
+        with ppl.minibatch(x):
+            book = net.book(x)
+            ppl.sample("z", ppl.dist.Normal(ppl.F.to_float(book.index), 1.0))
+            ppl.factor("error", ppl.F.square(x - ppl.F.take(book.vectors, book.index)).sum(-1))
+
+
+def test_a_code_that_begins_anew_goes_on_in_steps_of_the_optimizers_usual_size(backend):
+    """Adam's step is at most lr (1 - b1) / sqrt(1 - b2), also where nothing moved for long before."""
+    x = normal(40, 3) + 5  # the first code that is nearest gets all points
+    seen = []
+
+    def keep(event, state):
+        if event == "log":
+            w = state["run"].bound.weights()
+            seen.append((w["book.vectors"], w["book.moved"], w["book.counts"]))
+
+    fit(
+        Learned(),
+        data.of({"train": {"x": x}}, valid=0),
+        backend=backend,
+        callbacks=[keep],
+        **{"max_steps": 30, "batch_size": 20, "log_every": 1, "lr": 0.01, "keep": "last"},
+    )
+    vectors, moved, counts = map(np.array, zip(*seen, strict=True))
+    began = (moved != 0).any((0, 2))
+    assert began.sum() >= 2 and (counts[-1] > 0.01 * counts[-1].mean()).all()
+    steps = np.abs(np.diff(vectors, axis=0))
+    assert steps[:, began].max() > 0.001  # they learn
+    assert steps.max() <= 0.01 * 0.1 / np.sqrt(0.001) * 1.01
+    assert np.abs(vectors + moved)[-1].min() > 2  # all lie among the points, the first weights lie about 0
+
+
+def test_weights_of_earlier_versions_lack_the_offsets_of_learned_codes(backend):
+    bound = bind(Learned(), backend)
+    weights = bound.weights()
+    earlier = {name: value + 1 for name, value in weights.items()}
+    del earlier["book.moved"], earlier["book.counts"]
+    bound.load_weights(earlier)
+    now = bound.weights()
+    for name, value in weights.items():
+        np.testing.assert_array_equal(now[name], earlier.get(name, value))
+    with pytest.raises(RunError, match="weights"):
+        bound.load_weights({name: value for name, value in earlier.items() if name != "book.vectors"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("learning", ["ema", "gradient"])
+def test_no_code_stays_dead_after_a_blank_first_batch_of_digits(backend, learning):
+    rows = data.load("digits").raw("train")["x"].copy()
+    rows[next(iter(Rows(len(rows), 32, 0).epoch(0, 0)))] = 0
+    program = load("vqvae", codes=16, code_dim=4, hidden=16, learning=learning)
+    run = fit(program, data.of({"train": {"x": rows}}, valid=0), backend=backend, epochs=25, batch_size=32)
+    assert evaluate(run, "train")["usage"] == 1
 
 
 def test_a_codebook_stays_in_single_precision_where_networks_do_not(backend):

@@ -85,6 +85,8 @@ def test_two_devices_equal_one_where_there_is_no_noise(tmp_path):
         found = assert_two_equal_one(tmp_path, case)
         if case == "vqvae":
             assert np.abs(found["codebook.counts"] - 1).max() > 0.1  # the statistics moved
+        if case == "reviving":
+            assert (found["codebook.moved"] != 0).any(1).sum() > 1
         if case == "normalized":
             assert np.abs(found["encoder.1.mean"]).max() > 0.01
 

@@ -58,7 +58,7 @@ def assert_two_equal_one(folder, name):
     [
         ("counts", "vqvae"),
         ("dynamic bits", "loader"),
-        pytest.param(("vae", "hvae", "linear_gaussian"), marks=pytest.mark.slow),
+        pytest.param(("vae", "hvae", "linear_gaussian", "reviving"), marks=pytest.mark.slow),
         pytest.param(("iwae", "stock", "plain"), marks=pytest.mark.slow),
     ],
     ids=" ".join,
@@ -71,6 +71,8 @@ def test_two_devices_equal_one_for_every_program_objective_and_kind_of_data(tmp_
         if name == "vqvae":
             assert {"codebook.vectors", "codebook.sums", "codebook.counts"} <= set(found)
             assert np.abs(found["codebook.counts"] - 1).max() > 0.1  # the statistics moved
+        if name == "reviving":
+            assert (found["codebook.moved"] != 0).any(1).sum() > 1
 
 
 def test_a_run_on_two_devices_resumes_to_the_same_bits_and_goes_on_on_one(tmp_path):

@@ -14,6 +14,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from numpyro.infer import TraceMeanField_ELBO
+from reviving import reviving
 
 from ppl_vae import IWAE, bind, data, fit, load
 from ppl_vae.api import resume
@@ -89,6 +90,8 @@ def case(name):
     if name in ("iwae", "stock", "loader"):
         objective = {"iwae": IWAE(3), "stock": TraceMeanField_ELBO()}.get(name, objective)
         return vae, Batches(arrays("vae", 0, ROWS)["x"]), objective, options
+    if name == "reviving":
+        return reviving(), data_of("vqvae"), objective, options
     if name == "plain":
         return PlainProgram(model, guide, backend="numpyro"), data_of("plain"), objective, options
     return load(name, **FIELDS.get(name, {})), data_of(name), objective, options

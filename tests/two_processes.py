@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from reviving import reviving
 
 from ppl_vae import Program, data, fit, load
 from ppl_vae.api import resume
@@ -98,7 +99,7 @@ def data_of(name, rows=69):
 CASES = {
     "vqvae": ("vqvae", 69, {}, {}),
     "vqvae, one row left": ("vqvae", 65, {}, {}),
-    "vqvae, gradient": ("vqvae", 65, {"clip_norm": 1.0, "ema": 0.5}, {"learning": "gradient"}),
+    "reviving": ("reviving", 65, {"clip_norm": 1.0, "ema": 0.5}, {}),
     "vqvae in parts": ("vqvae", 69, {"accumulate": 3}, {}),
     "normalized": ("normalized", 69, {}, {}),
     "normalized, one row left": ("normalized", 65, {"accumulate": 2}, {}),
@@ -112,7 +113,7 @@ CASES |= {name: (name, 69, {"log_every": 1, "keep": "last"}, {}) for name in STO
 
 
 def program(name, fields):
-    own = {"normalized": Normalized, "seldom": Seldom}
+    own = {"normalized": Normalized, "seldom": Seldom, "reviving": reviving}
     return own[name]() if name in own else load(name, **FIELDS.get(name, {}) | fields)
 
 

@@ -16,9 +16,12 @@ class Network(Declaration):
     ----------
     single_precision : bool
         Compute in single precision or better, whatever precision the networks of a run have.
+    added : tuple of str
+        Buffers that weights of earlier versions do not have: there they keep their first values.
     """
 
     single_precision: ClassVar[bool] = False
+    added: ClassVar[tuple[str, ...]] = ()
 
     def layers(self, nn: Any) -> dict[str, Any]:
         """Return the layers by name (an empty dict where there are none).

@@ -30,9 +30,11 @@ class CodebookState(Network):
     """K vectors of D dimensions and a factorised prior over them.
 
     With `learning="ema"` the vectors are buffers, moved in train mode by the points that chose them; the
-    first batch (the one that several devices share) places them on points of its own. A code whose moving
-    average of use falls below a share `revive` of the mean use begins anew on a point of the batch. With
-    `learning="gradient"` they are parameters, and none is revived. Distances and vectors are always single
+    first batch (the one that several devices share) places them on points of its own. With
+    `learning="gradient"` they are parameters. A code whose moving average of use falls below a share `revive`
+    of the mean use begins anew on a point of the batch; parameters get there by an offset of their own, a
+    buffer, so that averages of weights follow, and what an optimizer remembers of them has died away
+    meanwhile: a step of Adam is at most some three learning rates. Distances and vectors are always single
     precision or better.
 
     Parameters
@@ -71,32 +73,50 @@ class CodebookState(Network):
                 "counts": nn.Buffer(self.size, 1.0),
             }
         else:
-            learned = {"vectors": nn.Parameter(shape, vectors / self.size)}
+            learned = {
+                "vectors": nn.Parameter(shape, vectors / self.size),
+                "moved": nn.Buffer(shape),
+                "counts": nn.Buffer(self.size, 1.0),
+            }
         logits = (nn.Parameter if self.learned_prior else nn.Buffer)(self.size)
         return {"placed": nn.Buffer(())} | learned | {"logits": logits}
 
+    @property
+    def added(self):
+        return ("moved", "counts") if self.learning == "gradient" else ()
+
     def apply(self, F, net, points=None):
-        vectors = net.vectors
+        averaged = self.learning == "ema"
+        vectors = net.vectors if averaged else net.vectors + net.moved
         if points is None:
             return Codes(vectors, net.logits, None)
         flat = F.astype(F.stop_gradient(points).reshape(-1, self.dim), vectors)
-        learns = self.learning == "ema" and net.learns
-        if learns:
+        if net.learns:
             fresh = F.spread(flat, self.size)
-            vectors = F.where(net.placed > 0, vectors, fresh)
+            vectors = F.where(net.placed > 0, vectors, fresh) if averaged else vectors
         index = nearest(F, F.stop_gradient(vectors), flat)
-        if learns:
-            self._learn(F, net, flat, index, vectors, fresh)
+        if net.learns:
+            learn = self._learn if averaged else self._revive
+            learn(F, net, flat, F.one_hot(index, self.size, flat), vectors, fresh)
         return Codes(vectors, net.logits, index.reshape(points.shape[:-1]))
 
-    def _learn(self, F: Any, net: Any, flat: Any, index: Any, vectors: Any, fresh: Any) -> None:
-        chosen = F.one_hot(index, self.size, flat)
+    def _learn(self, F: Any, net: Any, flat: Any, chosen: Any, vectors: Any, fresh: Any) -> None:
         before = F.where(net.placed > 0, net.sums, vectors)
         number, total = F.totals(chosen.sum(0), chosen.mT @ flat)
-        counts = F.lerp(number, net.counts, self.decay)
+        dead, counts = self._use(F, net, number)
         sums = F.lerp(total, before, self.decay)
-        dead = counts < self.revive * counts.mean()
-        counts = F.where(dead, counts.mean(), counts)
         sums = F.where(dead[..., None], counts[..., None] * fresh, sums)
         means = sums / F.clip(counts, low=1e-5)[..., None]
         net.keep(counts=counts, sums=sums, vectors=means, placed=F.ones((), counts))
+
+    def _revive(self, F: Any, net: Any, flat: Any, chosen: Any, vectors: Any, fresh: Any) -> None:
+        (number,) = F.totals(chosen.sum(0))
+        dead, counts = self._use(F, net, number)
+        there = net.moved + F.stop_gradient(fresh - vectors)
+        net.keep(counts=counts, moved=F.where(dead[..., None], there, net.moved))
+
+    def _use(self, F: Any, net: Any, number: Any) -> tuple[Any, Any]:
+        """Return which codes are dead, and the moving averages of use; of a dead one the mean."""
+        counts = F.lerp(number, net.counts, self.decay)
+        dead = counts < self.revive * counts.mean()
+        return dead, F.where(dead, counts.mean(), counts)

@@ -161,6 +161,16 @@ class Bound:
         """
         raise NotImplementedError
 
+    @property
+    def added(self) -> tuple[str, ...]:
+        """The names of weights that earlier versions did not have; see `ppl_vae.networks.Network.added`."""
+        return ()
+
+    def completed(self, weights: Arrays, present: Callable[[], Arrays]) -> dict[str, Any]:
+        """Return weights by name, those that earlier versions did not have as they are now."""
+        lacking = [name for name in self.added if name not in weights]
+        return {**weights, **({name: present()[name] for name in lacking} if lacking else {})}
+
     def _array(self, value: Any) -> Any:
         """Return one array of what a loader yields, as the backend takes it."""
         raise NotImplementedError
@@ -208,6 +218,10 @@ class DeclaredBound(Bound):
     def declared_networks(self) -> Iterator[tuple[str, Network]]:
         """Yield every declared network, those within others too, with what its weights' names begin with."""
         raise NotImplementedError
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        return tuple(f"{place}.{name}" for place, one in self.declared_networks() for name in one.added)
 
     def start(self, rows: Arrays) -> None:
         """Set the first weights that data decides; see `ppl_vae.networks.Network.start`."""

@@ -116,7 +116,7 @@ class Bound(DeclaredBound, OnNumPyro):
 
     def load_weights(self, arrays: Mapping[str, np.ndarray]) -> None:
         modules = self._modules()
-        weights.from_torch(modules, arrays)
+        weights.from_torch(modules, self.completed(arrays, self.weights))
         self._keep([Part(name, module) for name, module in modules.items()])
 
 

@@ -1,5 +1,6 @@
 """What one training step hands on to the next, and that as bytes from which a run goes on bit by bit."""
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import jax
@@ -50,8 +51,11 @@ def to_bytes(carry: Carry, best: Kept | None) -> bytes:
     return save_tensors({name: _plain(value) for name, value in leaves.items()})
 
 
-def from_bytes(content: bytes, carry: Carry, best: Kept) -> tuple[Carry, Kept | None]:
+def from_bytes(
+    content: bytes, carry: Carry, best: Kept, added: Collection[str] = ()
+) -> tuple[Carry, Kept | None]:
     """Return what `to_bytes` was given, placed as the given arrays are; None where no weights were selected.
+    Weights of these names may be lacking, in files of earlier versions: they are as given.
 
     Raises
     ------
@@ -63,7 +67,11 @@ def from_bytes(content: bytes, carry: Carry, best: Kept) -> tuple[Carry, Kept | 
     template: dict[str, Any] = {"carry": carry}
     if any(name.startswith(BEST) for name in tensors):
         template["best"] = best
-    arrays = {name: _plain(value).shape for name, value in _named(template).items()}
+    given = _named(template)
+    ends = tuple(f"['{one.rpartition('.')[2]}']" for one in added)
+    lacking = {name: _plain(value) for name, value in given.items() if ends and name.endswith(ends)}
+    tensors = lacking | tensors
+    arrays = {name: _plain(value).shape for name, value in given.items()}
     if arrays != {name: value.shape for name, value in tensors.items()}:
         raise RunError(f"{STATE} is of another program or optimizer: go on with the run's own settings")
     filled = jax.tree_util.tree_map_with_path(lambda path, old: _filled(tensors[_key(path)], old), template)

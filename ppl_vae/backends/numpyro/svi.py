@@ -228,7 +228,7 @@ class Engine(common.Engine):
 
     def _apply(self, content: bytes) -> None:
         if content:
-            self.carry, self.best = from_bytes(content, self.carry, self._present())
+            self.carry, self.best = from_bytes(content, self.carry, self._present(), self.bound.added)
             self._show_present()
         self._pending = None
 

@@ -133,7 +133,7 @@ class Bound(DeclaredBound, OnPyro):
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         try:
-            self.networks.load_state_dict(dict(tensors))
+            self.networks.load_state_dict(self.completed(tensors, self.tensors))
         except RuntimeError as error:
             raise RunError(f"the weights do not fit the program: {' '.join(str(error).split())}") from None
 

@@ -257,8 +257,10 @@ class Engine(common.Engine):
         with common.understood(STATE):
             self.bound.load_tensors(content["tensors"])
             present = {name: value.shape for name, value in self.bound.tensors().items()}
-            if self.best is not None and {name: t.shape for name, t in self.best.items()} != present:
-                raise ValueError("its best weights are not the program's")
+            if self.best is not None:
+                self.best = self.bound.completed(self.best, self.bound.tensors)
+                if {name: tensor.shape for name, tensor in self.best.items()} != present:
+                    raise ValueError("its best weights are not the program's")
             self.step.restore(content)
         self._pending = None
 
