@@ -182,7 +182,11 @@ def test_a_code_that_begins_anew_goes_on_in_steps_of_the_optimizers_usual_size(b
         data.of({"train": {"x": x}}, valid=0),
         backend=backend,
         callbacks=[keep],
-        **{"max_steps": 30, "batch_size": 20, "log_every": 1, "lr": 0.01, "keep": "last"},
+        max_steps=30,
+        batch_size=20,
+        log_every=1,
+        lr=0.01,
+        keep="last",
     )
     vectors, moved, counts = map(np.array, zip(*seen, strict=True))
     began = (moved != 0).any((0, 2))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from made import BACKENDS
 from on_backend import Jax, Torch
+from scipy import stats
 from scipy.special import expit, logit
 
 from ppl_vae import Network, Program, data, fit, likelihoods, load, networks
@@ -104,6 +105,33 @@ def test_a_constant_dimension_and_a_constant_table_start_with_finite_values(name
     for rows in (np.ones((5, 3)), np.column_stack([REALS[:5, :2], np.ones(5)]) ** 2, REALS[:1] ** 2):
         found = likelihoods.parse(named).start(starts, rows)
         assert np.isfinite(found.outputs).all() and np.isfinite(found.free).all()
+
+
+def test_moments_are_those_of_what_was_observed():
+    rows = np.ma.array(np.column_stack([REALS[:50, 0], np.full(50, 7.0), REALS[:50, 2]]))
+    rows[:, 2] = np.ma.masked
+    first = rows.data[:, 0]
+    np.testing.assert_allclose(starts.mean(rows), [first.mean(), 7, (first.mean() + 7) / 2])
+    least = 0.1 * np.sqrt(first.var() / 3)  # a tenth of the typical spread
+    np.testing.assert_allclose(starts.spread(rows), [first.std(), least, least])
+    np.testing.assert_array_equal(starts.spread(np.ones((5, 2))), [1, 1])
+    assert starts.mean(np.ma.masked_all((5, 2))).tolist() == [0, 0]
+
+
+def test_counts_start_at_their_moments_within_bounds():
+    np.testing.assert_allclose(starts.log_mean(COUNTS[:40]), np.log(COUNTS[:40].mean(0) + 0.5 / 40))
+    np.testing.assert_allclose(starts.log_mean(np.zeros((4, 1))), np.log(0.5 / 4))
+    rare = np.repeat([[0.0], [400.0]], [399, 1], 0)  # a mean of 1 and a variance of 399
+    rows = np.concatenate([COUNTS[:400, :1], np.ones((400, 1)), rare], 1)
+    centre, variance = rows[:, 0].mean(), rows[:, 0].var()
+    np.testing.assert_allclose(starts.concentration(rows), [centre**2 / (variance - centre), 100, 0.1])
+
+
+def test_the_parts_of_a_mixture_start_at_quantiles_of_a_normal():
+    middle, spread = GREY.mean(0), GREY.std(0)
+    apart = stats.norm.ppf([1 / 6, 1 / 2, 5 / 6])[:, None]
+    expected = logit(np.clip(middle + apart * spread, 0.05, 0.95))
+    np.testing.assert_allclose(starts.logistic_parts(GREY, 3)[0], expected)
 
 
 def test_logistic_variables_start_with_the_spread_of_each_dimension():
