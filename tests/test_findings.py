@@ -63,7 +63,7 @@ def test_an_evaluation_of_these_weights_on_the_own_data_goes_first(run):
     result = evaluate(run, "test", 5)
     per_row = result.pop("per_row")
     result |= {"data_sha256": run.record.data.sha256}
-    write_evaluation(run, result, per_row)
+    write_evaluation(run, result, per_row, None, "")
     again = open_run(run.folder.path, data=run.data)
     about = page.contents(again)
     found = about.finding
