@@ -61,6 +61,20 @@ def test_a_row_that_decides_alone_counts_as_ten_median_deviations():
     assert robust_mean(bound[:-1]) == (-0.5, "")
 
 
+@pytest.mark.parametrize(
+    "bound",
+    [
+        [0.0, 0.0, 0.0, 0.0, 0.9],  # within a nat
+        [0.1, -0.1, 0.2, -0.2, 0.0, 100.0, 99.0, 101.0],  # three of them: none has more than half
+        [-1.0, 0.0, 1.0, 9.0, -2.0, 2.0],  # within ten median deviations
+        [0.0, 0.1, -0.1, 500.0],  # too few to tell
+        [0.0, 0.1, -0.1, 0.2, -0.2, np.inf],
+    ],
+)
+def test_other_rows_count_as_they_are(bound):
+    assert robust_mean(np.array(bound)) == (np.mean(bound), "")
+
+
 @dataclass(frozen=True)
 class Labelled(Program):
     """Grey levels [3] with a density, some of them masked, and a bit beside them."""

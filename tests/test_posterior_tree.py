@@ -3,6 +3,7 @@
 import os
 import resource
 from dataclasses import replace
+from types import SimpleNamespace
 
 import arviz as az
 import matplotlib.pyplot as plt
@@ -233,6 +234,13 @@ def test_statistics_of_weights():
     np.testing.assert_allclose(found["ess"], [4.0, 64 / 18])
     np.testing.assert_allclose(found["log_evidence"], [-2000, np.log(2) - 2000])
     assert np.isnan(found["pareto_k"]).all()  # four draws have no tail
+
+
+def test_a_draw_without_weight_is_never_picked():
+    log_weights = np.array([[-np.inf], [0.0], [-np.inf]])
+    for edge in (0.0, np.nextafter(1.0, 0.0)):
+        rng = SimpleNamespace(random=lambda shape, edge=edge: np.full(shape, edge))
+        assert resample(log_weights, 3, rng).tolist() == [[1], [1], [1]]
 
 
 def test_resampling_follows_the_weights():

@@ -33,3 +33,7 @@ def test_use_of_a_codebook_over_all_rows_and_by_batch():
     assert found["perplexity"] == pytest.approx(4.0)
     assert found["perplexity_per_batch"] == pytest.approx(1.0)
     assert found["usage"] == 4 / 16
+    odd = codebook_use(codes, 16, batch=3)  # 0 0 1 and 1 2 2: the last two rows are no batch
+    assert odd["perplexity_per_batch"] == pytest.approx(perplexity(codes[:3], 16))
+    few = codebook_use(codes, 16, batch=9)
+    assert few["perplexity_per_batch"] == few["perplexity"] and few["perplexity_batch"] == 8

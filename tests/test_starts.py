@@ -134,6 +134,14 @@ def test_the_parts_of_a_mixture_start_at_quantiles_of_a_normal():
     np.testing.assert_allclose(starts.logistic_parts(GREY, 3)[0], expected)
 
 
+def test_what_couples_the_channels_of_a_mixture_starts_at_0():
+    rows = np.stack([GREY, GREY[::-1]], -1)[..., None]
+    found = likelihoods.parse("rgb_logistic_mixture:17:2").start(starts, rows).outputs
+    parts = starts.logistic_parts(rows, 2)
+    nothing = np.zeros((2, 3, 2, 1))
+    np.testing.assert_array_equal(found, np.concatenate([nothing, *parts, nothing]))
+
+
 def test_logistic_variables_start_with_the_spread_of_each_dimension():
     """The standard deviation of a logistic variable is pi / sqrt(3) of its scale; of a part, half of that."""
     _, whole = starts.logistic(GREY)
