@@ -104,11 +104,12 @@ def test_a_learned_code_that_is_hardly_used_begins_anew_by_an_offset(backend):
 
 @pytest.mark.parametrize("learning", ["ema", "gradient"])
 def test_codes_that_a_blank_first_batch_placed_on_one_point_come_to_life(backend, learning):
-    book = made(backend, lambda nn: nn.CodebookState(6, 2, learning, decay=0.8))
+    book = made(backend, lambda nn: nn.CodebookState(6, 2, learning, decay=0.8, revive=0.2))
     book(np.zeros((12, 2), "f"), training=True)
     for _ in range(40):
         book(normal(12, 2), training=True)
-    assert len(np.unique(book(normal(200, 2))[2])) == 6
+    used = np.bincount(book(normal(2000, 2))[2], minlength=6)
+    assert used.min() > 20
 
 
 def test_a_code_that_no_point_chose_for_long_stays_finite(backend):
@@ -213,11 +214,11 @@ def test_weights_of_earlier_versions_lack_the_offsets_of_learned_codes(backend):
 @pytest.mark.slow
 @pytest.mark.parametrize("learning", ["ema", "gradient"])
 def test_no_code_stays_dead_after_a_blank_first_batch_of_digits(backend, learning):
-    rows = data.load("digits").raw("train")["x"].copy()
+    rows = data.load("digits").raw("train")["x"][:640].copy()
     rows[next(iter(Rows(len(rows), 32, 0).epoch(0, 0)))] = 0
-    program = load("vqvae", codes=16, code_dim=4, hidden=16, learning=learning)
-    run = fit(program, data.of({"train": {"x": rows}}, valid=0), backend=backend, epochs=25, batch_size=32)
-    assert evaluate(run, "train")["usage"] == 1
+    program = load("vqvae", codes=16, code_dim=4, hidden=8, learning=learning)
+    given, options = data.of({"train": {"x": rows}}, valid=0), {"epochs": 60, "batch_size": 32}
+    assert evaluate(fit(program, given, backend=backend, **options), "train")["usage"] == 1
 
 
 def test_a_codebook_stays_in_single_precision_where_networks_do_not(backend):
