@@ -154,7 +154,8 @@ def test_the_penalties_of_a_vqvae_are_its_weighted_errors(backend):
     value, metrics, gradients = loss_and_gradients(program_bound, ELBO(), rows)
     encoder = OnTorch(lambda nn: nn.ConvGrid(shape, 6, 4))
     encoder.load({n.removeprefix("encoder."): w for n, w in weights.items() if n.startswith("encoder.")})
-    z, book = encoder(rows["x"])[0].reshape(-1, 4), weights["codebook.vectors"]
+    z = encoder(rows["x"])[0].reshape(-1, 4)
+    book = weights["codebook.vectors"] + weights["codebook.moved"]
     gaps = z[:, None] - book
     codes = np.square(gaps).sum(-1).argmin(-1)
     error = np.square(z - book[codes]).sum() / ROWS
