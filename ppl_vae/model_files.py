@@ -72,7 +72,7 @@ def read(path: Path, origin: str = "file", kind: str = "model") -> ModelSource:
     """
     path = path.expanduser().absolute()
     if path.is_dir():
-        raise UsageError(f"{path} is a folder: name a {kind} file in it")
+        raise UsageError(f"{path} is a folder: name the {kind} file in it")
     try:
         content = reading.whole(path)
         text = content.decode("utf-8")

@@ -90,7 +90,11 @@ class FixedBatch(Toy):
 
 @breaks(
     "particles",
-    ["with 2 samples per row network 'decoder' (called by the model) fails", "[2, 7, ...]"],
+    [
+        "with 2 samples per row network 'decoder' (called by the model) fails",
+        "[2, 7, ...]",
+        ": flatten and reshape from the last axes only",
+    ],
     backends=BOTH,
 )
 class FlattensRows(Linear):
@@ -213,7 +217,7 @@ class NoMean(dist.Bernoulli):
         raise NotImplementedError
 
 
-@breaks("decoding", ["reconstructing: ", "has no mean to show"])
+@breaks("decoding", ["reconstructing: ", "has no mean to show", ": give the likelihood a mean"])
 class NoCentre(Linear):
     def model(self, ppl, net, x=None):
         with ppl.minibatch(x):

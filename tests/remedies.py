@@ -54,21 +54,23 @@ def messages() -> Iterator[tuple[str, str]]:
     """Yield every text of the source that names a remedy, {} for what is filled in, and its place."""
     for folder in ("ppl_vae", "models", "inference"):
         for path in sorted((ROOT / folder).rglob("*.py")):
+            if path.name == "arguments.py":  # help texts
+                continue
             for line, text in _texts(ast.parse(path.read_text())):
                 if len(text.split()) > 2 and "\n" not in text and REMEDY.search(text):
                     yield f"{path.relative_to(ROOT)}:{line}", text
 
 
 def told_by(text: str, says: str) -> bool:
-    """Tell whether what a case says is part of a message that a text of the source becomes."""
-    pieces = text.split("{}")
-    if any(says in piece for piece in pieces):
+    """Tell whether what a case says is part of a message that a text of the source becomes, or holds it."""
+    pieces = text.strip(" ,").split("{}")
+    if any(says in piece for piece in text.split("{}")) or re.search(".*".join(map(re.escape, pieces)), says):
         return True
     for first, last in combinations(range(len(pieces)), 2):
         begins = _overlap(pieces[first], says)
         ends = _overlap(pieces[last][::-1], says[::-1])[::-1]
         pattern = ".*".join(map(re.escape, (begins, *pieces[first + 1 : last], ends)))
-        if len(begins + ends) > 8 and re.fullmatch(pattern, says):
+        if len(begins + ends) > 5 and re.fullmatch(pattern, says):
             return True
     return False
 
@@ -134,6 +136,14 @@ class Normal(Program):
         wrong = {"list": [1.0], "lr": {"lr": 0.1}, "plateau": {"t": "plateau:1:0.5:10"}}
         return wrong.get(self.fault, {"t": 0.5})
 
+    def further(self, ppl):
+        """Draw two numbers of a row in a plate of their own, or as one event."""
+        if self.fault == "plate":
+            with ppl.plate("columns", 2, dim=-2):
+                ppl.sample("v", ppl.dist.Normal(ppl.array(0.0), 1.0))
+        if self.fault == "event":
+            ppl.sample("v", ppl.dist.Normal(ppl.array([0.0, 0.0]), 1.0).to_event(1))
+
     def model(self, ppl, net, x=None):
         if self.fault == "global":
             ppl.sample("g", ppl.dist.Normal(ppl.array(0.0), 1.0))
@@ -141,9 +151,7 @@ class Normal(Program):
             z = ppl.sample("z", ppl.standard_normal(2))
             if self.fault == "model":
                 ppl.sample("y", ppl.dist.Normal(z[..., 0], 1.0))
-            if self.fault == "plate":
-                with ppl.plate("columns", 2, dim=-2):
-                    ppl.sample("v", ppl.dist.Normal(ppl.array(0.0), 1.0))
+            self.further(ppl)
             ppl.sample("x", ppl.dist.Normal(z, 0.5).to_event(1), obs=x)
 
     def guide(self, ppl, net, x):
@@ -153,9 +161,7 @@ class Normal(Program):
             z = ppl.sample("z", ppl.dist.Normal(net.w(x), 1.0).to_event(self.fault != "axes"))
             if self.fault == "guide":
                 ppl.sample("y", ppl.dist.Normal(z[..., 0], 1.0))
-            if self.fault == "plate":
-                with ppl.plate("columns", 2, dim=-2):
-                    ppl.sample("v", ppl.dist.Normal(ppl.array(0.0), 1.0))
+            self.further(ppl)
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,9 @@ def test_sites_that_only_one_twin_has_are_named():
 
     report = contract.check(Named(), BITS, BOTH, "pyro")
     assert failed(report) == ["parity"], str(report)
-    assert "site 'penalty' of the guide is missing on one side" in report["parity"].message
+    message = report["parity"].message
+    assert "site 'penalty' of the guide is missing on one side" in message
+    assert message.endswith(": use networks that both have")
 
 
 def test_without_the_twin_parity_is_skipped():

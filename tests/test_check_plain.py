@@ -95,7 +95,7 @@ def test_a_module_of_flax_that_nothing_registers_is_named_and_one_that_is_regist
     report = check("numpyro", plain_numpyro.model, jax_featured_guide)
     assert failed(report) == ["parameters"]
     assert "nothing trains 'jax_featured_guide'" in report["parameters"].message
-    assert "nnx_module" in report["parameters"].message
+    assert "register it with numpyro.contrib.module.nnx_module" in report["parameters"].message
     assert check("numpyro", plain_numpyro.model, registered).ok
     with pytest.raises(ProgramError, match="the run would not keep its weights"):
         fit(

@@ -332,6 +332,12 @@ def test_arrays_of_objects_are_left_out_with_a_line(tmp_path):
     )
     with pytest.raises(DataError, match=r"'names' holds Python objects, .*astype\(str\)"):
         data.load(tmp_path / "mixed.npz", index="names")
+    np.savez(tmp_path / "text.npz", x=np.eye(3), names=names.astype(str))
+    assert data.load(tmp_path / "text.npz", index="names", valid=0, test=0).labels["train"].tolist() == [
+        "a",
+        "b",
+        "c",
+    ]
 
 
 def test_levels_that_single_precision_does_not_tell_apart_are_refused():

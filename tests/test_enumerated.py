@@ -122,6 +122,28 @@ def test_the_importance_weighted_bound_nears_the_evidence(backend):
     assert run.log_prob(X, 4000).mean() == pytest.approx(exact.mean(), abs=0.05)
 
 
+@dataclass(frozen=True)
+class Guided(Mixture):
+    """The class is drawn by the guide too."""
+
+    def guide(self, ppl, net, x):
+        with ppl.minibatch(x):
+            h = net.e(x)
+            ppl.sample("k0", ppl.dist.Categorical(ppl.F.zeros((len(x), 3), x) + 1 / 3))
+            ppl.sample("z", ppl.dist.Normal(h[..., :2], 1 + abs(h[..., 2:])).to_event(1))
+
+
+@pytest.mark.parametrize("backend", ["pyro", pytest.param("numpyro", marks=pytest.mark.slow)])
+def test_a_class_that_the_guide_draws_decodes_as_it_was_encoded(backend):
+    run = fit(Guided(), X, "TraceGraph_ELBO", backend=backend, max_steps=1, batch_size=12)
+    latents = run.encode(X)
+    assert latents["k0"].dtype.kind == "i"
+    np.testing.assert_allclose(run.decode(latents)["x"], run.reconstruct(X)["x"], rtol=1e-5)
+    np.testing.assert_array_equal(
+        run.decode(latents | {"k0": latents["k0"].astype("f")})["x"], run.decode(latents)["x"]
+    )
+
+
 @both
 def test_what_depends_on_the_class_beside_a_latent_is_refused(backend):
     run = fit(Mixture(), X, backend=backend, max_steps=1, batch_size=12)

@@ -304,7 +304,7 @@ def test_variables_that_another_run_left_are_told(monkeypatch, variables, why):
     whole = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     for name, value in (variables if "WORLD_SIZE" in variables else whole | variables).items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UsageError, match=f"LOCAL_RANK=. is set .*{why}.*: unset LOCAL_RANK"):
+    with pytest.raises(UsageError, match=f"LOCAL_RANK=. is set .*{why}.*: unset LOCAL_RANK and WORLD_SIZE"):
         launching.check(2)
 
 

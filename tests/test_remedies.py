@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyro
 import pytest
+import torch
 from plain_pyro import guide as plain_guide
 from plain_pyro import model as plain_model
 from remedies import GAPS, SMALL, Case, Masked, Normal, Toy, X, short, trained
@@ -16,19 +17,24 @@ from remedies import GAPS, SMALL, Case, Masked, Normal, Toy, X, short, trained
 from ppl_vae import (
     ELBO,
     IWAE,
+    STL,
     Network,
     Objective,
     bind,
+    check,
     data,
     evaluate,
     likelihoods,
     load,
+    posterior,
     schedules,
 )
 from ppl_vae.backends import backend as backend_named
+from ppl_vae.backends.common.reading import settled
 from ppl_vae.errors import PplVaeError
 from ppl_vae.objectives import Loss, make, parse
 from ppl_vae.options import Training
+from ppl_vae.report.grid import image_grid as grid
 from ppl_vae.scalars import Plan
 from ppl_vae.schedules import as_schedule
 
@@ -56,6 +62,7 @@ LEVELS = (np.arange(20 * 16).reshape(20, 16) % 256 / 255).astype("f")
 COUNTS = np.arange(40).reshape(20, 2) % 7
 IMAGES = (np.arange(20 * 64).reshape(20, 1, 8, 8) % 256).astype(np.uint8)
 KINDS = np.arange(20) % 2
+WIDE = np.random.default_rng(2).integers(0, 2**20, (20, 2))
 
 
 def vae(likelihood, found, **options):
@@ -168,6 +175,11 @@ CASES = {
         ", or train with a stock ELBO and without validation rows",
         lambda: short(Normal(fault="plate"), data.of(X, valid=0, test=0), "Trace_ELBO"),
     ),
+    "axis of a further plate": Case(
+        lambda: trained("plate"),
+        ": make its axis part of the event with .to_event",
+        lambda: trained("event"),
+    ),
     "axes": Case(lambda: trained("axes"), "into the event with .to_event(number of axes)", trained),
     "mask": Case(
         lambda: short(Normal(), data.of(GAPS, mask="nan")),
@@ -248,6 +260,24 @@ CASES = {
         lambda: Training(betas=(1.0, 0.9)),
         ": give two decays in [0, 1)",
         lambda: Training(betas=(0.0, 0.9)),
+    ),
+    "number of importance samples": Case(
+        lambda: normal().score(X, 2**31),
+        ": give a whole number of at most 2147483647",
+        lambda: normal().score(X, 2),
+    ),
+    "large result": Case(
+        lambda: normal().sample(2**31 - 1),
+        ": take n of at most ",
+        lambda: normal().sample(3),
+    ),
+    "many levels": Case(
+        lambda: data.of(WIDE, levels=2**20),
+        "round to fewer, or take the numbers as reals (divided, with the likelihood normal)",
+        lambda: (
+            data.of(WIDE // 2**8, kind="vector", levels=2**12),
+            short(load("vae", **SMALL, likelihood="normal"), (WIDE / 2.0**20).astype("f")),
+        ),
     ),
     # schedules
     "schedule": Case(
@@ -524,6 +554,76 @@ CASES = {
     "no rows": Case(
         lambda: normal().encode(X[:0]), "there are no rows: give at least one", lambda: normal().encode(X[:1])
     ),
+    "rows of another shape": Case(
+        lambda: evaluate(of_bits(), data=9 * X[:, :1]),
+        ": give rows of that shape",
+        lambda: evaluate(of_bits(), data=GREY),
+    ),
+    "a loader": Case(
+        lambda: evaluate(of_a_loader()),
+        "was trained on a loader: give what to evaluate on as data=...",
+        lambda: evaluate(of_a_loader(), data=X),
+    ),
+    "global latents of a conditional": Case(
+        lambda: counts().sample(3),
+        ", which needs 'batch': give it as a covariate",
+        lambda: counts().sample(3, covariates={"batch": KINDS[:3]}),
+    ),
+    "one field twice": Case(
+        lambda: labelled().sample(3, covariates={"y": KINDS[:1], "kind": KINDS[:1]}),
+        "two of them are one field, give one",
+        lambda: [labelled().sample(3, covariates={name: KINDS[:1]}) for name in ("y", "kind")],
+    ),
+    "names of axes": Case(
+        lambda: posterior(normal(), X, num_samples=2, dims={"z": ["draw"]}),
+        "names of their own with dims",
+        lambda: posterior(normal(), X, num_samples=2, dims={"z": ["axis"]}),
+    ),
+    "sizes of axes": Case(
+        lambda: posterior(two_latents(), X, num_samples=3, dims={"z_1": ["draw"]}),
+        "names of their own with dims",
+        lambda: posterior(two_latents(), X, num_samples=3, dims={"z_1": ["axis"]}),
+    ),
+    "diverged": Case(
+        lambda: short(Normal(), lr=1e30, max_steps=9, optimizer="adam"),
+        ": lower lr=..., or set clip_norm=...",
+        lambda: short(Normal(), lr=1e-3, max_steps=9),
+    ),
+    "groups of plain functions": Case(
+        lambda: short((plain_model, plain_guide), np.zeros((20, 6), "f"), objective=STL(2)),
+        "cannot be held constant: declare a Program, or use another objective",
+        lambda: (
+            short(Normal(), objective=STL(2)),
+            short((plain_model, plain_guide), np.zeros((20, 6), "f"), objective=IWAE(2)),
+        ),
+    ),
+    "support without a name": Case(
+        lambda: short(Positive(), X),
+        "transform the data, or choose another likelihood",
+        lambda: (short(Positive(), np.exp(X)), short(Normal(), X)),
+    ),
+    "draws in order": Case(
+        lambda: settled(lambda x: {"x": x["x"] + 1}, {"x": np.zeros((1, 2))}, 1),
+        "do not settle: see ppl-vae check",
+        lambda: check(Normal(), X).raise_if_failed(),
+    ),
+    # reports
+    "columns of a grid": Case(
+        lambda: grid(GREY.reshape(10, 2, 2), columns=0),
+        "is impossible: give 1 or more",
+        lambda: grid(GREY.reshape(10, 2, 2), columns=1),
+    ),
+    "shape of a grid": Case(
+        lambda: grid(GREY),
+        ": give [N, C, H, W] with 1 or 3 channels, or [N, H, W]",
+        lambda: [grid(GREY.reshape(shape)) for shape in ((10, 2, 2), (10, 1, 2, 2))],
+    ),
+    "empty grid": Case(lambda: grid(IMAGES[:0]), "): give at least one", lambda: grid(IMAGES[:1] / 255.0)),
+    "whole numbers in a grid": Case(
+        lambda: grid(IMAGES.astype(int)),
+        ": divide them, so that they lie in [0, 1]",
+        lambda: grid(IMAGES / 255.0),
+    ),
     "latents of a density": Case(
         lambda: normal().density(X).unconstrain({"y": X[None]}),
         "got latents y: give z",
@@ -536,9 +636,17 @@ CASES = {
     ),
 }
 SLOW = {  # which train several times
+    *("support without a name", "one field twice", "lacking field", "covariate that is needed"),
     *("support of bits", "grey levels as bits", "counts as bits", "numbers as counts", "levels", "no levels"),
     *("scale", "number of classes", "channels", "no objective", "plateau", "long schedule", "loss of rows"),
-    *("metric of rows", "name of a metric", "compile off", "number of covariates", "global and IWAE"),
+    *(
+        "metric of rows",
+        "name of a metric",
+        "compile off",
+        "number of covariates",
+        "draws in order",
+        "global and IWAE",
+    ),
     *("covariates", "latent of the guide", "latent of the model", "other library", "no program"),
 }
 
@@ -556,12 +664,30 @@ class Conditional(Normal):
 
 
 @dataclass(frozen=True)
+class Positive(Normal):
+    def model(self, ppl, net, x=None):
+        with ppl.minibatch(x):
+            z = ppl.sample("z", ppl.standard_normal(2))
+            ppl.sample("x", ppl.dist.Gamma(ppl.F.exp(z), 1.0).to_event(1), obs=x)
+
+
+@cache
+def of_a_loader():
+    from torch.utils.data import DataLoader, TensorDataset
+
+    return short(Normal(), DataLoader(TensorDataset(torch.from_numpy(X)), 10))
+
+
+@dataclass(frozen=True)
 class Starred(Normal):
     def guide(self, ppl, net, *x):
         super().guide(ppl, net, *x)
 
 
 FORMS = schedules.text._FORMS
+of_bits = cache(lambda: short(load("vae", **SMALL), data.of(GREY, binarize="dynamic")))
+counts = cache(lambda: short(load("counts", z_dim=2, hidden=(4,)), {"x": COUNTS, "batch": KINDS}))
+labelled = cache(lambda: short(Conditional(), data.of({"x": X, "kind": KINDS}, label="kind")))
 conditional = cache(lambda: short(Conditional(), {"x": X, "y": KINDS}))
 two_latents = cache(lambda: short(load("hvae", z_dims=(2, 2), hidden=(4, 4), likelihood="normal")))
 
@@ -573,6 +699,7 @@ def test_the_remedy_works(case, folder):
     CASES[case].carried_out()
 
 
+@pytest.mark.slow
 def test_axes_that_numpyro_does_not_place():
     says = "into the event with .to_event(number of axes)"
     numpyro = partial(short, backend="numpyro")

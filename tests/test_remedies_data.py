@@ -18,6 +18,7 @@ from test_data_download import fake_server, serve  # noqa: F401
 from ppl_vae import data
 from ppl_vae.data.batches import num_batches
 from ppl_vae.data.loader import Loader, rows_by_place
+from ppl_vae.data.locate import Folder
 from ppl_vae.data.sources import Source, hold_out, split_given
 
 X = np.random.default_rng(0).normal(size=(20, 2)).astype("f")
@@ -434,6 +435,15 @@ def test_the_variable_leads_to_files_that_were_put_somewhere(mnist, server, monk
         return data.load("mnist", offline=offline, valid=4)
 
     own, offline = tmp_path / "own", True
+    names = data.registry.SOURCES["mnist"].files
+    part = Folder(tmp_path / "part", data.registry.SOURCES["mnist"])
+    part.path.mkdir()
+    put = lambda: shutil.copy(mnist[0] / names[0], part.path)  # noqa: E731
+    Case(
+        lambda: part.payload(names[0]),
+        "is missing: put it there or fetch mnist again",
+        lambda: put() and part.payload(names[0]),
+    ).carried_out()
     shutil.move(mnist[0], own / "mnist")
     away = lambda: given(mnist[0].parent)  # noqa: E731
     there = lambda: given(own)  # noqa: E731
@@ -444,7 +454,7 @@ def test_the_variable_leads_to_files_that_were_put_somewhere(mnist, server, monk
     known = partial(data.load, "mnist", offline=True, valid=4)
     Case(lambda: known(kind="image"), "holds is known: leave out kind", known).carried_out()
     offline = False
-    serve(monkeypatch, "mnist", {name: (server[1] + name,) for name in data.registry.SOURCES["mnist"].files})
+    serve(monkeypatch, "mnist", {name: (server[1] + name,) for name in names})
     Case(away, "in a folder of your own and set PPL_VAE_DATA to that folder", there).carried_out()
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))

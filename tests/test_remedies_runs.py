@@ -1,6 +1,7 @@
 """Each remedy that a message about a run, its folder or a command names is carried out."""
 
 import json
+import re
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,8 +12,10 @@ import pytest
 from command_line import cli
 from remedies import Case
 
+import ppl_vae
 from ppl_vae import evaluate, fit, load, open_run, reading, resume
-from ppl_vae.api import record
+from ppl_vae.api import board, record
+from ppl_vae.gallery import packaged
 from ppl_vae.position import Position
 from ppl_vae.store import RunFolder, config, disk, lock, manifest, metrics
 
@@ -20,6 +23,14 @@ X = np.random.default_rng(0).normal(size=(20, 2)).astype("f")
 FIELDS = {"z_dim": 2, "hidden": (4,), "likelihood": "normal"}
 SHORT = {"max_steps": 1, "batch_size": 10}
 MODEL = "from ppl_vae import load\n\nprogram = load('vae', z_dim=2, hidden=(4,), likelihood='normal')\n"
+OWN = """from dataclasses import dataclass
+from ppl_vae import Objective
+
+@dataclass(frozen=True)
+class Own(Objective):
+    def loss(self, F, terms, scalars):
+        return F.mean(terms.distortion)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +152,38 @@ def removed(name):
 def lines(*rows):
     Path("run/metrics.jsonl").write_text("".join(f"{row}\n" for row in rows))
     return opened().folder.metrics()
+
+
+def moved(**options):
+    """Go on with a run whose data has moved."""
+    if not Path("there").exists():
+        again("there")
+        Path("x.npy").rename("y.npy")
+    return resume("there", max_steps=2, **options)
+
+
+def numpyro_state(**options):
+    """Go on with the state of a run on NumPyro, which was trained with adamw, under other settings."""
+    if not Path("numpyro").exists():
+        fit(load("vae", **FIELDS), X, out="numpyro", backend="numpyro", optimizer="adamw", **SHORT)
+    kept = config.read_config(Path("numpyro/config.yaml").read_bytes())
+    kept["training"] |= options
+    RunFolder.open("numpyro").write({"config.yaml": config.write_config(kept)})
+    return resume("numpyro", max_steps=2, data=X)
+
+
+def linked(name):
+    Path(name).symlink_to("elsewhere")
+    return Path(name)
+
+
+def changed(text, **options):
+    """Open a run of a model file that holds a text now."""
+    Path("mine.py").write_text(MODEL)
+    if not Path("own").exists():
+        fit("mine.py", "x.npy", out="own", **SHORT)
+    Path("mine.py").write_text(text)
+    return open_run("own", **options)
 
 
 COPY = "restore it from a copy of the run"
@@ -322,6 +365,36 @@ CASES = {
         "split is the name of a split, no ndarray: give rows as data=...",
         lambda: evaluate(open_run("run"), data=X),
     ),
+    "rows that moved": Case(
+        moved,
+        ": say where it lies now with data=...",
+        lambda: moved(data="y.npy"),
+    ),
+    "settings of another optimizer": Case(
+        lambda: numpyro_state(optimizer="adam"),
+        "is of another program or optimizer: go on with the run's own settings",
+        lambda: numpyro_state(optimizer="adamw"),
+    ),
+    "TensorBoard elsewhere": Case(
+        lambda: board.writer_to(linked("board")),
+        "is a link, which is not followed: remove it",
+        lambda: Path("board").unlink() or board.writer_to(Path("board")),
+    ),
+    "model that changed": Case(
+        lambda: changed(MODEL + "# other\n"),
+        "has changed since the run: restore it, or name the file with model_file=...",
+        lambda: (changed(MODEL), changed(MODEL + "# other\n", model_file="mine.py")),
+    ),
+    "model of another gallery": Case(
+        lambda: edited("config.yaml", program={"origin": "gallery", "name": "gone", "sha256": ""}),
+        "is not in this gallery: name its file with model_file=...",
+        lambda: opened(model_file=packaged() / "models" / "vae.py"),
+    ),
+    "folder as an objective": Case(
+        lambda: Path("own.py").mkdir() or again("another", objective="own.py:Own"),
+        "is a folder: name the objective file in it",
+        lambda: Path("own.py/own.py").write_text(OWN) and again("another", objective="own.py/own.py:Own"),
+    ),
     "no checkpoint": Case(
         lambda: resume(fit(load("vae", **FIELDS), X, **SHORT).save("saved"), data=X, max_steps=2),
         "not gone on with (train with out=... for that)",
@@ -395,7 +468,12 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+TRAINED = ("settings of another optimizer", "rows that moved", "model that changed", "no checkpoint")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.slow] * (case in TRAINED)) for case in CASES]
+)
 def test_the_remedy_works(case, here):
     CASES[case].carried_out()
 
@@ -456,3 +534,23 @@ def test_the_remedy_of_a_command_works(case, here):
     assert (found.code, found.out, len(found.err)) == (2, "", 1) and says in found.err[0]
     end = "--data x.npy --max-steps 1 --batch-size 10" if right.startswith("train mine") else ""
     assert cli(*right.split(), *end.split()).code == 0
+
+
+def test_fewer_rows_need_less_memory(here):
+    def evaluate_some(run, split, k, *, rows, **options):
+        if rows is None:
+            raise MemoryError("Unable to allocate 9 TiB")
+        return evaluate(run, split, k, rows=rows, **options)
+
+    with patched(ppl_vae, "evaluate", evaluate_some):
+        said = "there is not enough memory (Unable to allocate 9 TiB): take fewer rows, draws or features"
+        assert cli("evaluate", "run").err == [f"ppl-vae evaluate: {said}"]
+        assert cli("evaluate", "run", "--rows", 2).code == 0
+
+
+def test_what_data_info_names_is_an_option(here):
+    *_, last = cli("data", "info", "x.npy").err
+    said, _, of_training = last.partition("(")
+    for command, words in (("data", said), ("train", of_training)):
+        options = re.findall(r"--\w+", words)
+        assert options and set(options) <= set(re.findall(r"--\w+", cli(command, "--help").out))

@@ -10,7 +10,7 @@ from ppl_vae.api.rows import check_rows
 from ppl_vae.api.run import Run
 from ppl_vae.api.signatures import hinting
 from ppl_vae.backends import backend as backend_named
-from ppl_vae.errors import DataError, UsageError
+from ppl_vae.errors import UsageError
 from ppl_vae.store import disk
 
 COMPARED = 5
@@ -99,8 +99,6 @@ def _rows(run: Run, data: Any) -> dict[str, np.ndarray]:
     data = run.data if data is None else run.record.data.beside(data, run.bound.fields)
     if data is None:
         raise UsageError("the run's data is not at hand: give rows to compare on as data=...")
-    split = next((name for name in ("valid", "test", "train") if data.num_rows(name)), None)
-    if split is None:
-        raise DataError(f"{data.name} has no rows: give at least one to compare on")
+    split = next(name for name in ("valid", "test", "train") if data.num_rows(name))
     rows = {name: value[:COMPARED] for name, value in data.rows(split).items()}
     return check_rows(run.bound, rows)

@@ -191,11 +191,7 @@ class Run(Summarised):
         if not isinstance(latents, Mapping):
             latents = {self._only_latent(covariates): latents}
         n = min(map(count, latents.values()), default=0)
-        latents = {
-            name: np.asarray(value, np.float32)
-            for name, value in latents.items()
-            if not name.endswith("_codes")
-        }
+        latents = {name: np.asarray(value) for name, value in latents.items() if not name.endswith("_codes")}
         given = self._covariates(covariates, n)
         like = zeros_of(self.record.data, self.bound.fields)
         return self._verbs.decode(self.bound, latents, covariates=given, seed=seed, like=like)

@@ -116,12 +116,12 @@ class _Axes:
             raise UsageError(f"dims of {site!r}: {len(names)} names given, it has {free} axes within a row")
         if free == 1:
             self.columns[site] = names[0]
+        remedy = f"give the axes of {site!r} names of their own with dims"
         for name, size in zip((*fixed, *names), values.shape, strict=True):
+            if (*fixed, *names).count(name) > 1:
+                raise UsageError(f"{site!r} has two axes called {name!r}: {remedy}")
             if self.sizes.setdefault(name, size) != size:
-                raise UsageError(
-                    f"axis {name!r} has sizes {self.sizes[name]} and {size}: "
-                    f"give the axes of {site!r} names of their own with dims"
-                )
+                raise UsageError(f"axis {name!r} has sizes {self.sizes[name]} and {size}: {remedy}")
         return (*fixed, *names)
 
     def labels(

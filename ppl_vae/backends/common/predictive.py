@@ -157,7 +157,7 @@ def _generate(
             f"{bound.program.name} is two plain functions: its model needs data, "
             "only a declared Program draws from the prior"
         )
-    latents = {name: np.asarray(value, bound.precision()) for name, value in latents.items()}
+    latents, whole = {name: np.asarray(value) for name, value in latents.items()}, set()
     with bound.passes(seed) as passes:
         read = reading.without_rows(bound, passes, covariates, like)
         if not draw:
@@ -165,8 +165,10 @@ def _generate(
         # Of the fields that are drawn in order there are rows from the start.
         own = reading.in_order(read, {n: value for n, value in like.items() if n not in covariates})
         first = {name: values[:1] for name, values in covariates.items()} | own
-        shapes, shared = one_row(passes, first)
+        shapes, shared = one_row(passes, first, whole)
         _check_latents({n: s for n, s in shapes.items() if n not in bound.fields}, latents)
+        kinds = {name: np.int64 if name in whole and _is_whole(latents[name]) else None for name in latents}
+        latents = {n: value.astype(kinds[n] or bound.precision(), copy=False) for n, value in latents.items()}
         numbers = sum(math.prod(s) * (2 if name in bound.fields else 1) for name, s in shapes.items())
         checks.within_memory("n", n, n * numbers * bound.precision().itemsize)
         fixed = shared_latents(bound, passes, first, shared, draw)
@@ -203,8 +205,15 @@ def _generated(
     )
 
 
-def one_row(passes: Passes, covariates: Arrays) -> tuple[Shapes, Shapes]:
-    """Return the shapes of the model's local sites, per row, and of its global latents."""
+def _is_whole(value: np.ndarray) -> bool:
+    """Tell numbers of which none has a fraction, as the mean of a truth value has."""
+    return value.dtype.kind in "biu" or bool((value == np.round(value)).all())
+
+
+def one_row(passes: Passes, covariates: Arrays, whole: set[str] | None = None) -> tuple[Shapes, Shapes]:
+    """Return the shapes of the model's local sites, per row, and of its global latents; `whole` takes the
+    names of the local ones whose draws are whole numbers.
+    """
     local: Shapes = {}
     shared: Shapes = {}
 
@@ -212,6 +221,8 @@ def one_row(passes: Passes, covariates: Arrays) -> tuple[Shapes, Shapes]:
         trace = tracer.model(batch, n=1)
         local.update({name: tuple(site.value.shape[1:]) for name, site in trace.local.items()})
         shared.update({n: tuple(value.shape) for n, value in trace.drawn.items() if n not in local})
+        if whole is not None:
+            whole.update(name for name, site in trace.local.items() if "int" in str(site.value.dtype))
 
     passes.described(run, covariates)
     return local, shared

@@ -98,12 +98,12 @@ class Passes:
         def total(batch: Any) -> np.ndarray:
             stream, sums = (self._taken,), []
             self._taken += 1
-            for first in range(0, passes, together):
-                left = np.int32(min(samples - first * at_once, together * at_once))
-                found = self(name, run, batch, np.uint32(first), left, stream=stream)
-                with np.errstate(invalid="ignore"):  # NaN of a run that diverged stays NaN
+            with np.errstate(invalid="ignore"):  # NaN of a run that diverged stays NaN
+                for first in range(0, passes, together):
+                    left = np.int32(min(samples - first * at_once, together * at_once))
+                    found = self(name, run, batch, np.uint32(first), left, stream=stream)
                     sums.append(np.logaddexp.reduce(found.astype(np.float64), 0))
-            return np.logaddexp.reduce(sums, 0)
+                return np.logaddexp.reduce(sums, 0)
 
         name = ("importance", together, at_once)
         bounds = [total(batch)[:size] for batch, size in self.chunks(rows, most)]
