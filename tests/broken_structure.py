@@ -129,7 +129,14 @@ class Unobserved(Toy):
             ppl.deterministic("x", net.decoder(z).values[0])
 
 
-@breaks("plate", ["site 'z' of the guide has rows but lies outside the plate"], backends=BOTH)
+@breaks(
+    "plate",
+    [
+        "site 'z' of the guide has rows but lies outside the plate",
+        ": sample it within `with ppl.minibatch(x):`",
+    ],
+    backends=BOTH,
+)
 class GuideOutside(Toy):
     def guide(self, ppl, net, x):
         ppl.sample("z", self.posterior(ppl, net, x))

@@ -17,10 +17,10 @@ from ppl_vae.errors import PplVaeError
 ROOT = Path(__file__).parent.parent
 # A remedy begins with one of these, at the start of a text or behind a mark.
 VERBS = (
-    "add|ask for|bound|call|check|choose|convert|correct|crop|declare|divide|draw|drop|end|fill|flatten|free|"
-    "freeze|give|go on|hold|install|keep|lay|leave|list|look|lower|make|mask|move|name|open|pad|pass|pip|put|"
-    "raise|register|remove|rename|replace|restore|return|round|rewrite|sample|save|say|scale|see|set|shorten|"
-    "start|store|take|train|transform|treat|trim|try|unset|upgrade|use|wait|weight|write"
+    "add|ask for|bound|call|check|choose|convert|copy|correct|crop|declare|divide|draw|drop|end|fill|flatten|"
+    "free|freeze|give|go on|hold|install|keep|lay|leave|list|look|lower|make|mask|move|name|open|pad|pass|"
+    "pip|put|raise|register|remove|rename|replace|restore|return|round|rewrite|sample|save|say|scale|see|set|"
+    "shorten|start|store|take|train|transform|treat|trim|try|unset|upgrade|use|wait|weight|write"
 )
 REMEDY = re.compile(rf"(?:^|[:;,(] (?:or |and |then )?|\(| or | and )(?:{VERBS})\b(?![\w-]|\(\))")
 

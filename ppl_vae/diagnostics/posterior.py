@@ -118,10 +118,11 @@ class _Axes:
             self.columns[site] = names[0]
         remedy = f"give the axes of {site!r} names of their own with dims"
         for name, size in zip((*fixed, *names), values.shape, strict=True):
-            if (*fixed, *names).count(name) > 1:
-                raise UsageError(f"{site!r} has two axes called {name!r}: {remedy}")
             if self.sizes.setdefault(name, size) != size:
                 raise UsageError(f"axis {name!r} has sizes {self.sizes[name]} and {size}: {remedy}")
+        for name in names:
+            if (*fixed, *names).count(name) > 1:
+                raise UsageError(f"{site!r} has two axes called {name!r}: {remedy}")
         return (*fixed, *names)
 
     def labels(
