@@ -36,6 +36,18 @@ def noise_kept(device: torch.device) -> AbstractContextManager[None]:
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
+def seed_noise(seed: int, device: torch.device) -> None:
+    """Seed the generators of the CPU and of a device.
+
+    torch's own function seeds every device, and notes the caller's traceback for those not yet in use, which
+    takes longer than a small pass.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+
+
 def on_host(tree: Any) -> Any:
     """Return nested dicts and tuples of tensors as arrays of the host."""
     return pytree.tree_map_only(Tensor, lambda value: value.detach().cpu().numpy(), tree)

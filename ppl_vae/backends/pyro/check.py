@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ppl_vae.backends.common import probe as common
+from ppl_vae.backends.pyro.arrays import seed_noise
 from ppl_vae.backends.pyro.bound import Bound, bind
 from ppl_vae.backends.pyro.objectives import Objective
 from ppl_vae.backends.pyro.plain import PlainBound, modules_of
@@ -94,7 +95,7 @@ class Probe(common.Probe):
     def _asked(self, seed: int) -> Iterator[None]:
         self._recorder.start()
         with untouched():
-            torch.manual_seed(seed)
+            seed_noise(seed, self.bound.device)
             yield
 
 

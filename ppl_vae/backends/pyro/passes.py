@@ -9,7 +9,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.backends.pyro.arrays import noise_kept, on_host
+from ppl_vae.backends.pyro.arrays import noise_kept, on_host, seed_noise
 from ppl_vae.backends.pyro.denormals import flushed
 from ppl_vae.backends.pyro.tracing import Tracer
 from ppl_vae.data.batches import chunk_rows, count_rows
@@ -29,13 +29,13 @@ class Passes:
     ) -> Any:
         if stream is not None:
             words = np.random.SeedSequence([self.seed, *stream]).generate_state(1, np.uint64)
-            torch.manual_seed(int(words[0]))
+            seed_noise(int(words[0]), self.bound.device)
         return on_host(function(self.tracer, *map(self.bound.put, arrays)))
 
     def stage(self, number: int) -> None:
         """Start the noise from its seed; the second stage's goes on where the first one's ends."""
         if number == 0:
-            torch.manual_seed(self._start)
+            seed_noise(self._start, self.bound.device)
 
     def aside(self, name: Any, function: Callable[..., Any], *arrays: Any) -> Any:
         with noise_kept(self.bound.device):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ppl_vae.backends.common import plain as common
 from ppl_vae.backends.common.calls import Calls
-from ppl_vae.backends.pyro.arrays import find_device, noise_kept
+from ppl_vae.backends.pyro.arrays import find_device, noise_kept, seed_noise
 from ppl_vae.backends.pyro.library import OnPyro
 from ppl_vae.backends.pyro.sites import Recorded
 from ppl_vae.closures import named_by
@@ -89,7 +89,7 @@ class PlainBound(common.PlainBound, OnPyro):
     def _make_parameters(self, args: tuple, batch: Mapping[str, Tensor]) -> None:
         loaded, self._loaded = self._loaded, None
         with noise_kept(self.device), pyro.poutine.block():
-            torch.manual_seed(self._seed)
+            seed_noise(self._seed, self.device)
             trace = Recorded(self.guide).get_trace(*args, **batch)
             pyro.poutine.replay(self.model, trace=trace)(*args, **batch)
         if loaded is None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ppl_vae.backends.common import engine as common
 from ppl_vae.backends.common.evaluate import score
 from ppl_vae.backends.common.objective import rows_of
-from ppl_vae.backends.pyro.arrays import noise_kept, put
+from ppl_vae.backends.pyro.arrays import noise_kept, put, seed_noise
 from ppl_vae.backends.pyro.denormals import flushed
 from ppl_vae.backends.pyro.devices import devices_of
 from ppl_vae.backends.pyro.objectives import Objective, takes_gradients
@@ -183,7 +183,7 @@ class Engine(common.Engine):
 
     def _seed_step(self, step: int) -> None:
         """Each of several devices has noise of its own at each step: none of it needs to be saved."""
-        torch.manual_seed(stream(self.options.seed, f"training/{self.rank}/{step}"))
+        seed_noise(stream(self.options.seed, f"training/{self.rank}/{step}"), self.device)
 
     def _get_rng(self) -> None:
         if self.devices.count > 1:
@@ -193,7 +193,7 @@ class Engine(common.Engine):
 
     def _seed(self, seed: int) -> None:
         with noise_kept(self.device):
-            torch.manual_seed(stream(seed, "training"))
+            seed_noise(stream(seed, "training"), self.device)
             self.rng = torch.random.get_rng_state()
             self.cuda_rng = torch.cuda.get_rng_state(self.device) if self._cuda else None
 

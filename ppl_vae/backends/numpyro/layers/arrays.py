@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 from flax import nnx
 from jax import Array, random
@@ -52,14 +52,18 @@ def normal(shape: Shape, std: float = 1.0, *, rngs: nnx.Rngs) -> Array:
 
 def filled(shape: Shape, init: Any = 0.0) -> Array:
     """Return single-precision values, broadcast to a shape."""
-    # NumPy's work: JAX would compile a program for every shape.
-    return jnp.asarray(np.broadcast_to(np.asarray(init, np.float32), as_shape(shape)))
+    return _put(np.broadcast_to(np.asarray(init, np.float32), as_shape(shape)))
 
 
 def drawn(key: Array, shape: tuple[int, ...], draw: Callable[[Any, tuple[int, ...]], np.ndarray]) -> Array:
     """Return draws of NumPy's, in single precision."""
     rng = np.random.default_rng(np.asarray(random.key_data(key)))
-    return jnp.asarray(draw(rng, shape).astype(np.float32))
+    return _put(draw(rng, shape).astype(np.float32))
+
+
+def _put(values: np.ndarray) -> Array:
+    # NumPy's work, and moved: to make or to convert an array JAX compiles a program for every shape.
+    return jax.device_put(values)
 
 
 def within(fan_in: int) -> Callable[..., Array]:
