@@ -32,7 +32,7 @@ class OnTorch:
 
         from ppl_vae.backends.pyro.networks import NN
 
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         self.module = NN.module(declare(NN))
 
     def weights(self) -> dict[str, np.ndarray]:

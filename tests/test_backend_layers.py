@@ -123,8 +123,8 @@ STARTS = (
 def test_first_weights_have_torchs_distribution(case):
     name, sizes, _ = CASES[case]
     nn = Seeded(0)
-    theirs = [OnTorch(lambda nn: getattr(nn, name)(*sizes), seed).weights() for seed in range(200)]
-    ours = [to_torch({"n": getattr(nn, name)(*sizes)}) for _ in range(200)]
+    theirs = [OnTorch(lambda nn: getattr(nn, name)(*sizes), seed).weights() for seed in range(100)]
+    ours = [to_torch({"n": getattr(nn, name)(*sizes)}) for _ in range(100)]
     for key in theirs[0]:
         a = np.stack([weights[key] for weights in theirs])
         b = np.stack([weights[f"n.{key}"] for weights in ours])

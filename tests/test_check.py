@@ -64,7 +64,7 @@ def test_sound_programs_pass(name):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=() if name in ("vae", "counts") else pytest.mark.slow) for name in GALLERY],
+    [pytest.param(name, marks=() if name == "vae" else pytest.mark.slow) for name in GALLERY],
 )
 def test_the_gallery_passes_every_rule_with_numpyro_and_is_equal_to_pyro(name):
     report = contract.check(*GALLERY[name], PROBES, "numpyro")

@@ -1,6 +1,7 @@
 """Who may import whom, read from the source, and the sizes that keep files readable."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,7 @@ NUMPYRO = [name for name in SOURCES if under(name, "ppl_vae.backends.numpyro")]
 MODELS = sorted((ROOT / "models").glob("*.py"))
 
 
+@functools.cache
 def imports_of(name):
     return imported(SOURCES[name], name)
 

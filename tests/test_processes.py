@@ -78,17 +78,26 @@ def assert_two_equal_one(folder, case, **more):
     return expected
 
 
-def test_two_devices_equal_one_where_there_is_no_noise(tmp_path):
-    cases = [name for name in CASES if name not in STOCHASTIC and "compiled" not in name]
-    on_two_devices(tmp_path, *cases)
-    for case in cases:
-        found = assert_two_equal_one(tmp_path, case)
-        if case == "vqvae":
-            assert np.abs(found["codebook.counts"] - 1).max() > 0.1  # the statistics moved
-        if case == "reviving":
-            assert (found["codebook.moved"] != 0).any(1).sum() > 1
-        if case == "normalized":
-            assert np.abs(found["encoder.1.mean"]).max() > 0.01
+UNCOMPILED = [name for name in CASES if name not in STOCHASTIC and "compiled" not in name]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """What one process for each of two devices made, which load torch once."""
+    folder = tmp_path_factory.mktemp("two_processes")
+    on_two_devices(folder, *UNCOMPILED, *STOCHASTIC, "interrupted")
+    return folder
+
+
+@pytest.mark.parametrize("case", UNCOMPILED)
+def test_two_devices_equal_one_where_there_is_no_noise(made, case):
+    found = assert_two_equal_one(made, case)
+    if case == "vqvae":
+        assert np.abs(found["codebook.counts"] - 1).max() > 0.1  # the statistics moved
+    if case == "reviving":
+        assert (found["codebook.moved"] != 0).any(1).sum() > 1
+    if case == "normalized":
+        assert np.abs(found["encoder.1.mean"]).max() > 0.01
 
 
 @pytest.mark.slow
@@ -100,12 +109,11 @@ def test_two_devices_equal_one_with_the_compiled_step(tmp_path):
         assert_two_equal_one(tmp_path, case, compile="off")
 
 
-def test_two_devices_take_the_mean_gradient_of_their_shares_and_noise(tmp_path):
-    on_two_devices(tmp_path, *STOCHASTIC)
-    for name in STOCHASTIC:
-        expected = simulated(name)
-        for key, value in weights(tmp_path, name).items():
-            np.testing.assert_allclose(value, expected[key], **CLOSE, err_msg=f"{name}: {key}")
+@pytest.mark.parametrize("name", STOCHASTIC)
+def test_two_devices_take_the_mean_gradient_of_their_shares_and_noise(made, name):
+    expected = simulated(name)
+    for key, value in weights(made, name).items():
+        np.testing.assert_allclose(value, expected[key], **CLOSE, err_msg=f"{name}: {key}")
 
 
 def simulated(name):
@@ -132,17 +140,16 @@ def simulated(name):
     return made.weights()
 
 
-def test_a_run_on_two_devices_resumes_to_the_same_bits(tmp_path):
-    on_two_devices(tmp_path, "interrupted")
-    whole = weights(tmp_path, "whole")
+def test_a_run_on_two_devices_resumes_to_the_same_bits(made):
+    whole = weights(made, "whole")
     for rank in (0, 1):
-        assert all(np.array_equal(weights(tmp_path, "resumed", rank)[n], v) for n, v in whole.items())
-    files = [(tmp_path / run / "weights.safetensors").read_bytes() for run in ("whole", "part")]
+        assert all(np.array_equal(weights(made, "resumed", rank)[n], v) for n, v in whole.items())
+    files = [(made / run / "weights.safetensors").read_bytes() for run in ("whole", "part")]
     assert files[0] == files[1]
-    states = [torch.load(tmp_path / run / "state.pt", weights_only=True) for run in ("whole", "part")]
+    states = [torch.load(made / run / "state.pt", weights_only=True) for run in ("whole", "part")]
     assert states[0]["taken"] == states[1]["taken"] == 6
     torch.testing.assert_close(states[0]["optimizer"], states[1]["optimizer"], rtol=0, atol=0)
-    assert history(tmp_path, "whole") == history(tmp_path, "resumed")
+    assert history(made, "whole") == history(made, "resumed")
 
 
 def test_a_process_that_dies_ends_the_others_and_the_run_goes_on(tmp_path):

@@ -72,6 +72,22 @@ def test_one_covariate_serves_all_rows_and_comes_back(counts):
     assert all(np.array_equal(drawn[name], written_out[name]) for name in drawn)
 
 
+def test_covariates_have_the_types_of_training(counts):
+    rows = {name: values[:6] for name, values in counted().items()}
+    x, classes, size = rows["x"], rows["batch"], rows["size"]
+    expected = counts.sample(6, covariates={"batch": classes, "size": size})
+    right = counts.encode({"x": x, "batch": classes})["z"]
+    for batch in (classes.astype(np.uint8), classes.tolist()):
+        found = counts.sample(6, covariates={"batch": batch, "size": size.tolist()})
+        np.testing.assert_array_equal(found["x_mean"], expected["x_mean"])
+        z = counts.encode({"x": x.astype(np.float32), "batch": batch})["z"]
+        np.testing.assert_array_equal(z, right)
+        centres = counts.decode(z, covariates={"batch": batch})["x"]
+        np.testing.assert_array_equal(centres, counts.decode(z, covariates={"batch": classes})["x"])
+    with pytest.raises(DataError, match="size has 1 values that are NaN"):
+        counts.sample(6, covariates={"batch": classes, "size": [1, 1, 1, 1, 1, np.nan]})
+
+
 @pytest.mark.parametrize("verb", ["encode", "score", "reconstruct", "log_prob"])
 def test_rows_of_a_class_that_was_not_trained_are_refused(counts, verb):
     rows = {name: values[:4] for name, values in counted().items()} | {"batch": np.full(4, 2)}

@@ -39,8 +39,18 @@ def test_a_ladder_walks_its_way_down_once(backend):
     )
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("case", FEW)
+# To compile the ladders of ladders takes JAX the longest; the ladder alone is among the short ones.
+LONG = ("topdown", "numpyro")
+
+
+@pytest.mark.parametrize(
+    ("case", "backend"),
+    [
+        pytest.param(case, backend, marks=pytest.mark.slow if (case, backend) == LONG else ())
+        for case in FEW
+        for backend in BACKENDS
+    ],
+)
 def test_remembering_changes_neither_loss_nor_gradient_nor_state(case, backend, monkeypatch):
     rows, found = batch(case), []
     for remembered in (True, False):

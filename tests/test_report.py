@@ -1,6 +1,7 @@
 """Pictures have the right pixels; the page of a run is whole, safe and never wider than the screen."""
 
 import base64
+import functools
 import html as entities
 import io
 import json
@@ -196,9 +197,15 @@ def test_a_grid_has_columns():
         image_grid(np.zeros((2, 4, 4)), columns=0)
 
 
+@functools.cache
+def page_of(kind):
+    """Return the page of everything, drawn once."""
+    return html(full(kind))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_page_is_self_contained_and_goes_from_the_finding_to_the_configuration(kind):
-    source = html(full(kind))
+    source = page_of(kind)
     page = Page(source)
     assert page.headings == [
         "Samples",
@@ -385,7 +392,7 @@ def test_of_a_thousand_classes_the_largest_are_named():
 
 
 def test_the_worst_rows_have_their_numbers_names_and_bounds():
-    page = Page(html(full("vector")))
+    page = Page(page_of("vector"))
     assert "The lowest bounds of 20 rows" in page.words
     assert "Row 2, group-2, group 0: −52.00 nats" in page.words
     for wide in (1, 2):
@@ -466,7 +473,7 @@ def test_a_million_columns_take_seconds():
 
 
 def test_nothing_can_be_wider_than_the_screen():
-    style = html(full("vector")).split("<style>")[1].split("</style>")[0]
+    style = page_of("vector").split("<style>")[1].split("</style>")[0]
     assert "overflow-x: auto" not in style and "white-space: nowrap" not in style
     assert "overflow-wrap: anywhere" in style and "table-layout: fixed" in style
     assert re.search(r"img, svg, audio {[^}]*max-width: 100%", style)
@@ -510,7 +517,7 @@ def test_an_unknown_kind_is_refused():
 
 
 def test_the_page_is_the_same_each_time_and_leaves_pyplot_alone():
-    assert html(full("vector")) == html(full("vector"))
+    assert html(full("vector")) == page_of("vector")
     code = """
 import sys
 from ppl_vae.report import Contents, html

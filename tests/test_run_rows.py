@@ -180,19 +180,3 @@ def test_tensors_tables_and_lists_are_rows(backend):
         np.testing.assert_array_equal(trained.encode(given)["z"], expected)
         np.testing.assert_array_equal(trained.encode({"x": given})["z"], expected)
         assert fit(load("linear_gaussian"), given, max_steps=1, batch_size=8, backend=backend).steps == 1
-
-
-@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
-def test_covariates_have_the_types_of_training(backend):
-    rows = {"x": np.tile(X, (8, 1)).astype(int), "batch": np.tile(BATCH, 8), "size": np.ones(24)}
-    trained = fit(load("counts", z_dim=2, hidden=(4,)), rows, max_steps=2, batch_size=8, backend=backend)
-    expected = trained.sample(3, covariates={"batch": BATCH, "size": SIZE})
-    for batch in (BATCH.astype(np.uint8), BATCH.tolist()):
-        found = trained.sample(3, covariates={"batch": batch, "size": [1, 1, 1.0]})
-        np.testing.assert_array_equal(found["x_mean"], expected["x_mean"])
-        z = trained.encode({"x": X, "batch": batch})["z"]
-        np.testing.assert_array_equal(z, trained.encode({"x": X.astype(int), "batch": BATCH})["z"])
-        centres = trained.decode(z, covariates={"batch": batch})["x"]
-        np.testing.assert_array_equal(centres, trained.decode(z, covariates={"batch": BATCH})["x"])
-    with pytest.raises(DataError, match="size has 1 values that are NaN"):
-        trained.sample(3, covariates={"batch": BATCH, "size": [1, 1, np.nan]})

@@ -34,8 +34,18 @@ def with_one(x, value, row=41):
     return x
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("likelihood", GOOD)
+# Levels and classes are looked at alike: on NumPyro one of them is enough for the short tests.
+LONG = ("grey_levels:16", "numpyro")
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "backend"),
+    [
+        pytest.param(one, backend, marks=pytest.mark.slow if (one, backend) == LONG else ())
+        for one in GOOD
+        for backend in BACKENDS
+    ],
+)
 def test_one_number_beyond_the_support_is_refused_in_fit_and_in_every_verb(likelihood, backend):
     x, value, words = GOOD[likelihood]
     bad, found = with_one(x, value), rf"row 41 of 'x'.*outside the support.*\({value:.6g}\): .*{words}"

@@ -5,6 +5,7 @@ python tests/two_devices.py FOLDER CASE ...
 
 import json
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -104,20 +105,6 @@ def written(folder, name, run):
     (folder / f"{name}.json").write_text(json.dumps(history))
 
 
-def resumed(folder, name, found, devices):
-    """Interrupt a run on two devices at step 3 and go on with it on so many."""
-
-    def interrupt(event, state):
-        if event == "log" and state["position"].step >= 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    out = folder / f"on {devices}"
-    options = OPTIONS | {"log_every": 1, "devices": 2}
-    part = fit(load(name, **FIELDS[name]), found, out=out, callbacks=[interrupt], **options)
-    assert part.stopped_by == "SIGTERM" and part.steps == 3
-    return resume(out, data=found, log_every=2, devices=devices)
-
-
 def placed():
     """Return what lies where: shapes on each device, and the compiled step's work on each."""
     found = {}
@@ -148,17 +135,26 @@ def both(folder, name):
     """Train a case on one and on two devices."""
     program, found, objective, options = case(name)
     for count in (1, 2):
-        run = fit(program, found, objective, devices=count, **OPTIONS | options)
+        out = folder / f"run of {name} on {count}"
+        run = fit(program, found, objective, devices=count, out=out, **OPTIONS | options)
         written(folder, f"{name} on {count}", run)
 
 
 def interrupted(folder):
-    """Train a VQ-VAE on two devices in one go, and interrupted to go on with on one and on two."""
-    found = data_of("vqvae")
-    whole = fit(load("vqvae", **FIELDS["vqvae"]), found, devices=2, out=folder / "whole", **OPTIONS)
-    written(folder, "whole", whole)
+    """Interrupt a VQ-VAE on two devices at step 3 and go on with it on one and on two."""
+
+    def interrupt(event, state):
+        if event == "log" and state["position"].step >= 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    program, found, objective, _ = case("vqvae")
+    options = OPTIONS | {"log_every": 1, "devices": 2}
+    part = fit(program, found, objective, out=folder / "on 2", callbacks=[interrupt], **options)
+    assert part.stopped_by == "SIGTERM" and part.steps == 3
+    shutil.copytree(folder / "on 2", folder / "on 1")
     for count in (1, 2):
-        written(folder, f"resumed on {count}", resumed(folder, "vqvae", found, count))
+        run = resume(folder / f"on {count}", data=found, log_every=2, devices=count)
+        written(folder, f"resumed on {count}", run)
 
 
 def main(folder, *names):
