@@ -28,6 +28,11 @@ class Torch:
         return value.detach().numpy()
 
     @staticmethod
+    def whole(function):
+        """Return a function that runs as one program."""
+        return function
+
+    @staticmethod
     def draws(distribution, count, seed=0):
         import torch
 
@@ -83,16 +88,24 @@ class Jax:
         return jnp.asarray(value.astype(self.dtype) if value.dtype.kind == "f" else value)
 
     @staticmethod
-    def draws(distribution, count, seed=0):
+    def whole(function):
+        """Return a function that runs as one program: each operation by itself would be compiled alone."""
         import jax
 
-        return np.asarray(distribution.sample(jax.random.key(seed), (count,)))
+        return jax.jit(function)
+
+    def draws(self, distribution, count, seed=0):
+        import jax
+
+        draw = self.whole(lambda key: distribution.sample(key, (count,)))
+        return np.asarray(draw(jax.random.key(seed)))
 
     def gradients(self, function, *values):
         """Return the gradients of a scalar function of arrays, as NumPy arrays."""
         import jax
 
-        found = jax.grad(function, argnums=tuple(range(len(values))))(*map(self.array, values))
+        gradients = self.whole(jax.grad(function, argnums=tuple(range(len(values)))))
+        found = gradients(*map(self.array, values))
         return [np.asarray(gradient) for gradient in found]
 
     @staticmethod

@@ -25,8 +25,10 @@ def either(request):
     yield from side(*request.param)
 
 
-def log_mass(on, distribution, values):
-    return np.asarray(on.host(distribution.log_prob(on.array(values))), np.float64)
+def log_mass(on, distribution, values, whole=False):
+    """Return log masses; `whole` where they are those of one distribution alone."""
+    function = on.whole(distribution.log_prob) if whole else distribution.log_prob
+    return np.asarray(on.host(function(on.array(values))), np.float64)
 
 
 # Discretized logistics.
@@ -71,7 +73,7 @@ def mixture(on, levels):
 def test_the_masses_of_a_mixture_of_logistics(either, levels):
     made = mixture(either, levels)
     assert (tuple(made.batch_shape), tuple(made.event_shape)) == ((2,), ())
-    found = np.exp(log_mass(either, made, np.arange(levels)[:, None] / (levels - 1)))
+    found = np.exp(log_mass(either, made, np.arange(levels)[:, None] / (levels - 1), whole=True))
     weights = np.exp(MIXTURE["logits"] - logsumexp(MIXTURE["logits"], axis=-1, keepdims=True))
     for row in range(2):
         parts = zip(weights[row], MIXTURE["loc"][row], MIXTURE["scale"][row], strict=True)
@@ -133,15 +135,14 @@ def masses_of_colours():
 def test_the_masses_of_a_mixture_over_channels(either):
     made = pixels(either)
     assert (tuple(made.batch_shape), tuple(made.event_shape)) == ((), (3, 1, 1))
-    found = np.exp(log_mass(either, made, COLOURS[:, :, None, None]))
+    found = np.exp(log_mass(either, made, COLOURS[:, :, None, None], whole=True))
     np.testing.assert_allclose(found, masses_of_colours(), rtol=1e-5)
     assert found.sum() == pytest.approx(1, abs=1e-5)
     # Pixels are independent, and particles of the parameters are seen by the same data.
     image = COLOURS[[3, 25]].T[:, None]
     wide = pixels(either, 1, 2).expand((5,))
-    np.testing.assert_allclose(
-        log_mass(either, wide, image), np.log(found[[3, 25]]).sum().repeat(5), rtol=1e-5
-    )
+    together = log_mass(either, wide, image, whole=True)
+    np.testing.assert_allclose(together, np.log(found[[3, 25]]).sum().repeat(5), rtol=1e-5)
     assert tuple(wide.mean.shape) == (5, 3, 1, 2)
 
 
@@ -260,7 +261,7 @@ def test_draws_of_grey_levels_follow_their_masses(on, name):
     made = parts(on)[name]
     places = on.draws(made, 20_000) * 8
     np.testing.assert_allclose(places, places.round(), atol=1e-9)
-    mass = np.exp(log_mass(on, made, np.arange(9) / 8))
+    mass = np.exp(log_mass(on, made, np.arange(9) / 8, whole=True))
     assert stats.chisquare(np.bincount(places.round().astype(int), minlength=9), mass * 20_000).pvalue > 1e-4
 
 
@@ -268,7 +269,7 @@ def test_draws_of_counts_follow_their_masses(on):
     made = on.dist.ZeroInflatedNegativeBinomial2(*map(on.array, (3.0, 2.0, -1.0)))
     drawn = on.draws(made, 20_000)
     found = np.bincount(drawn.clip(0, 15).astype(int), minlength=16)
-    mass = np.exp(log_mass(on, made, np.arange(15.0)))
+    mass = np.exp(log_mass(on, made, np.arange(15.0), whole=True))
     assert stats.chisquare(found, np.append(mass, 1 - mass.sum()) * 20_000).pvalue > 1e-4
 
 
@@ -350,7 +351,7 @@ def test_densities_and_gradients_are_finite_at_the_edges(either, name):
             made = getattr(either.dist, name)(**dict(zip(parameters, arrays, strict=True)))
             return made.log_prob(either.array(value)).sum()
 
-        assert np.isfinite(either.host(total(*map(either.array, parameters.values()))))
+        assert np.isfinite(either.host(either.whole(total)(*map(either.array, parameters.values()))))
         for key, gradient in zip(parameters, either.gradients(total, *parameters.values()), strict=True):
             assert np.isfinite(gradient).all(), (key, value)
 
