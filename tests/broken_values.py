@@ -8,7 +8,7 @@ from torch.distributions import kl_divergence, register_kl
 from toys import BOTH, COUNTS, GREY, REALS, Function, Linear, OnCounts, Toy, breaks
 
 
-@breaks("support", ["site 'x'", "Bernoulli", "--binarize dynamic", "discretized_logistic:17"], rows=GREY)
+@breaks("support", ["site 'x'", "Bernoulli", "binarize='dynamic'", "discretized_logistic:17"], rows=GREY)
 class GreyLevels(Toy):
     pass
 

@@ -197,7 +197,7 @@ def test_what_names_no_likelihood_takes_nothing():
         (
             "Bernoulli",
             (0, 1, False, 256),
-            "--binarize dynamic, or choose the likelihood discretized_logistic:256",
+            "binarize='dynamic', or choose the likelihood discretized_logistic:256",
         ),
         ("Bernoulli", (0, 9, True), "choose the likelihood poisson"),
         ("BernoulliLogits", (-3, 1), "choose the likelihood normal, or scale the data to [0, 1]"),
@@ -222,7 +222,7 @@ def test_the_remedy_is_that_of_the_likelihood(distribution, values, words):
 @pytest.mark.parametrize(
     ("text", "most", "words"),
     [
-        ("bernoulli", 1.0, "--binarize dynamic"),
+        ("bernoulli", 1.0, "binarize='dynamic'"),
         ("grey_levels:9", 2.0, "it needs grey levels"),
         ("bernoulli", 40, "choose the likelihood poisson"),
         ("categorical", 4, "name that number, such as categorical:4"),
