@@ -171,7 +171,7 @@ CASES = {
         lambda: trained("guide"), "of the guide is not in the model: remove it, or sample it", trained
     ),
     "further plate": Case(
-        lambda: trained("plate"),
+        lambda: short(Normal(fault="plate"), objective=IWAE(2)),
         ", or train with a stock ELBO and without validation rows",
         lambda: short(Normal(fault="plate"), data.of(X, valid=0, test=0), "Trace_ELBO"),
     ),

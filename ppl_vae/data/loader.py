@@ -43,9 +43,10 @@ def whole_batches(given: Any) -> list[Any] | None:
 
 
 def _is_batch(one: Any) -> bool:
+    # Beside arrays there may be what has no rows: None, numbers, packed sequences.
     parts = list(one.values()) if isinstance(one, Mapping) else one
     parts = parts if isinstance(parts, (tuple, list)) else [parts]
-    return all(getattr(part, "shape", ()) for part in parts)
+    return bool(parts) and bool(getattr(parts[0], "shape", ()))
 
 
 def rows_by_place(given: Any, kind: np.dtype) -> dict[str, np.ndarray]:
@@ -61,7 +62,7 @@ def rows_by_place(given: Any, kind: np.dtype) -> dict[str, np.ndarray]:
     if batches is not None and not batches:
         raise DataError(NO_BATCHES)
     found = [
-        {name: numeric(part, name) for name, part in positional(one).items()}
+        {name: _rows_of(part, name) for name, part in positional(one).items()}
         for one in ([given if _is_batch(given) else np.asarray(given)] if batches is None else batches)
     ]
     for number, arrays in enumerate(found, 1):
@@ -74,6 +75,15 @@ def rows_by_place(given: Any, kind: np.dtype) -> dict[str, np.ndarray]:
             )
     rows = {name: np.concatenate([arrays[name] for arrays in found]) for name in found[0]}
     return {n: v.astype(kind, copy=False) if v.dtype.kind == "f" else v for n, v in rows.items()}
+
+
+def _rows_of(part: Any, name: str) -> np.ndarray:
+    if part is None or isinstance(part, Number) or type(part).__name__ == "PackedSequence":
+        raise DataError(
+            f"{name} of the batch is {type(part).__name__}, which has no rows: evaluate, score and log_prob "
+            "take it in a loader or a list of batches"
+        )
+    return numeric(part, name)
 
 
 class Loader:

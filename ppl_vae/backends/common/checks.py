@@ -16,24 +16,47 @@ from ppl_vae.shapes import other_shape
 NO_PLATES = ", or train with a stock ELBO and without validation rows"
 
 
-def check_plates(guide: Trace, model: Trace, otherwise: str = "") -> None:
-    """Refuse a site that lies in another plate than the one over the rows, which observed sites lie in, with
-    a ProgramError that may name a further remedy.
+def plates_apart(model: Trace) -> frozenset[str]:
+    """Return the plates in the place of that over the rows in which a model observes nothing: those of global
+    latents.
+    """
+    seen, others = set(), set()
+    for site in model.values():
+        here = {plate.name for plate in site.plates if plate.dim == ROWS_DIM}
+        (seen if site.observed and not site.factor else others).update(here)
+    return frozenset(others - seen if seen else ())
 
-    Log densities are numbers per row: other plates would be averaged or mixed up instead of summed.
+
+def check_plates(guide: Trace, model: Trace, otherwise: str = "", further: bool = False) -> None:
+    """Refuse a site that lies in another plate than the one over the rows, which observed sites lie in, with
+    a ProgramError that may name a further remedy: log densities are numbers per row.
+
+    With `further` other plates are summed over, and only what leaves open which one is over the rows is
+    refused: a plate of other latents with as many entries, latents in a plate within it alone, and latents
+    of the guide outside of it that lie in it in the model.
     """
     sites = [*model.items(), *guide.items()]
     seen = [plate for _, site in sites if site.observed and not site.factor for plate in site.plates]
     rows = next((plate for plate in seen if plate.dim == ROWS_DIM), None)
+    named = {plate.name for site in model.values() for plate in site.plates}
     # A plate of the model without an observed site is another one, though it may have as many entries.
-    others = {plate.name for site in model.values() for plate in site.plates} - {p.name for p in seen}
+    others = named - {plate.name for plate in seen}
     for name, site in sites:
+        twin = (model if name in model else guide)[name]
         for plate in site.plates:
-            other_size = rows is not None and plate.size != rows.size and min(plate.size, rows.size) >= 0
-            if plate.dim != ROWS_DIM or plate.name in others or other_size:
+            known = rows is not None and min(plate.size, rows.size) >= 0
+            same = not known or plate.size == rows.size
+            if not further or not known:
+                wrong = plate.dim != ROWS_DIM or plate.name in others or not same
+            elif plate.dim == ROWS_DIM:
+                wrong = same == (plate.name in others) or site.local != twin.local
+            else:
+                wrong = not site.local and plate.name not in others
+            if wrong:
+                alike = ", though it has as many entries" if further and known and same else ""
                 raise ProgramError(
                     f"site {name!r} lies in the plate {plate.name!r}, which is not the one over the rows of "
-                    f"the batch: make its axis part of the event with .to_event{otherwise}"
+                    f"the batch{alike}: make its axis part of the event with .to_event{otherwise}"
                 )
 
 

@@ -55,7 +55,7 @@ def score(
     Raises
     ------
     ProgramError
-        For a site in another plate than that over the rows: its terms are no numbers per row.
+        Where it is open which plate is over the rows.
     """
     # A loader is asked once: shuffled, it would give the two bounds different rows.
     rows = rows if isinstance(rows, Mapping) else list(rows)
@@ -64,19 +64,22 @@ def score(
     most = max(1, budget // (dims_of(rows) if isinstance(rows, Mapping) else 1))
     with bound.passes(seed, "score") as passes:
         passes.stage(0)
-        scores = _unweighted(bound, passes, rows, max(1, most // 4))
+        scores, further = _unweighted(bound, passes, rows, max(1, most // 4))
         if importance_samples:
             passes.stage(1)
-            _importance(bound, passes, rows, scores, importance_samples, most, compile)
+            at_once = 1 if further else importance_samples
+            _importance(bound, passes, rows, scores, importance_samples, at_once, most, compile)
     return scores
 
 
-def _unweighted(bound: Bound, passes: Passes, rows: Rows, most: int) -> Scores:
+def _unweighted(bound: Bound, passes: Passes, rows: Rows, most: int) -> tuple[Scores, bool]:
+    """Return the terms of the bound, and whether sites of a row lie in plates of their own."""
     # Two functions may hold parameters of each row: what fits one batch is not cut.
     facts = _described(passes, rows, 2 if bound.declared else most)
-    note = DETERMINISTIC if facts.pop("exact") else None
-    likelihood, kls, shared, numbers = [], [], None, {}
+    note, further = DETERMINISTIC if facts.pop("exact") else None, facts.pop("further")
+    likelihood, kls, shared, numbers, given = [], [], None, {}, 0
     for batch, count in passes.chunks(rows, most):
+        given, count = given + (count or rows_of(batch)), count if count and count < rows_of(batch) else None
         seen, kl, common, masked, parameters = passes("bound", _bound_terms, batch)
         refuse_outside_constraints(parameters, nan=False)  # NaN shows in the bound
         for name, value in masked.items():
@@ -88,7 +91,9 @@ def _unweighted(bound: Bound, passes: Passes, rows: Rows, most: int) -> Scores:
     facts |= {name: float(np.concatenate(counts).mean()) for name, counts in numbers.items()}
     kl = joined(kls, [len(part) for part in likelihood])
     kl_global = {name: float(value) for name, value in shared.items()}
-    return Scores(total, kl, kl_global, bound.num_data or len(total), iw_note=note, **facts)
+    # Two functions may count rows along another axis of the data than the first.
+    num_data = round((bound.num_data or given) * len(total) / given)
+    return Scores(total, kl, kl_global, num_data, iw_note=note, **facts), further
 
 
 def _bound_terms(
@@ -114,7 +119,7 @@ def _described(passes: Passes, rows: Rows, most: int) -> dict[str, Any]:
 
     def run(tracer: Tracer, batch: Any) -> None:
         pair = tracer.pair(batch)
-        check_plates(pair.guide, pair.model, NO_PLATES)
+        check_plates(pair.guide, pair.model, NO_PLATES, further=True)
         facts.append(_facts(pair))
 
     lengths = []
@@ -123,7 +128,7 @@ def _described(passes: Passes, rows: Rows, most: int) -> dict[str, Any]:
         lengths.append(rows_of(batch))
         if isinstance(rows, Mapping):
             break
-    return over_batches(facts, lengths)
+    return over_batches(facts, lengths) | {"further": any(fact["further"] for fact in facts)}
 
 
 def _facts(pair: Pair) -> dict[str, Any]:
@@ -134,6 +139,7 @@ def _facts(pair: Pair) -> dict[str, Any]:
     seen = counted["dims"]
     latent, local = pair.guide.latent.values(), pair.guide.latent.local.items()
     return {
+        "further": any(site.further for site in (*pair.guide.local.values(), *pair.model.local.values())),
         "dims": max(1, sum(site.dims for site in seen)),
         "dense": sum(site.dims for site in counted["dense"]),
         "discrete": all(site.discrete for site in seen),
@@ -153,7 +159,14 @@ def _counted(pair: Pair) -> dict[str, list[Site]]:
 
 
 def _importance(
-    bound: Bound, passes: Passes, rows: Rows, scores: Scores, samples: int, most: int, compile: str
+    bound: Bound,
+    passes: Passes,
+    rows: Rows,
+    scores: Scores,
+    samples: int,
+    at_once: int,
+    most: int,
+    compile: str,
 ) -> None:
     if scores.iw_note:
         return
@@ -162,7 +175,7 @@ def _importance(
         scores.iw_note = f"site {name!r} is global: importance weights per row are wrong for it"
         return
     loaded = not isinstance(rows, Mapping)
-    at_once = min(samples, LOADED_DRAWS) if loaded else min(samples, max(1, most // 64), 256)
+    at_once = min(at_once, LOADED_DRAWS) if loaded else min(at_once, max(1, most // 64), 256)
     if at_once > 1 and not bound.declared and not _takes_particles(passes, rows):
         at_once = 1
     many = not loaded and len(scores.elbo) * samples * dims_of(rows) >= MANY_NUMBERS

@@ -6,7 +6,7 @@ from typing import Any
 
 from ppl_vae.backends.common.checks import NO_PLATES, check_plates, check_sites
 from ppl_vae.backends.common.constraints import Outside
-from ppl_vae.backends.common.site import Pair, Trace
+from ppl_vae.backends.common.site import ROWS_DIM, Pair, Trace
 from ppl_vae.backends.common.terms import Terms
 from ppl_vae.errors import ProgramError, UsageError
 from ppl_vae.faults import told
@@ -40,7 +40,7 @@ class BoundObjective:
     def __init__(self, bound: Any, objective: Any, num_data: int):
         super().__init__()
         self.bound, self.objective, self.num_data = bound, objective, num_data
-        self.own = isinstance(objective, Objective)
+        self._given, self.own = num_data, isinstance(objective, Objective)
         if not self.own and not self.usable(objective):
             raise UsageError(
                 f"{objective!r} is no objective: use ELBO(), IWAE(k) or another of ppl_vae, a callable, or "
@@ -82,10 +82,12 @@ class BoundObjective:
         """
         raise NotImplementedError
 
-    def _refuse(self, pair: Pair) -> None:
+    def _refuse(self, pair: Pair, batch: Mapping[str, Any]) -> None:
         """Refuse, by name, sites that the objective cannot estimate."""
+        if not self.bound.declared:
+            self.num_data = round(self._given * rows_counted(pair.model, batch) / rows_of(batch))
         check_sites(pair, self.bound.backend)
-        check_plates(pair.guide, pair.model, NO_PLATES)
+        check_plates(pair.guide, pair.model, NO_PLATES, further=self.objective.particles == 1)
         terms = Terms(self.F, pair, self.num_data, self.objective.analytic_kl)
         with self._calling():
             self.objective.check(terms)
@@ -94,6 +96,15 @@ class BoundObjective:
 def scaled_up(model: Trace) -> bool:
     """Tell whether a model scales what it observes up to all rows of the data set, as stock losses are."""
     return any(site.subsampling > 1 for site in model.observed.values())
+
+
+def rows_counted(model: Trace, batch: Mapping[str, Any]) -> int:
+    """Return the entries of the plate over the rows: two functions may count another axis of a batch than
+    the first.
+    """
+    seen = (site for site in model.observed.local.values() if not site.factor)
+    sizes = [plate.size for site in seen for plate in site.plates if plate.dim == ROWS_DIM]
+    return next((size for size in sizes if size > 0), rows_of(batch))
 
 
 def _shape(value: Any) -> Any:

@@ -45,6 +45,8 @@ class Site:
         Rows of all plates over the rows at hand, by which libraries scale a site up.
     enumerated, auxiliary, marginal : bool
         Summed out; of the guide alone; its density is what is left once other sites are summed out.
+    apart : frozenset of str
+        Plates in the place of that over the rows which are others.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Site:
     enumerated: bool = False
     auxiliary: bool = False
     marginal: bool = False
+    apart: frozenset[str] = frozenset()
 
     def _density(self) -> Any:
         """Return the log density of the value, masked, with scale 1."""
@@ -94,14 +97,14 @@ class Site:
         raise NotImplementedError
 
     def numbers(self) -> Any:
-        """Return how many numbers of a draw its density counts: `dims`, or without those masked, [*batch]."""
+        """Return how many numbers of a draw its density counts for a row: `dims`, or without those masked."""
         if not self.masks:
             return self.dims
         counted = self.value == self.value
         for owner, mask in self.masks:
             counted = counted & mask.reshape(tuple(mask.shape) + (1,) * len(owner.event_shape))
         batch = counted.shape[: counted.ndim - len(self.event_shape)]
-        return counted.reshape((*batch, -1)).sum(-1)
+        return self.summed(counted.reshape((*batch, -1)).sum(-1))
 
     @property
     def validated(self) -> bool:
@@ -142,7 +145,23 @@ class Site:
     @property
     def local(self) -> bool:
         """It lies in a plate over the rows."""
-        return any(plate.dim == ROWS_DIM for plate in self.plates)
+        return any(self._over_rows(plate) for plate in self.plates)
+
+    def _over_rows(self, plate: Plate) -> bool:
+        return plate.dim == ROWS_DIM and plate.name not in self.apart
+
+    @property
+    def further(self) -> list[Plate]:
+        """The plates that are neither over the rows nor over particles."""
+        return [p for p in self.plates if p.name != PARTICLES and not self._over_rows(p)]
+
+    def summed(self, value: Any) -> Any:
+        """Return numbers, [*batch], summed over the further plates."""
+        axes = [plate.dim for plate in self.further]
+        if ROWS_DIM in axes:
+            value = value.sum(-1)[..., None]
+        left = tuple(axis for axis in axes if axis != ROWS_DIM)
+        return value.sum(left) if left else value
 
     @property
     def factor(self) -> bool:
@@ -161,8 +180,8 @@ class Site:
 
     @property
     def dims(self) -> int:
-        """Numbers in one draw."""
-        return max(1, math.prod(self.event_shape))
+        """Numbers in one draw for a row: in all entries of the further plates."""
+        return max(1, math.prod((*self.event_shape, *(max(plate.size, 1) for plate in self.further))))
 
     @property
     def deterministic(self) -> bool:

@@ -8,6 +8,8 @@ from ppl_vae.backends.common.site import Site, Trace
 from ppl_vae.errors import ProgramError
 from ppl_vae.functions import Functions
 
+DEEPEST = 4  # the plates, rows and particles among them, that enumerated values lie left of
+
 
 def values_left_of(place: int) -> Callable[[str, Any, Mapping[str, Any]], Any | None]:
     """Return a function of a latent's name, distribution and `infer` that returns all of its values where it
@@ -25,7 +27,7 @@ def values_left_of(place: int) -> Callable[[str, Any, Mapping[str, Any]], Any | 
     return values
 
 
-def summed_out(F: Functions, model: Trace, drawn: Mapping[str, Any], place: int, keep: bool) -> Trace:
+def summed_out(F: Functions, model: Trace, drawn: Mapping[str, Any], place: int) -> Trace:
     """Return the model's sites without those that were enumerated: the sites that depend on them have the
     density that is left, each given those before it, once all values are summed over.
 
@@ -37,13 +39,18 @@ def summed_out(F: Functions, model: Trace, drawn: Mapping[str, Any], place: int,
     drawn : dict
         By latent site of the guide.
     place : int
-        Batch axes of a site with particles.
-    keep : bool
-        The axis of particles is there.
+        Batch axes, at most, of a site that depends on none of them.
+
+    Raises
+    ------
+    ProgramError
+        For sites in different plates that are summed out, and for one outside their plates that depends on
+        them.
     """
-    gone = {name for name, site in model.latent.items() if site.enumerated and name not in drawn}
+    gone = {name: set(s.plates) for name, s in model.latent.items() if s.enumerated and name not in drawn}
     if not gone:
         return model
+    listed, plates = ", ".join(sorted(gone)), next(iter(gone.values()))
     left, total, before = Trace(), 0.0, 0.0
     for name, site in model.items():
         density = site.log_density
@@ -51,13 +58,19 @@ def summed_out(F: Functions, model: Trace, drawn: Mapping[str, Any], place: int,
             left[name] = site
             continue
         if not site.local:
-            listed = ", ".join(sorted(gone))
             raise ProgramError(f"site {name!r} is global: {listed} cannot be summed out for each row")
+        if any(one != plates for one in gone.values()) or not plates <= set(site.plates):
+            raise ProgramError(
+                f"{listed} cannot be summed out: {name!r} depends on what lies in other plates; draw them in "
+                "the guide, or use a stock TraceEnum_ELBO without validation rows"
+            )
+        for plate in set(site.plates) - plates:  # given the values, its entries are independent
+            density = F.sum(density, plate.dim, keepdims=True)
         total = density + total
         now = F.logsumexp(total.reshape(-1, *total.shape[-place:]), 0)
         if name not in gone:
-            marginal = now - before
-            left[name] = _marginal(site, marginal if keep else marginal.reshape(marginal.shape[1:]))
+            marginal, axes = now - before, max(-plate.dim for plate in site.plates)
+            left[name] = _marginal(site, marginal.reshape(marginal.shape[place - axes :]))
         before = now
     return left
 

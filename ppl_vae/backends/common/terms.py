@@ -70,7 +70,7 @@ class Terms(Densities):
     def kl_global(self) -> dict[str, Any]:
         """By site outside the plate over the rows, for the whole data set."""
         terms = {
-            name: -site.log_prob if site.observed else self._divergence(name)
+            name: -site.summed(site.log_prob) if site.observed else self._divergence(name)
             for name, site in self.model.items()
             if not site.local
         }
@@ -81,7 +81,7 @@ class Terms(Densities):
         """Factors of the guide, such as the commitment of a VQ guide: penalties that no reported bound
         contains.
         """
-        return {name: site.log_prob for name, site in self.guide.observed.items()}
+        return {name: site.summed(site.log_prob) for name, site in self.guide.observed.items()}
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
@@ -123,8 +123,8 @@ class Terms(Densities):
         if self.analytic_kl and name in self.closed and not p.marginal:
             kl = q.closed_kl(p)
             if kl is not None:
-                return q.scaled(kl)
-        return q.log_prob - p.log_prob
+                return q.summed(q.scaled(kl))
+        return q.summed(q.log_prob) - p.summed(p.log_prob)
 
 
 class _Stopped(Densities):
@@ -169,7 +169,7 @@ def log_rows(sites: Trace, *, scaled: bool) -> Any:
             raise ProgramError(
                 f"site {name!r} is global: importance weights per row are wrong for it; use the ELBO"
             )
-    return added(site.log_prob if scaled else site.log_density for site in sites.values())
+    return added(site.summed(site.log_prob if scaled else site.log_density) for site in sites.values())
 
 
 def added(terms: Iterable[Any]) -> Any:

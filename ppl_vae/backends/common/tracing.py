@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from ppl_vae.backends.common.calls import Calls
+from ppl_vae.backends.common.checks import plates_apart
 from ppl_vae.backends.common.site import PARTICLES, Pair, Trace
-from ppl_vae.backends.common.summing import summed_out
+from ppl_vae.backends.common.summing import DEEPEST, summed_out
 from ppl_vae.functions import Functions
 
 Arrays = Mapping[str, np.ndarray]
@@ -44,8 +45,10 @@ class Tracer:
         """Run the guide, and the model at its draws; a network is computed once for the same arguments."""
         calls = Calls(remembered={}, particles=particles, depth=depth)
         with self.bound.calling(calls), self._particles(particles, depth):
-            guide, model, state = self._both(batch, values or {}, depth + 1)
-        model = self._summed_out(model, guide.drawn, particles, depth)
+            guide, model, state = self._both(batch, values or {}, max(depth + 1, DEEPEST))
+        self.bound.apart = plates_apart(model)
+        self._marked(guide)
+        model = self._summed_out(self._marked(model), guide.drawn, depth)
 
         def again(role: str, stop: str) -> Trace:
             drawn = guide.drawn
@@ -98,7 +101,7 @@ class Tracer:
             self._particles(particles, depth),
         ):
             trace = self._running.get_trace(**batch, **({} if n is None else {"n": n}))
-        return self._finished(trace, calls)
+        return self._marked(self._finished(trace, calls))
 
     guide, model = partialmethod(run, "guide"), partialmethod(run, "model")
 
@@ -119,12 +122,18 @@ class Tracer:
         self, batch: Any, values: Mapping[str, Any], particles: int = 1, depth: int = 1, **options: Any
     ) -> Trace:
         """Run the model at values of its latents; those that are missing and enumerated are summed out."""
-        with self._enumerated(depth + 1):
+        with self._enumerated(max(depth + 1, DEEPEST)):
             trace = self.model(batch, values=values, particles=particles, depth=depth, **options)
-        return self._summed_out(trace, values, particles, depth)
+        return self._summed_out(trace, values, depth)
 
-    def _summed_out(self, trace: Trace, drawn: Mapping[str, Any], particles: int, depth: int) -> Trace:
-        return summed_out(self.F, trace, drawn, depth + 1, particles > 1)
+    def _summed_out(self, trace: Trace, drawn: Mapping[str, Any], depth: int) -> Trace:
+        return summed_out(self.F, trace, drawn, max(depth + 1, DEEPEST))
+
+    def _marked(self, trace: Trace) -> Trace:
+        """Let sites know which plates in the place of that over the rows are others."""
+        for site in trace.values():
+            site.apart = self.bound.apart
+        return trace
 
     def _both(self, batch: Any, values: Mapping[str, Any], place: int) -> tuple[Trace, Trace, Any]:
         """Return the sites of guide and model, which are enumerated left of `place` batch axes where the

@@ -11,7 +11,8 @@ from numpyro.infer import ELBO as NumPyroELBO
 
 from ppl_vae.backends.common.checks import inside_support, refuse_outside
 from ppl_vae.backends.common.constraints import Outside, outside, refuse_outside_constraints
-from ppl_vae.backends.common.objective import BoundObjective, rows_of, scaled_up
+from ppl_vae.backends.common.objective import BoundObjective, rows_counted, rows_of, scaled_up
+from ppl_vae.backends.common.site import Trace
 from ppl_vae.backends.common.supports import fields_of, key_of, observed
 from ppl_vae.backends.numpyro.functions import F
 from ppl_vae.backends.numpyro.tracing import Tracer
@@ -90,13 +91,16 @@ class Objective(BoundObjective):
 
     def _seen(self, params: Any, state: Any, scalars: Mapping[str, Any], batch: Mapping[str, Array]) -> Any:
         with numpyro.validation_enabled(False), self.bound.at(scalars):
-            pair = Tracer(self.bound, random.key(0), params, state).pair(batch)
-            sites, values = observed(pair.model)
-            self._traced |= {"model": pair.model, "sites": sites}
+            tracer = Tracer(self.bound, random.key(0), params, state)
             if self.own:
-                self._refuse(pair)
-            parameters = outside(F, guide=pair.guide, model=pair.model)
-            return inside_support(F, pair.model), values, parameters
+                pair = tracer.pair(batch)
+                self._refuse(pair, batch)
+                guide, model = pair.guide, pair.model
+            else:
+                guide, model = self._alone(tracer, batch)
+            sites, values = observed(model)
+            self._traced |= {"model": model, "sites": sites}
+            return inside_support(F, model), values, outside(F, guide=guide, model=model)
 
     def _stock(self, params: Any, state: Any, key: Array, batch: Mapping[str, Array]) -> Loss:
         arguments = (key, dict(params) | dict(state), self.bound.model, self.bound.guide)
@@ -121,5 +125,14 @@ class Objective(BoundObjective):
 
     def _rows_counted(self, params: Any, state: Any, key: Array, batch: Mapping[str, Array]) -> int:
         """Return the rows that a stock loss sums over: the batch's where a plain program does not scale."""
-        scaled = self.bound.declared or scaled_up(Tracer(self.bound, key, params, state).pair(batch).model)
-        return self.num_data if scaled else rows_of(batch)
+        if self.bound.declared:
+            return self.num_data
+        model = self._alone(Tracer(self.bound, key, params, state), batch)[1]
+        rows = self.num_data if scaled_up(model) else rows_of(batch)
+        return round(rows * rows_counted(model, batch) / rows_of(batch))
+
+    @staticmethod
+    def _alone(tracer: Tracer, batch: Mapping[str, Array]) -> tuple[Trace, Trace]:
+        """Return the sites of guide and model, none of them summed out."""
+        guide = tracer.guide(batch)
+        return guide, tracer.model(batch, values=guide.drawn)

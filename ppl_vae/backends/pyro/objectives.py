@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from ppl_vae.backends.common.checks import inside_support, refuse_outside
 from ppl_vae.backends.common.constraints import Outside, outside, refuse_outside_constraints
-from ppl_vae.backends.common.objective import BoundObjective, rows_of, scaled_up
+from ppl_vae.backends.common.objective import BoundObjective, rows_counted, rows_of, scaled_up
+from ppl_vae.backends.common.site import Trace
 from ppl_vae.backends.pyro.arrays import noise_kept, on_host
 from ppl_vae.backends.pyro.functions import F
 from ppl_vae.backends.pyro.tracing import Tracer
@@ -28,7 +29,7 @@ class Objective(BoundObjective, nn.Module):
 
     def __init__(self, bound: nn.Module, objective: Any, num_data: int):
         super().__init__(bound, objective, num_data)
-        self._scaled = True if bound.declared else None
+        self._scaled, self._ratio = True if bound.declared else None, 1.0
 
     @staticmethod
     def usable(objective: Any) -> bool:
@@ -47,8 +48,16 @@ class Objective(BoundObjective, nn.Module):
         """Return the rows that a stock loss sums over: the batch's where a plain program does not scale."""
         if self._scaled is None:
             with torch.no_grad(), noise_kept(self.bound.device):
-                self._scaled = scaled_up(Tracer(self.bound).pair(batch).model)
-        return self.num_data if self._scaled else rows_of(batch)
+                model = self._alone(batch)[1]
+            self._scaled = scaled_up(model)
+            self._ratio = rows_counted(model, batch) / rows_of(batch)
+        return round(self._ratio * (self.num_data if self._scaled else rows_of(batch)))
+
+    def _alone(self, batch: dict[str, Tensor]) -> tuple[Trace, Trace]:
+        """Return the sites of guide and model, none of them summed out."""
+        tracer = Tracer(self.bound)
+        guide = tracer.guide(batch)
+        return guide, tracer.model(batch, values=guide.drawn)
 
     def check(
         self, batch: dict[str, Tensor], scalars: Mapping[str, Tensor], every: Callable[[], None]
@@ -62,17 +71,15 @@ class Objective(BoundObjective, nn.Module):
             return
         with self.bound.at(scalars):
             pair = Tracer(self.bound).pair(batch)
-            self._refuse(pair)
+            self._refuse(pair, batch)
             every()
             refuse_outside(pair.model, on_host(inside_support(F, pair.model)))
 
     def outside(self, batch: dict[str, Tensor]) -> Outside:
-        tracer = Tracer(self.bound)
         with torch.no_grad(), noise_kept(self.bound.device), pyro.validation_enabled(False):
             torch.manual_seed(0)
             try:
-                guide = tracer.guide(batch)
-                model = tracer.model(batch, values=guide.drawn)
+                guide, model = self._alone(batch)
             except Exception:
                 if self.own:
                     raise
