@@ -176,9 +176,9 @@ CASES = {
         lambda: short(Normal(fault="plate"), data.of(X, valid=0, test=0), "Trace_ELBO"),
     ),
     "axis of a further plate": Case(
-        lambda: trained("plate"),
+        lambda: short(Normal(fault="plate"), objective=IWAE(2)),
         ": make its axis part of the event with .to_event",
-        lambda: trained("event"),
+        lambda: short(Normal(fault="event"), objective=IWAE(2)),
     ),
     "axes": Case(lambda: trained("axes"), "into the event with .to_event(number of axes)", trained),
     "mask": Case(
