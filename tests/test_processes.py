@@ -163,6 +163,13 @@ def test_a_process_that_dies_ends_the_others_and_the_run_goes_on(tmp_path):
         np.testing.assert_allclose(found.bound.weights()[key], value, **CLOSE, err_msg=key)
 
 
+@pytest.mark.slow
+def test_statistics_of_a_network_that_one_device_does_not_use_are_refused(tmp_path):
+    done = started(SCRIPT, tmp_path, "seldom normalized")
+    assert done.returncode == 1
+    assert "is used by the rows of one device and not by those of another" in done.stderr.splitlines()[-1]
+
+
 def trained_by(command, folder):
     np.savez(folder / "rows.npz", **data_of("vae").splits["train"])
     return started(

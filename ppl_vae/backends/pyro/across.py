@@ -10,12 +10,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, distributed
 
+from ppl_vae.errors import UsageError
+
 
 class Place(NamedTuple):
     """Where a process stands among those of a run."""
 
     rank: int
     count: int
+    device: torch.device
     group: Any  # of processes, for statistics alone, so that they never wait between the gradients
 
 
@@ -34,11 +37,27 @@ def sharing(place: Place | None, counts: bool = True) -> Iterator[None]:
         _place, _counts = before
 
 
+def together(numbers: int = 0) -> None:
+    """Refuse with a UsageError where another device adds up so many other numbers now, or, of 0, has not come
+    to the end of its pass: each would wait for the other. A CUDA device is not waited for, so not asked.
+    """
+    if _place is None or _place.device.type != "cpu":
+        return
+    extremes = torch.tensor([numbers, -numbers])
+    distributed.all_reduce(extremes, distributed.ReduceOp.MAX, group=_place.group)
+    if extremes.sum():
+        raise UsageError(
+            "devices: a network that keeps statistics of the batch is used by the rows of one device and not by "
+            "those of another: use it in every batch, or train on one device"
+        )
+
+
 # An operator of its own: a captured graph keeps it as it is, forward and backward.
 @torch.library.custom_op("ppl_vae::total", mutates_args=())
 def _total(value: Tensor) -> Tensor:
     total = value.clone(memory_format=torch.contiguous_format)
     if _place is not None:
+        together(total.numel())
         distributed.all_reduce(total, group=_place.group)
     return total
 

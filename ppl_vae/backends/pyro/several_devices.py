@@ -81,7 +81,7 @@ class SeveralDevices:
         with self.together(), launching.ended_by_a_signal():
             launching.join("nccl" if self.device.type == "cuda" else "gloo", PATIENCE)
             self.fabric.launch()
-            self.place = across.Place(self.rank, self.count, distributed.new_group(timeout=PATIENCE))
+            self.place = across.Place(self.rank, self.count, self.device, distributed.new_group(timeout=PATIENCE))
             launching.watch_all()
         if self.rank:
             logging.getLogger("ppl_vae").setLevel(logging.ERROR)
@@ -212,6 +212,7 @@ class SharedStep(Step):
             fabric.no_backward_sync(self.loss) if summed_later else nullcontext(),
         ):
             outcome = self.loss(part, scalars, share.even)
+            across.together()
             self._backward(outcome, share.part * place.count)  # the gradient is the mean over devices
         return outcome.metrics | {"loss": outcome.value.detach()}
 
