@@ -12,6 +12,7 @@ from typing import Any
 from ppl_vae.errors import DataError, PplVaeError, ProgramError, RunError, UsageError
 
 _LIBRARIES = (str(Path(__file__).parent), *{sysconfig.get_path(n) for n in ("stdlib", "purelib", "platlib")})
+MOST = 300  # characters of what an error says
 _SHOWN = ("<ipython-input", "<stdin>")  # code without a file that a person wrote
 _SITES = ("sample", "deterministic", "factor")
 _NETWORK = "_ppl_vae_network"
@@ -71,8 +72,12 @@ def cause_of(error: BaseException) -> BaseException:
 
 def said(error: BaseException) -> str:
     """Return what an error says, in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else ""
+    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
+    text = " ".join(lines)
+    if len(text) > MOST:
+        # What a library lists behind a colon belongs to the line.
+        text = " ".join(lines[: 2 if lines[0].endswith(":") and len(lines) > 1 else 1])
+        text = text if len(text) <= MOST else f"{text[:MOST]} ..."
     return text if isinstance(error, PplVaeError) else ": ".join(filter(None, [type(error).__name__, text]))
 
 

@@ -115,7 +115,10 @@ class Networks:
 
         def call(*args: Any, **kwargs: Any) -> Any:
             try:
-                return once(part, made, args, kwargs)
+                answer = once(part, made, args, kwargs)
+                if answer is None:
+                    raise ProgramError("it returns None: end its forward (on flax its __call__) with return")
+                return answer
             except Exception as error:
                 note_network(error, name, (*args, *kwargs.values()))
                 raise

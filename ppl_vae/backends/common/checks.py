@@ -96,7 +96,8 @@ def inside_support(F: Functions, model: Trace) -> dict[str, tuple[Any, Values]]:
     checked = {}
     for name, site in model.observed.items():
         event = site.event_shape
-        row = tuple(site.value.shape[site.value.ndim - len(event) :])
+        # Of too few axes the first one are the rows.
+        row = tuple(site.value.shape[max(1, site.value.ndim - len(event)) if site.local else 0 :])
         if not site.factor and row != event:
             raise ProgramError(other_shape(name, site.distribution, event, row))
         inside = site.inside() if site.validated and 0 not in site.value.shape else None

@@ -64,6 +64,14 @@ class Modules:
         return part
 
 
+def networks_of(program: Any, nn: Any) -> Mapping[str, Any]:
+    """Return the networks of a program by name; refuses what is no dict with a ProgramError."""
+    made = program.networks(nn)
+    if not isinstance(made, Mapping):
+        raise ProgramError(f"it returns {made!r:.50}: return a dict of networks by name")
+    return made
+
+
 def deviation(init: str) -> float:
     """Return the standard deviation of first values by name: `normal`, or `normal:0.02`.
 

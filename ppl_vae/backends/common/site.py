@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from ppl_vae.errors import PplVaeError
+from ppl_vae.errors import PplVaeError, ProgramError
 from ppl_vae.faults import Fault
 
 ROWS_DIM = -1  # of the plate over the rows of a batch
@@ -214,6 +214,23 @@ def under(fn: Any) -> list[Any]:
     while not WRAPPERS.isdisjoint(kind.__name__ for kind in type(layers[-1]).__mro__):
         layers.append(layers[-1].base_dist)
     return layers
+
+
+def refuse_other_rows(plate: str, entries: int, rows: int) -> None:
+    """Refuse a plate of the model with other entries than the guide's of its name, which replace them."""
+    if entries != rows:
+        raise ProgramError(
+            f"the plate {plate!r} has {rows} rows in the guide and {entries} in the model: give both the "
+            "rows of the batch"
+        )
+
+
+def refuse_odd_site(name: str, fn: Any, value: Any) -> None:
+    """Refuse what is no distribution, or no array of values."""
+    if not hasattr(fn, "event_shape"):
+        raise ProgramError(f"site {name!r} takes a distribution, no {type(fn).__name__}")
+    if value is not None and not hasattr(value, "shape"):
+        raise ProgramError(f"site {name!r} observes an array, no {type(value).__name__}")
 
 
 def facts(node: Mapping[str, Any], frames: Sequence[Any], scale: Any, subsampling: float) -> dict[str, Any]:

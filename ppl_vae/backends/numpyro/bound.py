@@ -13,6 +13,7 @@ from jax import Array
 from ppl_vae.backends.common import primitives as common
 from ppl_vae.backends.common.bound import DeclaredBound
 from ppl_vae.backends.common.calls import NetworkCall, flat
+from ppl_vae.backends.common.networks import networks_of
 from ppl_vae.backends.common.primitives import DATA
 from ppl_vae.backends.numpyro import weights
 from ppl_vae.backends.numpyro.devices import find_devices
@@ -60,7 +61,8 @@ class Bound(DeclaredBound, OnNumPyro):
         super().__init__(program, num_data)
         nn = Seeded(seed)
         with told("the method networks"):
-            self.parts = {name: _parts(nn, name, network) for name, network in program.networks(nn).items()}
+            made = networks_of(program, nn)
+            self.parts = {name: _parts(nn, name, network) for name, network in made.items()}
         self._keep(self._all())
 
     def _all(self) -> list[Part]:

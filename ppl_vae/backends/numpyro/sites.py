@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
+from numpyro import handlers
 from numpyro.distributions.kl import kl_divergence
 
 from ppl_vae.backends.common import site as common
@@ -43,6 +44,18 @@ class Site(common.Site):
     @property
     def distribution(self) -> str:
         return super().distribution.removesuffix("Logits").removesuffix("Probs")
+
+
+class Recorded(handlers.trace):
+    """A function whose sites are recorded; refuses in the user's line what NumPyro stumbles over later."""
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        super().process_message(msg)
+        if msg["type"] == "sample":
+            common.refuse_odd_site(msg["name"], msg["fn"], msg["value"])
+        elif msg["type"] == "plate" and msg["value"] is not None:
+            size, part = msg["args"]
+            common.refuse_other_rows(msg["name"], part or size, len(msg["value"]))
 
 
 def trace_of(trace: Mapping[str, Mapping[str, Any]]) -> Trace:

@@ -15,7 +15,7 @@ from ppl_vae.backends.common.predictive import centre
 from ppl_vae.backends.common.site import Trace
 from ppl_vae.backends.common.summing import values_left_of
 from ppl_vae.backends.numpyro.functions import F
-from ppl_vae.backends.numpyro.sites import mutable, trace_of
+from ppl_vae.backends.numpyro.sites import Recorded, mutable, trace_of
 from ppl_vae.errors import ProgramError
 
 
@@ -73,18 +73,18 @@ class Tracer(tracing.Tracer):
         model_key, guide_key = random.split(self.key)
         values = self.params | self.state | dict(values)
         seeded = handlers.seed(self.bound.guide, guide_key)
-        guide = handlers.trace(handlers.substitute(seeded, data=values)).get_trace(**batch)
+        guide = Recorded(handlers.substitute(seeded, data=values)).get_trace(**batch)
         values |= mutable(guide)
         replayed = handlers.replay(handlers.seed(self.bound.model, model_key), trace=guide)
         with _enumerated(place):
-            model = handlers.trace(handlers.substitute(replayed, data=values)).get_trace(**batch)
+            model = Recorded(handlers.substitute(replayed, data=values)).get_trace(**batch)
         return trace_of(guide), trace_of(model), mutable(guide) | mutable(model)
 
     def _recorded(self, role: str, values: Mapping[str, Array], calls: Calls, state: Any) -> Any:
         self.key, key = random.split(self.key)
         params = tree.map(lax.stop_gradient, self.params) if calls.stopped else self.params
         values = params | self.state | dict(state or {}) | dict(values)
-        return handlers.trace(handlers.substitute(handlers.seed(getattr(self.bound, role), key), data=values))
+        return Recorded(handlers.substitute(handlers.seed(getattr(self.bound, role), key), data=values))
 
     def _finished(self, trace: Any, calls: Calls) -> Trace:
         if not calls.frozen:

@@ -47,8 +47,8 @@ def together(numbers: int = 0) -> None:
     distributed.all_reduce(extremes, distributed.ReduceOp.MAX, group=_place.group)
     if extremes.sum():
         raise UsageError(
-            "devices: a network that keeps statistics of the batch is used by the rows of one device and not by "
-            "those of another: use it in every batch, or train on one device"
+            "devices: a network that keeps statistics of the batch is used by the rows of one device and not "
+            "by those of another: use it in every batch, or train on one device"
         )
 
 

@@ -12,6 +12,7 @@ from ppl_vae.backends.common import primitives as common
 from ppl_vae.backends.common.bound import DeclaredBound
 from ppl_vae.backends.common.calls import NetworkCall
 from ppl_vae.backends.common.folding import is_foreign
+from ppl_vae.backends.common.networks import networks_of
 from ppl_vae.backends.common.primitives import DATA
 from ppl_vae.backends.pyro.arrays import find_device
 from ppl_vae.backends.pyro.distributions import dist
@@ -66,7 +67,7 @@ class Bound(DeclaredBound, OnPyro):
     def __init__(self, program: Program, num_data: int | None = None):
         super().__init__(program, num_data)
         with told("the method networks"):
-            made = {name: NN.module(part, name) for name, part in program.networks(NN).items()}
+            made = {name: NN.module(part, name) for name, part in networks_of(program, NN).items()}
         self.networks = nn.ModuleDict(made)
         self.parts = {name: _listed(module) for name, module in self.networks.items()}
         self._declared: dict[nn.Module, tuple[list[BoundNetwork], bool, bool]] = {}

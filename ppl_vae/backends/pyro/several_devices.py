@@ -81,7 +81,9 @@ class SeveralDevices:
         with self.together(), launching.ended_by_a_signal():
             launching.join("nccl" if self.device.type == "cuda" else "gloo", PATIENCE)
             self.fabric.launch()
-            self.place = across.Place(self.rank, self.count, self.device, distributed.new_group(timeout=PATIENCE))
+            self.place = across.Place(
+                self.rank, self.count, self.device, distributed.new_group(timeout=PATIENCE)
+            )
             launching.watch_all()
         if self.rank:
             logging.getLogger("ppl_vae").setLevel(logging.ERROR)

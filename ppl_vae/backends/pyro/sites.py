@@ -46,11 +46,23 @@ class Site(common.Site):
         return getattr(self.inner, "_validate_args", False)
 
 
+class _Recording(TraceMessenger):
+    """Refuses in the user's own line what Pyro stumbles over later."""
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if not poutine.util.site_is_subsample(msg):
+            common.refuse_odd_site(msg["name"], msg["fn"], msg["value"])
+        elif msg["value"] is not None:
+            common.refuse_other_rows(
+                msg["name"], msg["fn"].subsample_size or msg["fn"].size, len(msg["value"])
+            )
+
+
 class Recorded(TraceHandler):
     """A function whose sites are recorded; Pyro's own handler adds the shapes of all sites to an error."""
 
     def __init__(self, function: Callable[..., Any]):
-        super().__init__(TraceMessenger(), function)
+        super().__init__(_Recording(), function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         with self.msngr:
