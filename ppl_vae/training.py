@@ -228,9 +228,10 @@ class Loop:
         """Stop before weights that are no numbers are validated or written."""
         if math.isfinite(loss) and self.engine.finite():
             return
+        site = "; check names a site that is so from the start" if self.position.step < LOOK_EVERY else ""
         what = "weights are no longer finite" if math.isfinite(loss) else f"the loss became {loss}"
         raise RunError(
-            f"{what} by step {self.position.step}: lower lr=..., or set clip_norm=...{self._stays()}"
+            f"{what} by step {self.position.step}: lower lr=..., or set clip_norm=...{site}{self._stays()}"
         )
 
     def _refuse_outside(self, items: list[Any]) -> None:

@@ -109,6 +109,48 @@ class Unscheduled(Sound):
         return {"weight": 1 / 0}  # fails
 
 
+class NoDistribution(Sound):
+    def model(self, ppl, net, x=None):
+        with ppl.minibatch(x):
+            ppl.sample("z", net.decoder(ppl.F.zeros((len(x), 2), x)))  # fails
+
+
+class NoArray(Sound):
+    def model(self, ppl, net, x=None):
+        with ppl.minibatch(x):
+            z = ppl.sample("z", ppl.standard_normal(2))
+            ppl.sample("x", ppl.dist.Normal(net.decoder(z), 0.5).to_event(1), obs="x")  # fails
+
+
+class Forgetful(Network):
+    def apply(self, F, net, x):
+        F.tanh(x)
+
+
+class NothingReturned(Sound):
+    def networks(self, nn):
+        return super().networks(nn) | {"decoder": Forgetful()}
+
+
+class NoNetworks(Sound):
+    def networks(self, nn):
+        super().networks(nn)
+
+
+class OtherPlate(Sound):
+    def model(self, ppl, net, x=None):
+        with ppl.plate("data", 5):  # fails
+            z = ppl.sample("z", ppl.standard_normal(2))
+            ppl.sample("x", ppl.dist.Normal(net.decoder(z), 0.5).to_event(1), obs=x)
+
+
+class OneNumber(Sound):
+    def model(self, ppl, net, x=None):
+        with ppl.minibatch(x):
+            z = ppl.sample("z", ppl.standard_normal(2))
+            ppl.sample("x", ppl.dist.Normal(net.decoder(z), 0.5).to_event(1), obs=x[:, 0])
+
+
 def line_of(kind):
     """Return the line of the part of a class that is marked."""
     lines, start = inspect.getsourcelines(kind)
@@ -126,6 +168,12 @@ MISTAKES = {
     Unplaced: ["the model fails", "site 'x'", "to_event", Unplaced],
     NoParameters: ["the model fails", "ppl.likelihood takes what a network nn.Likelihood", NoParameters],
     NoNetwork: ["the guide fails", "no network 'encodr'", NoNetwork],
+    NoDistribution: ["the model fails", "at site 'z'", NoDistribution],
+    NoArray: ["the model fails", "site 'x' observes an array, no str", NoArray],
+    NothingReturned: ["network 'decoder' (called by the model)", "at site 'x'", "it returns None"],
+    NoNetworks: ["the method networks fails: it returns None: return a dict of networks by name"],
+    OtherPlate: ["the model fails", "'data' has 8 rows in the guide and 5 in the model", OtherPlate],
+    OneNumber: ["site 'x': its Normal has shape (6,) per row, the data ()"],
     Unmade: ["the method networks fails", "AttributeError", Unmade],
     Unscheduled: ["the method schedules fails", "ZeroDivisionError", Unscheduled],
 }
@@ -146,7 +194,7 @@ def test_a_mistake_of_a_program_is_one_line_that_says_where(kind, backend):
     with pytest.raises(ProgramError) as caught:
         fit(kind(), ROWS, backend=backend, **SHORT)
     one_line(caught.value, MISTAKES[kind])
-    assert kind in (Lacking, Surplus) or isinstance(caught.value.__cause__, Exception)
+    assert kind in (Lacking, Surplus, OneNumber) or isinstance(caught.value.__cause__, Exception)
 
 
 BROKEN = {"where": None}
@@ -190,7 +238,11 @@ def test_every_verb_says_whose_fault_it_is(run, verb, monkeypatch):
     monkeypatch.setitem(BROKEN, "where", where)
     with pytest.raises(ProgramError) as caught:
         call(run)
-    own = ["AssertionError", Breaks] if where == "model" else ["ValueError: this way", "test_faults.py, line"]
+    own = (
+        ["AssertionError", Breaks]
+        if where == "model"
+        else ["ValueError: this way not that", "test_faults.py, line"]
+    )
     one_line(caught.value, [f"the {where} fails", *own])
 
 
