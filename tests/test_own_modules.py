@@ -128,6 +128,112 @@ def test_axes_of_particles_are_folded_and_unfolded(particles):
         torch.testing.assert_close(out[number], module(x, z[number])[0])
 
 
+def test_the_axis_of_the_rows_is_that_of_calls_with_other_numbers_of_rows():
+    """Two layers of a recurrent network, two particles, one row; a table of as many lines as rows."""
+    gru, axes = torch.nn.GRU(3, 2, num_layers=2, batch_first=True), {}
+
+    def module(z, table):
+        out, last = gru(z)
+        return out @ table[:2], last
+
+    z, table = torch.rand(2, 4, 5, 3), torch.rand(4, 2)
+    for rows in (4, 3):
+        Folded(F, module, axes, 1, 1, rows)(z[0, :rows], table[: rows + 1])
+    out, last = Folded(F, module, axes, 2, 1, 1)(z[:, :1], table)
+    assert out.shape == (2, 1, 5, 2) and last.shape == (2, 2, 1, 2)
+    for number in range(2):
+        expected = module(z[number, :1], table)
+        torch.testing.assert_close(out[number], expected[0])
+        torch.testing.assert_close(last[:, number], expected[1])
+    assert Folded(F, module, axes, 2, 1, 4)(z, table)[0].shape == (2, 4, 5, 2)
+
+
+class Attentive(torch.nn.Module):
+    """Convolution, normalization, a recurrent network and attention, of z and of what has no particles."""
+
+    def __init__(self):
+        super().__init__()
+        self.of_label, self.conv = torch.nn.Embedding(3, 2), torch.nn.Conv1d(2, 4, 1)
+        self.norm, self.attention = (
+            torch.nn.BatchNorm1d(4),
+            torch.nn.MultiheadAttention(4, 2, batch_first=True),
+        )
+        self.gru, self.out = torch.nn.GRU(4, 4, batch_first=True), torch.nn.Linear(4, 4)
+        self.log_scale = torch.nn.Parameter(torch.zeros(4, 4))
+
+    def forward(self, z, *, label, level):
+        b, k = z.shape
+        steps = (z + self.of_label(label))[:, :, None].expand(b, k, 4)
+        h = self.norm(self.conv(steps)).transpose(1, 2)
+        h, last = self.gru(h, level[None].expand(1, b, 4).contiguous())
+        h, weights = self.attention(h, h, h)
+        return {
+            "loc": (self.out(h) + last[0][:, None])[:, None],
+            "places": weights.argmax(-1),
+        }, self.log_scale
+
+
+class FlaxAttentive(nnx.Module):
+    def __init__(self, rngs):
+        self.of_label, self.conv = nnx.Embed(3, 2, rngs=rngs), nnx.Conv(2, 4, (1,), rngs=rngs)
+        self.norm, self.out = nnx.BatchNorm(4, rngs=rngs), nnx.Linear(4, 4, rngs=rngs)
+        self.attention = nnx.MultiHeadAttention(2, 4, decode=False, rngs=rngs)
+        self.gru, self.log_scale = nnx.RNN(nnx.GRUCell(4, 4, rngs=rngs)), nnx.Param(jnp.zeros((4, 4)))
+
+    def __call__(self, z, *, label, level):
+        b, k = z.shape
+        steps = jnp.broadcast_to((z + self.of_label(label))[:, None], (b, 4, k))
+        h = self.norm(self.conv(steps))
+        last, h = self.gru(h, initial_carry=level, return_carry=True)
+        h = self.attention(h)
+        places = h.argmax(-1)
+        return {"loc": (self.out(h) + last[:, None])[:, None], "places": places}, self.log_scale[...]
+
+
+@dataclass(frozen=True)
+class Labelled(Torchs):
+    def networks(self, nn):
+        return {"encoder": Encoder(), "decoder": Attentive()}
+
+    def model(self, ppl, net, y, x=None):
+        level = ppl.F.to_float(y)[:, None] * ppl.F.ones((4,), ppl.F.to_float(y))
+        with ppl.minibatch(x, y):
+            z = ppl.sample("z", ppl.standard_normal(2))
+            found, log_scale = net.decoder(z, label=y, level=level)
+            loc = found["loc"] + 0.01 * ppl.F.to_float(found["places"])[..., None, :, None]
+            ppl.sample("x", ppl.dist.Normal(loc, ppl.F.exp(log_scale)).to_event(3), obs=x)
+
+
+@dataclass(frozen=True)
+class FlaxLabelled(Labelled):
+    backends = ("numpyro",)
+
+    def networks(self, nn):
+        return {"encoder": FlaxEncoder(nn.rngs), "decoder": FlaxAttentive(nn.rngs)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [Labelled, FlaxLabelled])
+def test_modules_with_names_labels_and_several_outputs_serve_every_verb(kind):
+    rows = {"x": X, "y": np.arange(len(X)) % 3}
+    report = check(kind(), rows)
+    assert report.ok, str(report)
+    assert report["particles"].message.startswith("2 samples per row at once give the densities")
+    run = fit(kind(), data.of(rows, valid=8), IWAE(5), max_steps=3, batch_size=12)
+    few = {name: values[:2] for name, values in rows.items()}
+    many = run.log_prob(few, 4000, seed=1)
+    assert np.abs(many - run.log_prob(few, 4000, seed=2)).max() < 0.5 and np.isfinite(many).all()
+    assert evaluate(run, importance_samples=12)["iw_nats"] > run.history[-1]["elbo_nats"] - 50
+    drawn = run.draws(few, 3, method="importance")
+    assert drawn.posterior_predictive["x"].shape == (3, 2, 1, 4, 4)
+    one = {name: values[:1] for name, values in rows.items()}
+    assert run.draws(one, 2).log_likelihood["x"].shape == (2, 1)
+    assert (
+        run.sample(3, covariates={"y": 1})["x"].shape
+        == run.reconstruct({n: v[:3] for n, v in rows.items()})["x"].shape
+    )
+
+
 @dataclass(frozen=True)
 class Normed(Program):
     x_shape: tuple[int, ...] | None = None

@@ -217,8 +217,8 @@ def under(fn: Any) -> list[Any]:
 
 
 def refuse_other_rows(plate: str, entries: int, rows: int) -> None:
-    """Refuse a plate of the model with other entries than the guide's of its name, which replace them."""
-    if entries != rows:
+    """Refuse a plate of the model with fewer entries than the guide's of its name, which replace them."""
+    if entries < rows:
         raise ProgramError(
             f"the plate {plate!r} has {rows} rows in the guide and {entries} in the model: give both the "
             "rows of the batch"
