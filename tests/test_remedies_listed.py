@@ -50,6 +50,8 @@ ELSEWHERE = {
     # Sound programs, from each of which a broken one differs in what it is told to change.
     "test_check.py::test_sound_programs_pass": [
         "draws NaN or infinity at site ",
+        "it returns None: end its forward",
+        ": return a dict of networks by name",
         ", take sizes from the program",
         ": give the likelihood a mean",
         "use it in model or guide, remove it, or freeze it on purpose",
@@ -94,6 +96,9 @@ ELSEWHERE = {
     ],
     "test_enumerated.py::test_a_class_that_the_guide_draws_decodes_as_it_was_encoded": [
         "draw it in the guide too, for what the model makes of given latents"
+    ],
+    "test_check.py::test_a_broken_program_is_caught_by_exactly_its_rule": [
+        "; check names a site that is so from the start"
     ],
     "test_autoregressive.py::test_draws_have_the_density_that_scores_them": [
         "draw rows with sample",
@@ -168,6 +173,7 @@ ELSEWHERE = {
     ],
     "test_processes.py::test_two_devices_equal_one_where_there_is_no_noise": [
         "; start all of them on one",
+        ": use it in every batch, or train on one device",
         "cannot be started once per device: use a script",
         ": unset LOCAL_RANK and WORLD_SIZE, or start all processes with torchrun",
         "processes were started: make the two numbers equal",
