@@ -343,7 +343,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(tm
         out,
     )
     assert (found.code, found.out) == (1, "")
-    assert "lower --lr, or set --clip-norm" in found.err[-1]
+    assert "lower --lr, or set --clip-norm; check names a site that is so from the start" in found.err[-1]
 
 
 @pytest.mark.parametrize("exists", [False, True])

@@ -167,7 +167,7 @@ ELSEWHERE = {
         "what reads it ends without a word; write it again",
     ],
     # Devices
-    "test_sharding.py::test_two_devices_equal_one_for_every_program_objective_and_kind_of_data": [
+    "test_sharding.py::test_two_devices_equal_one_for_every_program_and_objective": [
         "ask for no more",
         ", or set XLA_FLAGS=--xla_force_host_platform_device_count=",
     ],
