@@ -30,6 +30,8 @@ def conditionals(tracer: Tracer, base: Any, copies: Any, held: bool = False) -> 
     found = {}
     for name, site in tracer.model(copies, values=values, **options).items():
         if name in firsts:
+            if site.value.shape[_axis(site)] != rows * times:
+                raise ProgramError(f"site {name!r} has its rows along another axis than the first")
             value, density = (
                 F.moveaxis(a, _axis(site), 0) for a in (site.value, _entries(F, site, firsts[name]))
             )
