@@ -343,4 +343,4 @@ def test_a_process_that_stays_stopped_ends_the_others_within_a_minute(tmp_path, 
     words = [sys.executable, SCRIPT, tmp_path, f"stopping {rank}"]
     with owned(words, env=environment, stderr=subprocess.PIPE, text=True) as process:
         said = process.stderr.readline()  # of the process that goes on, after half a minute
-        assert "was stopped" in said and "--resume" in said
+        assert "was stopped" in said and "resume=True" in said

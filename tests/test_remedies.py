@@ -180,6 +180,11 @@ CASES = {
         ": make its axis part of the event with .to_event",
         lambda: short(Normal(fault="event"), objective=IWAE(2)),
     ),
+    "hidden in several plates": Case(
+        lambda: short(Crossed()),
+        "draw them in the guide, or use a stock TraceEnum_ELBO without validation rows",
+        lambda: short(Crossed(), data.of(X, valid=0, test=0), "TraceEnum_ELBO"),
+    ),
     "axes": Case(lambda: trained("axes"), "into the event with .to_event(number of axes)", trained),
     "mask": Case(
         lambda: short(Normal(), data.of(GAPS, mask="nan")),
@@ -559,6 +564,11 @@ CASES = {
         ": give rows of that shape",
         lambda: evaluate(of_bits(), data=GREY),
     ),
+    "rows of another likelihood": Case(
+        lambda: of_bits().score(COUNTS),
+        "give rows like those of the training, or in another training ",
+        lambda: (of_bits().score(GREY), vae("poisson", COUNTS).score(COUNTS)),
+    ),
     "a loader": Case(
         lambda: evaluate(of_a_loader()),
         "was trained on a loader: give what to evaluate on as data=...",
@@ -676,6 +686,20 @@ def of_a_loader():
     from torch.utils.data import DataLoader, TensorDataset
 
     return short(Normal(), DataLoader(TensorDataset(torch.from_numpy(X)), 10))
+
+
+@dataclass(frozen=True)
+class Crossed(Normal):
+    """Two latents of the model alone, in different plates."""
+
+    def model(self, ppl, net, x=None):
+        hidden = {"infer": {"enumerate": "parallel"}}
+        with ppl.minibatch(x):
+            z = ppl.sample("z", ppl.standard_normal(2))
+            k = ppl.sample("k", ppl.dist.Categorical(ppl.array([0.2, 0.8])), **hidden)
+            with ppl.plate("columns", 2, dim=-2):
+                ppl.sample("w", ppl.dist.Categorical(ppl.array([0.5, 0.5])), **hidden)
+            ppl.sample("x", ppl.dist.Normal(z + k[..., None], 0.5).to_event(1), obs=x)
 
 
 @dataclass(frozen=True)

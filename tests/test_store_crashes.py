@@ -192,7 +192,7 @@ def test_a_full_disk_is_named_and_the_run_goes_on(old, at, monkeypatch):
             folder.write(GROUP)
         except RunError as error:
             assert "No space left on device" in str(error) and "free space" in str(error)
-            assert str(old) in str(error) and "--resume" in str(error)
+            assert str(old) in str(error) and "resume=True" in str(error)
         else:
             assert faulty.count < at
     for handle in faulty.kept:

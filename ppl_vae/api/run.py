@@ -163,7 +163,9 @@ class Run(Summarised):
             rows = rows_by_place(x, self.bound.precision())
         else:
             rows = data.scaled(check_rows(self.bound, data.named(x, self.bound.fields)))
-        self._verbs.refuse_outside_rows(self.bound, rows, between=between(data.binarize, scored))
+        like = "give rows like those of the training, or in another training "
+        kept = between(data.binarize, scored)
+        self._verbs.refuse_outside_rows(self.bound, rows, between=kept, first=like)
         return rows
 
     def _covariates(self, given: Mapping[str, Any] | None, n: int) -> dict[str, np.ndarray]:

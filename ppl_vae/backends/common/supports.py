@@ -88,6 +88,7 @@ def refuse_outside_rows(
     leave: tuple[str, ...] = (),
     between: Callable[[str], bool] = lambda field: False,
     error: type[Exception] = DataError,
+    first: str = "",
 ) -> None:
     """Refuse rows that a likelihood cannot have made, of the fields that the model observes as they are.
 
@@ -103,6 +104,8 @@ def refuse_outside_rows(
         Tells of a field whether numbers between those of the support are taken too.
     error : type
         What is raised, with the row, the value and a remedy.
+    first : str
+        What to try before that remedy.
     """
     rows = bound.among(rows)
     if not rows or not min(map(len, rows.values())):
@@ -111,7 +114,7 @@ def refuse_outside_rows(
         known = bound.supports.get(key_of(rows)) or _read(bound, passes, rows)
         for field, site in known.sites.items():
             if field in rows and field not in leave:
-                _refuse(passes, field, site, rows, between(field), where, error)
+                _refuse(passes, field, site, rows, between(field), where, error, first)
 
 
 def _read(bound: Any, passes: Passes, rows: Arrays) -> Fields:
@@ -139,7 +142,14 @@ def _read(bound: Any, passes: Passes, rows: Arrays) -> Fields:
 
 
 def _refuse(
-    passes: Passes, field: str, site: Site, rows: Arrays, between: bool, where: str, error: type[Exception]
+    passes: Passes,
+    field: str,
+    site: Site,
+    rows: Arrays,
+    between: bool,
+    where: str,
+    error: type[Exception],
+    first: str,
 ) -> None:
     mask, size = rows.get("mask"), count_rows(rows)
     for part in slices(size, max(1, AT_ONCE // dims_of({field: rows[field]}))):
@@ -157,14 +167,16 @@ def _refuse(
                 return
             inside = inside | ~kept
         if not inside.all():
-            raise error(_said(field, site, rows[field], inside, part.start, where))
+            raise error(_said(field, site, rows[field], inside, part.start, where, first))
 
 
 def _inside(passes: Passes, field: str, site: Site, value: np.ndarray) -> np.ndarray | None:
     return passes(("inside", field, id(site)), lambda tracer, value: site.supports(value), value)
 
 
-def _said(field: str, site: Site, values: np.ndarray, inside: np.ndarray, start: int, where: str) -> str:
+def _said(
+    field: str, site: Site, values: np.ndarray, inside: np.ndarray, start: int, where: str, first: str
+) -> str:
     place = tuple(np.argwhere(~inside)[0])
     row, number = int(place[0]) + start, values[start + place[0]][place[1:]]
     such = f" ({number:.6g})" if np.ndim(number) == 0 else ""
@@ -174,7 +186,7 @@ def _said(field: str, site: Site, values: np.ndarray, inside: np.ndarray, start:
     )
     return (
         f"row {row} of {field!r}{where} is outside the support of its likelihood {site.distribution}{such}: "
-        f"{remedy}"
+        f"{first}{remedy}"
     )
 
 
