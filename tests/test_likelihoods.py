@@ -269,10 +269,10 @@ def test_a_density_that_is_constant_on_the_cells_has_the_bits_of_their_masses(le
     edges = (np.arange(levels + 1) - 0.5) / (levels - 1)
     density = mass / np.diff(edges)
     rows = RNG.integers(0, levels, 30)
-    discrete = bits_per_dim(-np.log(mass[rows]).sum(), 30, True, levels)
-    assert bits_per_dim(-np.log(density[rows]).sum(), 30, False, levels) == pytest.approx(discrete)
+    discrete = bits_per_dim(-np.log(mass[rows]).sum(), 30, 0, levels)
+    assert bits_per_dim(-np.log(density[rows]).sum(), 30, 30, levels) == pytest.approx(discrete)
     assert discrete == pytest.approx(-np.log2(mass[rows]).mean())
-    assert bits_per_dim(-np.log(density[rows]).sum(), 30, False, None) == pytest.approx(
+    assert bits_per_dim(-np.log(density[rows]).sum(), 30, 30, None) == pytest.approx(
         -np.log2(density[rows]).mean()
     )
 
