@@ -68,27 +68,26 @@ def written(backend, shape=None, size=True):
 ROWS = np.random.default_rng(1).normal(size=(12, 2)).astype("f")
 
 
+def mixing(backend, axis):
+    """Return a pair whose decoder is a softmax: over axis 1 it has no wrong shape in a plate of particles,
+    where it mixes rows.
+    """
+    library = importlib.import_module(backend)
+    softmax = importlib.import_module({"pyro": "torch", "numpyro": "jax.nn"}[backend]).softmax
+
+    def model(x):
+        with library.plate("data", len(x)):
+            z = library.sample("z", library.distributions.Normal(0 * x, 1.0).to_event(1))
+            library.sample("x", library.distributions.Normal(softmax(z, axis), 1.0).to_event(1), obs=x)
+
+    return model, written(backend)[1]
+
+
 @both
 def test_importance_weights_are_drawn_one_by_one_where_axes_are_mixed(backend):
-    """A softmax over axis 1 has no wrong shape: within a plate of particles it only mixes rows."""
-    library = importlib.import_module(backend)
-    softmax = {"pyro": "torch", "numpyro": "jax.nn"}[backend]
-    softmax = importlib.import_module(softmax).softmax
-
-    def pair(axis):
-        guide = written(backend)[1]
-
-        def mixing(x):
-            with library.plate("data", len(x)):
-                z = library.sample("z", library.distributions.Normal(0 * x, 1.0).to_event(1))
-                loc = softmax(z, axis)
-                library.sample("x", library.distributions.Normal(loc, 1.0).to_event(1), obs=x)
-
-        return mixing, guide
-
     one, other = (
         evaluate(
-            fit(pair(axis), data.of(ROWS, valid=0, test=0), max_steps=1, batch_size=12),
+            fit(mixing(backend, axis), data.of(ROWS, valid=0, test=0), max_steps=1, batch_size=12),
             "train",
             importance_samples=400,
         )
@@ -107,6 +106,16 @@ def test_importance_weights_need_no_plate_of_particles(backend):
         )
         result = evaluate(run, "train", importance_samples=300)
         assert result["iw_nats"] == pytest.approx(exact.mean(), abs=0.1)
+
+
+@both
+def test_an_objective_of_several_particles_needs_no_plate_of_them(backend):
+    found = data.of(np.tile(ROWS, (60, 1)), valid=0, test=0)
+    plate, loop = (
+        fit(mixing(backend, axis), found, IWAE(4), max_steps=1, batch_size=720, lr=1e-6) for axis in (-1, 1)
+    )
+    assert loop.bound.loops and not plate.bound.loops
+    assert loop.history[0]["loss"] == pytest.approx(plate.history[0]["loss"], abs=0.1)
 
 
 @pytest.mark.parametrize("objective", [ELBO(), IWAE(2), "Trace_ELBO", "JitTrace_ELBO"])

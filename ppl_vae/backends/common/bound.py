@@ -49,6 +49,8 @@ class Bound:
         Which sites observe which fields of the data, as read before.
     readings : dict
         Which fields their own likelihood reads, as found before.
+    loops : bool
+        Several particles are run one after the other: it takes no plate of them.
     apart : frozenset of str
         Plates in the place of that over the rows which are others, as the last run of both showed.
     """
@@ -68,6 +70,7 @@ class Bound:
         self.supports: dict[Any, Any] = {}
         self.readings: dict[Any, Any] = {}
         self.apart: frozenset[str] = frozenset()
+        self.loops = False
         self.start_scalars(program)
 
     def start_scalars(self, program: Any, step: int = 0) -> None:

@@ -9,9 +9,10 @@ from ppl_vae.backends.common.bound import Bound
 from ppl_vae.backends.common.checks import NO_PLATES, check_plates
 from ppl_vae.backends.common.constraints import Outside, outside, refuse_outside_constraints
 from ppl_vae.backends.common.objective import rows_of
+from ppl_vae.backends.common.particles import takes_particles
 from ppl_vae.backends.common.predictive import BUDGET
 from ppl_vae.backends.common.site import Pair, Site
-from ppl_vae.backends.common.terms import Densities, Terms
+from ppl_vae.backends.common.terms import Terms
 from ppl_vae.backends.common.tracing import Arrays, Passes, Tracer
 from ppl_vae.data.batches import dims_of
 from ppl_vae.diagnostics.evidence import DETERMINISTIC, Scores, joined, over_batches
@@ -22,7 +23,6 @@ LOADED_DRAWS = 16
 # Numbers to score (rows times draws times dimensions) from which on compiling a pass is worth while. Not a
 # measured time: the same evaluation must draw the same noise everywhere.
 MANY_NUMBERS = 2e9
-PROBED = 3  # particles that two functions are tried with
 Rows = Arrays | Iterable[Any]
 
 
@@ -176,7 +176,7 @@ def _importance(
         return
     loaded = not isinstance(rows, Mapping)
     at_once = min(at_once, LOADED_DRAWS) if loaded else min(at_once, max(1, most // 64), 256)
-    if at_once > 1 and not bound.declared and not _takes_particles(passes, rows):
+    if at_once > 1 and not bound.declared and (bound.loops or not _in_a_plate(passes, rows)):
         at_once = 1
     many = not loaded and len(scores.elbo) * samples * dims_of(rows) >= MANY_NUMBERS
     compiled = compile == "on" or (compile == "auto" and many)
@@ -184,26 +184,9 @@ def _importance(
     scores.k = samples
 
 
-def _takes_particles(passes: Passes, rows: Rows) -> bool:
-    """Tell whether two functions, which promise nothing of leading axes, do the same within a plate of
-    particles as for each particle alone.
-    """
-
-    def run(tracer: Tracer, batch: Any) -> tuple[Any, ...]:
-        pair = tracer.pair(batch, PROBED)
-        drawn = [{name: value[draw] for name, value in pair.guide.drawn.items()} for draw in range(PROBED)]
-        alone = [tracer.pair(batch, values=one) for one in drawn]
-        return tuple(Densities(one.guide, one.model).log_weights for one in (pair, *alone))
-
+def _in_a_plate(passes: Passes, rows: Rows) -> bool:
     batch, _ = next(iter(passes.chunks(rows, 2)))
-    try:
-        together, *alone = passes.aside("particles", run, batch)
-    except Exception:  # of any kind: shapes fail wherever the functions use them
-        return False
-    alone = np.stack(alone)
-    return together.shape == alone.shape and np.allclose(
-        together, alone, rtol=1e-3, atol=1e-3, equal_nan=True
-    )
+    return takes_particles(passes, batch)
 
 
 def _per_row(value: np.ndarray) -> np.ndarray:

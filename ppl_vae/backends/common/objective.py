@@ -6,6 +6,7 @@ from typing import Any
 
 from ppl_vae.backends.common.checks import NO_PLATES, check_plates, check_sites
 from ppl_vae.backends.common.constraints import Outside
+from ppl_vae.backends.common.particles import takes_particles
 from ppl_vae.backends.common.site import ROWS_DIM, Pair, Trace
 from ppl_vae.backends.common.terms import Terms
 from ppl_vae.errors import ProgramError, UsageError
@@ -81,6 +82,12 @@ class BoundObjective:
         weights, in evaluation mode; see `ppl_vae.backends.common.constraints.outside`.
         """
         raise NotImplementedError
+
+    def _try_particles(self, batch: Mapping[str, Any]) -> None:
+        """Learn whether two functions take a plate of particles, where the objective wants several."""
+        if self.own and self.objective.particles > 1 and not self.bound.declared:
+            with self.bound.passes(0) as passes:
+                self.bound.loops = not takes_particles(passes, batch)
 
     def _refuse(self, pair: Pair, batch: Mapping[str, Any]) -> None:
         """Refuse, by name, sites that the objective cannot estimate."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from ppl_vae.backends.common.calls import Calls
 from ppl_vae.backends.common.checks import plates_apart
+from ppl_vae.backends.common.particles import one_by_one
 from ppl_vae.backends.common.site import PARTICLES, Pair, Trace
 from ppl_vae.backends.common.summing import DEEPEST, summed_out
 from ppl_vae.functions import Functions
@@ -43,6 +44,8 @@ class Tracer:
         self, batch: Any, particles: int = 1, depth: int = 1, values: Mapping[str, Any] | None = None
     ) -> Pair:
         """Run the guide, and the model at its draws; a network is computed once for the same arguments."""
+        if particles > 1 and self.bound.loops:
+            return one_by_one(self.F, lambda number: self._numbered(number).pair(batch), particles)
         calls = Calls(remembered={}, particles=particles, depth=depth)
         with self.bound.calling(calls), self._particles(particles, depth):
             guide, model, state = self._both(batch, values or {}, max(depth + 1, DEEPEST))
@@ -134,6 +137,10 @@ class Tracer:
         for site in trace.values():
             site.apart = self.bound.apart
         return trace
+
+    def _numbered(self, number: int) -> "Tracer":
+        """Return a tracer of the noise of one of several particles."""
+        return self
 
     def _both(self, batch: Any, values: Mapping[str, Any], place: int) -> tuple[Trace, Trace, Any]:
         """Return the sites of guide and model, which are enumerated left of `place` batch axes where the

@@ -76,6 +76,7 @@ class Objective(BoundObjective):
             if fields.certain:  # what is traced here need not be traced again
                 self.bound.supports[key_of(batch)] = fields
             every()
+            self._try_particles(batch)
             refuse_outside(self._traced["model"], inside)
         refuse_outside_constraints(parameters)
 

@@ -80,6 +80,9 @@ class Tracer(tracing.Tracer):
             model = Recorded(handlers.substitute(replayed, data=values)).get_trace(**batch)
         return trace_of(guide), trace_of(model), mutable(guide) | mutable(model)
 
+    def _numbered(self, number: int) -> "Tracer":
+        return Tracer(self.bound, random.fold_in(self.key, number), self.params, self.state)
+
     def _recorded(self, role: str, values: Mapping[str, Array], calls: Calls, state: Any) -> Any:
         self.key, key = random.split(self.key)
         params = tree.map(lax.stop_gradient, self.params) if calls.stopped else self.params

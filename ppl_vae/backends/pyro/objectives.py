@@ -72,6 +72,7 @@ class Objective(BoundObjective, nn.Module):
         with self.bound.at(scalars):
             pair = Tracer(self.bound).pair(batch)
             self._refuse(pair, batch)
+            self._try_particles(batch)
             every()
             refuse_outside(pair.model, on_host(inside_support(F, pair.model)))
 
