@@ -77,16 +77,17 @@ def test_other_rows_count_as_they_are(bound):
 
 @dataclass(frozen=True)
 class Labelled(Program):
-    """Grey levels [3] with a density, some of them masked, and a bit beside them."""
+    """Grey levels [3] with a density, some of them masked, and beside them a bit and a real number."""
 
     def networks(self, nn):
         return {"shift": nn.Parameter(3)}
 
-    def model(self, ppl, net, x=None, y=None, mask=True):
+    def model(self, ppl, net, x=None, y=None, w=None, mask=True):
         with ppl.minibatch(x):
             z = ppl.sample("z", ppl.standard_normal(3))
             ppl.sample("x", ppl.dist.Normal(z + net.shift(), 1.0).mask(mask).to_event(1), obs=x)
             ppl.sample("y", ppl.dist.Bernoulli(logits=z[..., 0]), obs=y)
+            ppl.sample("w", ppl.dist.Normal(z[..., 1], 1.0), obs=w)
 
     def guide(self, ppl, net, x):
         with ppl.minibatch(x):
@@ -98,8 +99,8 @@ class Labelled(Program):
 def test_the_density_of_grey_levels_counts_for_those_that_have_one_and_were_observed(backend, masked):
     x, y = RNG.random((6, 3)).astype("f"), RNG.integers(0, 2, 6).astype("f")
     mask = RNG.random((6, 3)) < 0.5
-    rows = {"x": x, "y": y} | ({"mask": mask} if masked else {})
+    rows = {"x": x, "y": y, "w": x[:, 0]} | ({"mask": mask} if masked else {})
     scores = score(backend_named(backend).bind(Labelled()), rows)
     grey = mask.sum() if masked else 18
-    exact = (grey * np.log(255) - scores.elbo.sum()) / (grey + 6) / np.log(2)
+    exact = (grey * np.log(255) - scores.elbo.sum()) / (grey + 12) / np.log(2)
     assert summary(scores, 256)["bits_per_dim"] == pytest.approx(exact)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from small_programs import BACKENDS, loss_and_gradients
 
 from ppl_vae import ELBO, IWAE, STL, DReG, Program, bind, check, data, evaluate, fit
 from ppl_vae.backends.common import terms
+from ppl_vae.backends.common.site import Trace
 
 ROWS = 4000
 X = 1.3
@@ -173,6 +175,16 @@ class GlobalPair(Program):
         precision = 0.5 + len(x)
         b = ppl.sample("b", ppl.dist.Normal(ppl.F.sum(x, 0) / precision, precision**-0.5).to_event(1))
         ppl.sample("a", ppl.dist.Normal(0.5 * b, ppl.array(0.5) ** 0.5).to_event(1))
+
+
+@pytest.mark.parametrize(
+    ("guide", "closed"), [("abc", "abc"), ("acb", "ab"), ("cba", "a"), ("bc", "bc"), ("", "")]
+)
+def test_the_guide_draws_a_site_in_order_after_all_that_precede_it_in_the_model(guide, closed):
+    def trace(names):
+        return Trace({name: SimpleNamespace(observed=False) for name in names})
+
+    assert terms.drawn_in_order(trace(guide), trace("abc")) == set(closed)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -121,6 +121,8 @@ def test_merged_normal_is_the_product_of_two_normals(backend):
 
 
 def test_free_normal_starts_at_its_scale(backend):
+    first = (OnTorch if backend == "pyro" else OnFlax)(lambda nn: nn.FreeNormal((2, 3), 0.3))
+    np.testing.assert_allclose(first()[1], 0.3 + 1e-4, rtol=1e-5)
     network = made(backend, lambda nn: nn.FreeNormal((2, 3), 0.3))
     network.load({"loc": np.full((2, 3), 0.7, "f"), "raw": np.full((2, 3), math.log(math.expm1(0.3)), "f")})
     np.testing.assert_allclose(network()[1], 0.3 + 1e-4, rtol=1e-5)

@@ -264,6 +264,12 @@ def test_what_is_no_objective_is_refused(backend):
         shared(bound("linear_gaussian", backend), 3)
 
 
+def test_the_weight_of_the_kl_rises_from_0_over_the_warm_up():
+    objective = ELBO(beta=4.0, warm_up=10)
+    assert [objective.scalars(step)["beta"] for step in (0, 5, 10, 50)] == [0, 2, 4, 4]
+    assert ELBO(beta=4.0).scalars(0)["beta"] == 4
+
+
 def test_a_particle_count_below_one_is_refused():
     with pytest.raises(UsageError, match="particles=0"):
         ELBO(particles=0)
