@@ -19,6 +19,7 @@ from ppl_vae import checks, model_files, session
 from ppl_vae.errors import PplVaeError, RunError, UsageError
 from ppl_vae.model_files import ModelSource
 from ppl_vae.program import PlainProgram, Program
+from ppl_vae.store.disk import write
 from ppl_vae.store.manifest import holds_run
 
 _KINDS = {
@@ -198,6 +199,8 @@ def copy(name_or_path: str | os.PathLike, dest: str | os.PathLike) -> Path:
     ------
     UsageError
         For an unknown name, and where the file exists or its folder does not: nothing is overwritten.
+    RunError
+        Where the disk is full or fails.
     """
     known = {kind: _known(kind) for kind in _KINDS}
     text = os.fspath(name_or_path)
@@ -205,14 +208,9 @@ def copy(name_or_path: str | os.PathLike, dest: str | os.PathLike) -> Path:
     origin, target = find(name_or_path, kind), Path(dest).expanduser()
     if target.is_dir():
         target = target / origin.name
-    try:
-        with target.open("xb") as file:
-            file.write(origin.read_bytes())
-    except FileExistsError:
-        raise UsageError(f"{target} exists and is not overwritten: choose another name") from None
-    except OSError as error:
-        raise UsageError(f"cannot write {target}: {error.strerror or error}") from None
-    return target
+    if os.path.lexists(target):
+        raise UsageError(f"{target} exists and is not overwritten: choose another name")
+    return write(target, origin.read_bytes())
 
 
 def _known(kind: str) -> dict[str, Path]:

@@ -431,11 +431,11 @@ CASES = {
     ),
     "a checkpoint on a broken disk": Case(
         lambda: broken(disk, "stage", lambda: resume("run", max_steps=2)),
-        "then go on with resume=True; what was saved before is intact",
+        "then try again (a training with resume=True); what was saved before is intact",
         lambda: again(resume=True, max_steps=2),
     ),
     "a row on a broken disk": Case(
-        lambda: broken(metrics, "_appended", lambda: resume("run", max_steps=2)),
+        lambda: broken(disk, "append", lambda: resume("run", max_steps=2)),
         "then go on with resume=True",
         lambda: again(resume=True, max_steps=2),
     ),

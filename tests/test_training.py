@@ -4,15 +4,18 @@ import importlib
 import json
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 import pyro
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
 from training_cases import FIELDS, bits, rows, same, small_data, train_rows, vae
 
 from ppl_vae import ELBO, IWAE, bind, data, evaluate, fit, load, open_run
-from ppl_vae.api import resume
+from ppl_vae.api import board, resume
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.errors import ProgramError, RunError, UsageError
 from ppl_vae.options import Training
@@ -357,4 +360,20 @@ def test_grey_levels_under_a_bernoulli_are_refused_when_bits_are_declined():
 
 def test_tensorboard_logs_are_written(tmp_path):
     fit(vae(), small_data(), max_steps=3, batch_size=35, out=tmp_path / "run", tensorboard=True)
-    assert any((tmp_path / "run" / "tensorboard").iterdir())
+    [file] = (tmp_path / "run" / "tensorboard").iterdir()
+    log = EventAccumulator(str(file)).Reload()
+    for row in open_run(tmp_path / "run").history:
+        numbers = {f"{row['split']}/{name}": value for name, value in row.items() if isinstance(value, float)}
+        for name, value in numbers.items():
+            logged = {one.step: make_ndarray(one.tensor_proto) for one in log.Tensors(name)}
+            assert logged[row["step"]] == np.float32(value), name
+
+
+def test_tensorboard_on_a_full_disk_is_one_error_and_the_run_goes_on(tmp_path, monkeypatch):
+    out, options = tmp_path / "run", {"batch_size": 35, "log_every": 1}
+    fit(vae(), small_data(), max_steps=2, out=out, **options)
+    with monkeypatch.context() as full:
+        full.setattr(board.disk, "append", lambda *_: Path("/dev/full").write_bytes(b"x"))
+        with pytest.raises(RunError, match=r"cannot write .*tfevents.*No space left on device\): free space"):
+            resume(out, data=small_data(), max_steps=3, tensorboard=True)
+    assert resume(out, data=small_data(), max_steps=3).steps == 3

@@ -96,6 +96,13 @@ def replace(path: Path, content: Content) -> None:
     publish(staged(path), path, overwrite=True)
 
 
+def append(path: Path, content: bytes) -> None:
+    """Add to the end of a file, which no link leads to."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    with open(reading.handle(path, flags, follow=False), "ab") as file:
+        file.write(content)
+
+
 def write(path: str | os.PathLike, content: Content, overwrite: bool = False) -> Path:
     """Write one file atomically: what is read meanwhile has the old content or the new.
 

@@ -245,7 +245,7 @@ def _written(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        remedy = "then go on with resume=True; what was saved before is intact"
+        remedy = "then try again (a training with resume=True); what was saved before is intact"
         raise disk.failed(path, error, remedy) from error
 
 

@@ -9,7 +9,6 @@ import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
 
 from ppl_vae import reading
 from ppl_vae.errors import RunError
@@ -25,8 +24,7 @@ def append(path: Path, row: dict, mend: bool = False) -> None:
     try:
         if mend:
             _mend(path)
-        with _appended(path) as file:
-            file.write(line)
+        disk.append(path, line)
     except OSError as error:
         raise disk.failed(path, error, "then go on with resume=True") from error
 
@@ -69,12 +67,7 @@ def _mend(path: Path) -> None:
     if _decode(lines[-1]) is None:
         os.truncate(path, sum(map(len, lines[:-1])))
     else:
-        with _appended(path) as file:
-            file.write(b"\n")
-
-
-def _appended(path: Path) -> BinaryIO:
-    return open(reading.handle(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, follow=False), "ab")
+        disk.append(path, b"\n")
 
 
 def truncate(path: Path, step: int) -> None:
