@@ -16,17 +16,22 @@ def handle(path: str | os.PathLike, flags: int = os.O_RDONLY, *, follow: bool = 
     Raises
     ------
     OSError
-        Also for a link that is not to be followed, and for a pipe or a device, which may never end.
+        Also for a link that is not to be followed, nor a file of several names written through one of them,
+        and for a pipe or a device, which may never end.
     """
     for name in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY", "O_CLOEXEC", *(() if follow else ("O_NOFOLLOW",))):
         flags |= getattr(os, name, 0)
     if not follow and os.path.islink(path):
         raise OSError(errno.ELOOP, "it is a link, which is not followed", os.fspath(path))
     made = os.open(path, flags, 0o666)
-    mode = os.fstat(made).st_mode
-    if stat.S_ISREG(mode):
+    about = os.fstat(made)
+    mode, written = about.st_mode, flags & (os.O_WRONLY | os.O_RDWR)
+    shared = not follow and written and about.st_nlink > 1
+    if stat.S_ISREG(mode) and not shared:
         return made
     os.close(made)
+    if shared:
+        raise OSError(errno.EMLINK, "it is a hard link, which is not written: copy it", os.fspath(path))
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, "it is a folder", os.fspath(path))
     raise OSError(errno.EINVAL, "it is no ordinary file", os.fspath(path))

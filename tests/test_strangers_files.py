@@ -75,6 +75,18 @@ def test_a_link_in_a_run_folder_is_never_written_through(tmp_path, precious, nam
     assert precious.read_text() == "thesis" if there else not precious.exists()
 
 
+@pytest.mark.parametrize("name", [".lock", "metrics.jsonl", "state.pt.new", "report.html"])
+def test_a_file_with_another_name_is_not_written_through(received, precious, name):
+    (received / name).unlink(missing_ok=True)
+    os.link(precious, received / name)
+    for words in (("evaluate", received), ("train", "--resume", "--out", received, "--max-steps", 4)):
+        found = cli(*words)
+        assert found.code in (0, 1) and (
+            not found.code or "a hard link, which is not written" in found.err[-1]
+        )
+    assert precious.read_text() == "thesis"
+
+
 @pytest.mark.parametrize("name", ["manifest.json", "config.yaml", "metrics.jsonl", "weights.safetensors"])
 def test_a_link_in_a_run_folder_is_not_read(received, precious, name):
     (received / name).rename(precious)
@@ -145,13 +157,14 @@ def test_tensorboard_is_not_written_through_a_link(received, tmp_path):
     assert not list(elsewhere.iterdir())
 
 
-def test_names_in_a_manifest_lie_in_the_folder(tmp_path, precious):
+@pytest.mark.parametrize("name", ["../precious", "half a pair \ud800"])
+def test_names_in_a_manifest_lie_in_the_folder(tmp_path, precious, name):
     folder = RunFolder.create(tmp_path / "run")
     folder.write(FILES)
     path = folder.path / "manifest.json"
     body = json.loads(path.read_bytes())
     body.pop("sha256")
-    body["files"]["../precious"] = {"size": 6, "sha256": hashlib.sha256(b"thesis").hexdigest()}
+    body["files"][name] = {"size": 6, "sha256": hashlib.sha256(b"thesis").hexdigest()}
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
     path.write_text(json.dumps(body | {"sha256": digest}))
     with pytest.raises(RunError, match=r"manifest\.json is damaged"):
@@ -265,6 +278,7 @@ def test_a_position_that_holds_something_else_is_told_in_one_line(received, cont
 
 
 ROWS = [b"[]", b'{"split": "train"}', b'{"step": "a", "split": "train"}', b'{"step": 1}', b"{" * 100_000]
+ROWS += [b'{"step": 1, "split": "train", "a": ' + b"[" * 50_000 + b"]" * 50_000 + b"}"]
 ROWS += [b'{"step": 1, "split": "valid", "elbo_nats": "high"}', b'{"step": 1, "split": []}']
 
 

@@ -45,7 +45,7 @@ def evaluations(run: Run, fresh: Mapping[str, Any]) -> dict[str, dict[str, Any]]
 def _result(content: bytes) -> dict[str, Any]:
     try:
         result = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         result = None
     return result if isinstance(result, dict) else {"damaged": "no result"}
 

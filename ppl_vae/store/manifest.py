@@ -97,9 +97,9 @@ def _parse(raw: bytes, path: Path) -> Manifest:
 
 def is_plain(name: str) -> bool:
     """Tell the name of a file that lies in the run folder itself and shows."""
-    return (
-        bool(name) and not name.startswith(".") and Path(name).name == name and not set(name) & {"\\", "\0"}
-    )
+    text = name.encode(errors="replace").decode() == name  # no half of a pair of surrogates
+    plain = not name.startswith(".") and Path(name).name == name and not set(name) & {"\\", "\0"}
+    return bool(name) and text and plain
 
 
 def _digest(body: dict) -> str:

@@ -94,7 +94,7 @@ def _lines(path: Path) -> list[bytes]:
 def _decode(line: bytes) -> dict | None:
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return _loose(row) if isinstance(row, dict) else None
 
