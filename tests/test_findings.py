@@ -12,6 +12,7 @@ from ppl_vae.backends.common.posterior import draws
 from ppl_vae.cli import findings, page
 from ppl_vae.cli.output import npz, write_evaluation
 from ppl_vae.cli.training import validation
+from ppl_vae.diagnostics.reconstruction import observed, with_gaps
 
 RNG = np.random.default_rng(5)
 OPTIONS = {"max_steps": 3, "batch_size": 20, "progress": False}
@@ -131,6 +132,13 @@ def test_masked_numbers_count_on_neither_side(backend, columns):
     assert found["bits_per_dim"] == pytest.approx(-scores.elbo.sum() / mask.sum() / np.log(2), rel=1e-6)
     gaps = draws(trained.bound, given.rows("valid"), 2, predictive=False).observed_data["x"]
     np.testing.assert_array_equal(np.isnan(gaps), ~mask)
+
+
+def test_steps_that_are_masked_are_missing_in_every_channel():
+    x, mask = RNG.normal(size=(6, 4, 2)), np.arange(4) < RNG.integers(1, 5, (6, 1))
+    gaps = with_gaps({"x": x}, {"x": x, "mask": mask})["x"]
+    np.testing.assert_array_equal(np.isnan(gaps), np.repeat(~mask[..., None], 2, -1))
+    assert observed({"x": x, "mask": mask[:, 0]}) is None  # one number a row is of something else
 
 
 @dataclass(frozen=True)

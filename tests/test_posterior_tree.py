@@ -98,6 +98,24 @@ def test_labels_of_users_and_of_the_data():
     assert list(to_tree(some(), columns={"x": ["a", "b"]})["observed_data/x_dim_0"].values) == [0, 1, 2, 3, 4]
 
 
+def test_axes_of_global_sites_have_the_names_of_classes_and_columns():
+    def coords(*shape, names, dims=None, z=2):
+        drawn = {"w": np.zeros((S, *shape)), "z": np.zeros((S, N, z))}
+        plates = {"w": (), "z": ("data",), "x": ("data",)}
+        tree = to_tree(replace(some(), prior={}, posterior=drawn, plates=plates), columns=names, dims=dims)
+        return [tree["posterior"][axis].values.tolist() for axis in tree["posterior/w"].dims[2:]]
+
+    names = {"x": list("abcde"), "y": ["cat", "dog", "owl"]}
+    assert coords(3, 5, names=names) == [names["y"], names["x"]]
+    assert coords(3, 4, names=names) == [names["y"], [0, 1, 2, 3]]
+    # A length that tells nothing: of two axes, of two fields, of a local latent too.
+    assert coords(3, 3, names=names) == [[0, 1, 2]] * 2
+    assert coords(3, names=names | {"batch": ["n", "s", "w"]}) == [[0, 1, 2]]
+    assert coords(3, 5, names=names, z=3) == [[0, 1, 2], names["x"]]
+    # An axis that is called like a field has its names.
+    assert coords(3, 3, names=names, z=3, dims={"w": ["y", "k"]}) == [names["y"], [0, 1, 2]]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

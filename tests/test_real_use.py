@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse
 import torch
 
-from ppl_vae import Program, check, data, evaluate, fit, load, open_run
+from ppl_vae import Program, check, data, evaluate, fit, load, open_run, posterior
 from ppl_vae.api import resume
 from ppl_vae.api.job import refuse_other_data
 from ppl_vae.cli.page import contents
@@ -102,7 +102,10 @@ def test_texts_of_classes_have_the_codes_of_training(backend):
     table = pd.DataFrame(counted()["x"], columns=list("abcd"))
     table["site"] = ["north", "south"] * 60
     made = data.of(table, batch="site")
-    run = fit(load("counts", z_dim=2, hidden=(8,)), made, backend=backend, epochs=1, batch_size=32)
+    run = fit(load("counts", z_dim=3, hidden=(8,)), made, backend=backend, epochs=1, batch_size=32)
+    tree = posterior(run, table[:2], num_samples=1, predictive=False)["posterior"]
+    assert tree["effect_dim_0"].values.tolist() == ["north", "south"]
+    assert tree["effect_dim_1"].values.tolist() == tree["dispersion_dim_0"].values.tolist() == list("abcd")
     south = table[table["site"] == "south"]  # alone, its code by the alphabet would be 0
     right = run.encode({"x": south[list("abcd")].to_numpy(), "batch": np.ones(len(south), int)})["z"]
     assert np.array_equal(run.encode(south)["z"], right)

@@ -311,6 +311,19 @@ def test_vectors_of_any_width(dims):
     assert (page.words.count("Sample ") == 8) == (dims > 2)
 
 
+def test_sequences_are_lines_over_their_steps():
+    data = np.random.default_rng(0).normal(size=(30, 7, 5))
+    gaps = np.where(np.arange(7)[:, None] < 4, data, np.nan)
+    page = html(Contents(kind="vector", samples=data, originals=gaps, reconstructions=data))
+    assert "explained variance 1" in page and "Not shown" not in page
+    assert "channels 0, 2, 4 of 5" in page and "range of channel 2 at each step" in page
+    drawn = re.findall(r'aria-label="Row 0 and its reconstruction,.*?</svg>', page)
+    lengths = [[len(line.split()) for line in re.findall('polyline points="([^"]*)"', one)] for one in drawn]
+    assert lengths == [[4, 7]] * 3, "a picture a channel; a line ends where a sequence does"
+    first = re.findall(r"cy=\"([\d.]+)\"[^>]*orange", drawn[1])
+    assert np.corrcoef([float(y) for y in first], data[0, :, 2])[0, 1] == pytest.approx(-1, abs=1e-3)
+
+
 def test_masked_numbers_are_gaps():
     data = np.random.default_rng(0).normal(size=(50, 6))
     gaps = np.where(np.random.default_rng(1).random(data.shape) < 0.3, np.nan, data)

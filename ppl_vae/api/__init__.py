@@ -1,7 +1,6 @@
 """The library's verbs, over either backend."""
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ppl_vae.api.evaluation import evaluate
@@ -14,7 +13,7 @@ from ppl_vae.api.settings import check_backend, program_of, settle_binarize
 from ppl_vae.api.signatures import hinting
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.data.loading import in_memory
-from ppl_vae.errors import PplVaeError, UsageError
+from ppl_vae.errors import UsageError
 from ppl_vae.gallery import load
 from ppl_vae.program import Program
 
@@ -140,9 +139,6 @@ def posterior(
     from ppl_vae.diagnostics.posterior import to_tree
 
     draws = run.draws(x, num_samples, method=method, seed=seed, predictive=predictive)
-    columns = {}
-    with suppress(PplVaeError):  # a posterior needs no training data: these only lend the names of columns
-        columns = run.data.coords if run.data is not None else {}
-    tree = to_tree(draws, coords=coords, dims=dims, columns=columns)
+    tree = to_tree(draws, coords=coords, dims=dims, columns=run.names)
     tree.attrs["binarize"] = run.record.data.binarize
     return tree

@@ -152,6 +152,13 @@ class Run(Summarised):
         return backend_named(self.backend)
 
     @property
+    def names(self) -> dict[str, list[str]]:
+        """Names of columns (x) and of classes by field, of the fields that the program takes."""
+        data = self.record.data
+        held = ({"x": data.columns} if data.columns else {}) | data.classes
+        return {field: list(names) for field, names in held.items() if field in self.bound.fields}
+
+    @property
     def takes_batches(self) -> bool:
         """It is two functions trained on a loader, whose batches they take whole, whatever these hold."""
         return not self.bound.declared and not self.bound.fields

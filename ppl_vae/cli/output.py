@@ -80,9 +80,12 @@ def arrays(
     originals: Mapping[str, np.ndarray] | None = None,
     names: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Write a verb's arrays, a PNG grid of images, a table of rows that have names; return what to print."""
+    """Write a verb's arrays, a PNG grid of images, a table of rows or columns that have names; return what to
+    print.
+    """
     table = where.path.with_name(f"{where.path.stem}-rows.csv")
-    if names is not None:
+    tabled = names is not None or bool(run.record.data.columns)
+    if tabled:
         disk.refuse_place(table, where.overwrite)
     result = about(run) | {
         "n": count(fields),
@@ -90,7 +93,7 @@ def arrays(
     }
     named = {} if names is None else {ROW_NAMES: names}
     result |= {"out": str(disk.write(where.path, npz(fields | named), where.overwrite)), "picture": None}
-    if names is not None:
+    if tabled:
         result["table"] = str(disk.write(table, _table(run, fields, names), where.overwrite))
     shown = _images(run, pictures, originals) if where.picture is not None and pictures else None
     if shown is not None:
@@ -128,8 +131,8 @@ def _images(
     return lines.reshape(-1, *made.shape[1:])
 
 
-def _table(run: Run, fields: Mapping[str, np.ndarray], names: np.ndarray) -> bytes:
-    """Return numbers and vectors per row as CSV, after the names of the rows; classes by their
+def _table(run: Run, fields: Mapping[str, np.ndarray], names: np.ndarray | None) -> bytes:
+    """Return numbers and vectors per row as CSV, after the names or the numbers of the rows; classes by their
     names, numbers of x by their columns'.
     """
     import pandas as pd
@@ -137,7 +140,8 @@ def _table(run: Run, fields: Mapping[str, np.ndarray], names: np.ndarray) -> byt
     columns, classes = {}, run.record.data.classes
     for field, values in fields.items():
         if values.ndim == 1:
-            columns[field] = np.asarray(classes[field])[values] if field in classes else values
+            named = field in classes and values.dtype.kind in "iu"
+            columns[field] = np.asarray(classes[field])[values] if named else values
         elif values.ndim == 2:
             own = run.record.data.columns if field in ("x", "x_mean") else None
             ending = field.removeprefix("x")
@@ -165,7 +169,11 @@ def is_kept(run: Run) -> bool:
 
 
 def write_evaluation(
-    run: Run, result: dict[str, Any], per_row: Mapping[str, np.ndarray], rows: int | None, label: str
+    run: Run,
+    result: dict[str, Any],
+    per_row: Mapping[str, np.ndarray],
+    rows: int | None = None,
+    label: str = "",
 ) -> dict[str, Any]:
     """Keep an evaluation and its bounds of every row in the run's folder, and write its report anew; `rows`
     is how many were asked for, `label` what other data is called by.

@@ -97,12 +97,15 @@ class _Axes:
     plates : dict of str to tuple of str
     dims : dict of str to sequence of str
         The user's names for the event axes of a site.
+    rows : str
+        The plate over the rows.
     """
 
-    def __init__(self, plates: Mapping[str, tuple[str, ...]], dims: Mapping[str, Sequence[str]]):
-        self.plates, self.dims = plates, dims
+    def __init__(self, plates: Mapping[str, tuple[str, ...]], dims: Mapping[str, Sequence[str]], rows: str):
+        self.plates, self.dims, self.rows = plates, dims, rows
         self.sizes: dict[str, int] = {}
         self.columns: dict[str, str] = {}
+        self.own: dict[str, tuple[str, ...]] = {}
         unknown = set(dims) - set(plates)
         if unknown:
             raise UsageError(f"dims name {', '.join(sorted(unknown))}: the sites are {', '.join(plates)}")
@@ -116,6 +119,7 @@ class _Axes:
             raise UsageError(f"dims of {site!r}: {len(names)} names given, it has {free} axes within a row")
         if free == 1:
             self.columns[site] = names[0]
+        self.own[site] = (*fixed[len(lead) :], *names)
         remedy = f"give the axes of {site!r} names of their own with dims"
         for name, size in zip((*fixed, *names), values.shape, strict=True):
             if self.sizes.setdefault(name, size) != size:
@@ -134,16 +138,37 @@ class _Axes:
             known = ", ".join(self.sizes)
             raise UsageError(f"coords name {', '.join(sorted(unknown))}: the axes are {known}")
         labels = {name: np.arange(size) for name, size in self.sizes.items()}
-        for site, names in columns.items():
-            axis = self.columns.get(site)
-            if axis is not None and len(names) == self.sizes[axis]:
-                labels[axis] = np.asarray(names)
+        labels |= {axis: np.asarray(columns[field]) for axis, field in self._fields(columns).items()}
         for axis, names in coords.items():
             if len(names) != self.sizes[axis]:
                 size = self.sizes[axis]
                 raise UsageError(f"coords of {axis!r}: {len(names)} labels given, the axis has {size}")
             labels[axis] = np.asarray(names)
         return labels
+
+    def _fields(self, columns: Mapping[str, Sequence]) -> dict[str, str]:
+        """Return the field whose names an axis has, by axis: a field's own, one that is called like a field,
+        and of a global site the only one as long as the names of just one field. No axis of a local latent
+        may be as long: there a length tells nothing.
+        """
+        lengths = {field: len(names) for field, names in columns.items()}
+        found = {axis: site for site, axis in self.columns.items() if lengths.get(site) == self.sizes[axis]}
+        found |= {name: name for name, size in self.sizes.items() if lengths.get(name) == size}
+        shared = {site: axes for site, axes in self.own.items() if self.rows not in axes}
+        local = {
+            self.sizes[axis]
+            for site, axes in self.own.items()
+            if site not in shared and site not in columns
+            for axis in axes
+            if axis != self.rows
+        }
+        for axes in shared.values():
+            sizes = [self.sizes[axis] for axis in axes]
+            for axis, size in zip(axes, sizes, strict=True):
+                fields = [field for field, length in lengths.items() if length == size > 1]
+                if len(fields) == 1 and sizes.count(size) == 1 and size not in local:
+                    found.setdefault(axis, fields[0])
+        return found
 
 
 def to_tree(
@@ -163,7 +188,8 @@ def to_tree(
     dims : dict of str to sequence of str
         Names of the axes within a row by site, in place of `<site>_dim_0` ...
     columns : dict of str to sequence
-        Names of the columns by field where the data knows them (`Data.coords`); used where they fit.
+        Names of columns and classes by field where the data knows them (`Data.coords`); used where they fit,
+        for axes of global sites too.
 
     Returns
     -------
@@ -178,7 +204,7 @@ def to_tree(
     """
     import xarray as xr
 
-    axes = _Axes(draws.plates, dims or {})
+    axes = _Axes(draws.plates, dims or {}, _plain(draws.rows))
     groups = _groups(draws, axes)
     labels = axes.labels(coords or {}, columns or {})
     tree = {"/": xr.Dataset(attrs=_attributes(draws))}

@@ -6,7 +6,7 @@ import numpy as np
 
 from ppl_vae import checks
 from ppl_vae.errors import DataError
-from ppl_vae.report import counts, curves, finding, image, latents, sound, tags, vector
+from ppl_vae.report import counts, curves, finding, image, latents, sequence, sound, tags, vector
 from ppl_vae.report.contents import Contents, Row
 from ppl_vae.report.style import STYLE
 
@@ -33,6 +33,9 @@ def html(about: Contents) -> str:
     """
     checks.one_of("kind of data", about.kind, KINDS)
     kind = KINDS[about.kind]
+    shown = (about.samples, about.originals, about.reconstructions)
+    if kind is vector and any(sequence.are(x) for x in shown):
+        kind = sequence
     parts = [
         finding.html(about.finding),
         _section("Samples", about.samples is not None, lambda: _samples(kind, about)),

@@ -173,7 +173,8 @@ def _ranges(sets: dict[str, np.ndarray], at: np.ndarray, about: Contents, legend
     if any(scaled[name] is not sets[name] for name in sets):
         unit = "standard deviations from the data's mean"
     for shift, (name, values) in enumerate(scaled.items()):
-        _range(ax, name, values, at + 0.3 * (shift - 0.5) if len(at) <= _NAMED else at)
+        few = len(at) <= _NAMED
+        draw_range(ax, name, values, at + 0.3 * (shift - 0.5) if few else at, banded=not few)
     plots.label(ax, "" if len(at) == len(about.columns) <= _NAMED else "column", unit)
     if len(at) == len(about.columns) <= _NAMED:
         ax.set_xticks(at, [tags.short(name, 16) for name in about.columns], rotation=30, ha="right")
@@ -186,10 +187,11 @@ def _ranges(sets: dict[str, np.ndarray], at: np.ndarray, about: Contents, legend
     return tags.side_by_side(tags.figure(drawn, words + ".", legend))
 
 
-def _range(ax, name: str, values: np.ndarray, at: np.ndarray) -> None:
+def draw_range(ax, name: str, values: np.ndarray, at: np.ndarray, banded: bool) -> None:
+    """Mean and range of each column, as points and lines, or as a band."""
     mean = _ignoring_gaps(np.nanmean, values)
     low, high = _ignoring_gaps(np.nanquantile, values, q=[0.05, 0.95])
-    if len(at) <= _NAMED:
+    if not banded:
         ax.vlines(at, low, high, color=colour(name), alpha=0.6, linewidth=2)
         ax.plot(at, mean, "o", markersize=4, color=colour(name))
     else:
