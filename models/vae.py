@@ -1,6 +1,7 @@
 """Variational autoencoder (Kingma & Welling 2014, arXiv:1312.6114).
 
 z ~ N(0, I);   x | z ~ likelihood(decoder(z));   q(z | x) = N(encoder(x)).
+With a mask only numbers that were observed count; the encoder sees the others as 0.
 """
 
 from dataclasses import dataclass
@@ -27,10 +28,10 @@ class VAE(Program):
             ),
         }
 
-    def model(self, ppl, net, x=None):
-        with ppl.minibatch(x):
+    def model(self, ppl, net, x=None, mask=None):
+        with ppl.minibatch(x, mask):
             z = ppl.sample("z", ppl.standard_normal(self.z_dim))
-            ppl.sample("x", ppl.likelihood(self.likelihood, net.decoder(z)), obs=x)
+            ppl.sample("x", ppl.likelihood(self.likelihood, net.decoder(z), mask), obs=x)
 
     def guide(self, ppl, net, x):
         with ppl.minibatch(x):

@@ -1,10 +1,12 @@
 """Data that a likelihood cannot have made is refused wherever rows come in, by its row."""
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from on_backend import BACKENDS, side
+from scipy import stats
 
 from ppl_vae import data, evaluate, fit, likelihoods, load
 from ppl_vae.distributions import grey
@@ -79,6 +81,19 @@ def test_every_level_of_the_finest_grid_is_one_and_finer_grids_are_refused(backe
         made.dist.DiscretizedLogistic(one.loc, one.scale, levels=levels + 1)
     with pytest.raises(UsageError, match="likelihood grey_levels: levels=262145"):
         likelihoods.parse("grey_levels:262145")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_masked_numbers_add_nothing_to_a_likelihood(backend):
+    on, mask = next(side(backend, "float32")), np.array([[True, False, True], [False, False, True]])
+    x, loc = RNG.normal(size=(2, 2, 3))
+    made = SimpleNamespace(values=(on.array(loc), on.array(np.full((2, 3), 0.5))), event_dim=1)
+    likelihood = likelihoods.parse("normal_fixed:0.5")
+    found = on.host(likelihood.over(on.dist, made, on.array(mask)).log_prob(on.array(x)))
+    np.testing.assert_allclose(found, (stats.norm.logpdf(x, loc, 0.5) * mask).sum(1), rtol=1e-5)
+    several = SimpleNamespace(values=[on.array(np.ones((2, 3, 4, 4, 5)))] * 4, event_dim=3)
+    with pytest.raises(UsageError, match="rgb_logistic_mixture: it draws several numbers at once"):
+        likelihoods.parse("rgb_logistic_mixture").over(on.dist, several, on.array(mask))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

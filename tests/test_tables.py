@@ -307,44 +307,20 @@ def test_a_role_that_is_given_twice_is_refused(tmp_path):
     assert "--ignore is given twice" in refused(2, "data", "info", tmp_path / "a.csv", *words)
 
 
-MASKED = """
-from dataclasses import dataclass
-
-from ppl_vae import Program
-
-
-@dataclass(frozen=True)
-class Masked(Program):
-    x_shape: tuple[int, ...] | None = None
-
-    def networks(self, nn):
-        return {"encoder": nn.NormalHead(self.x_shape, (4,), 1), "decoder": nn.Linear(1, *self.x_shape)}
-
-    def model(self, ppl, net, x=None, mask=None):
-        with ppl.minibatch(x, mask):
-            z = ppl.sample("z", ppl.standard_normal(1))
-            numbers = ppl.dist.Normal(net.decoder(z), 1.0)
-            ppl.sample("x", numbers.mask(True if mask is None else mask).to_event(1), obs=x)
-
-    def guide(self, ppl, net, x, mask):
-        with ppl.minibatch(x, mask):
-            loc, scale = net.encoder(x)
-            ppl.sample("z", ppl.dist.Normal(loc, scale).to_event(1))
-"""
-
-
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_missing_numbers_are_missing_in_what_is_shown(backend, tmp_path, caplog):
+def test_from_a_file_with_missing_numbers_to_a_report_in_one_command(backend, tmp_path, caplog):
     rows = np.random.default_rng(0).normal(size=(30, 3))
     rows[::2, 1] = np.nan
-    table = tmp_path / "t.csv"
-    pd.DataFrame(rows, columns=list("abc"), index=[f"r{i}" for i in range(30)]).to_csv(
-        table, index_label="id"
-    )
-    out, model = tmp_path / "run", tmp_path / "masked.py"
-    model.write_text(MASKED)
-    ok("train", model, "--data", table, "--index", "id", "--mask", "nan", "--valid", 0, "--test", 10,
-       "--epochs", 1, "--backend", backend, "--out", out, "--progress", "false")  # fmt: skip
+    table, out = tmp_path / "t.csv", tmp_path / "run"
+    frame = pd.DataFrame(rows, columns=list("abc"), index=[f"r{i}" for i in range(30)])
+    frame.assign(kind=["B", "T"] * 15, site=["n", "s", "n"] * 10).to_csv(table, index_label="id")
+    roles = ("--index", "id", "--mask", "nan", "--label", "kind", "--batch", "site")
+    model = ("--model.likelihood", "normal", "--model.hidden", "4", "--model.z_dim", 1)
+    ok("train", "vae", "--data", table, *roles, *model, "--valid", 0, "--test", 10, "--epochs", 1,
+       "--backend", backend, "--out", out, "--progress", "false")  # fmt: skip
+    page = (out / "report.html").read_text()
+    assert "Not shown" not in page
+    assert [] == [words for words in ("by kind", ">B</li>", ">T</li>", "independent columns") if words not in page]
     assert any("15 missing numbers, masked" in line for line in caplog.messages)
     caplog.clear()
     told = ok("reconstruct", out)

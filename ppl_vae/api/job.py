@@ -172,8 +172,8 @@ def refuse_lost_mask(program: Any, data: Data | Loader) -> None:
         name = type(program).__name__ if program.declared else program.name
         raise UsageError(
             f"{name} takes no mask: give its model and guide a parameter mask, for "
-            "ppl.mask or a distribution's .mask (of the gallery's in a copy: ppl-vae copy), or fill in what "
-            "is missing"
+            "ppl.mask or a distribution's .mask (of the gallery vae takes one, the others in a copy: ppl-vae "
+            "copy), or fill in what is missing"
         )
 
 

@@ -71,10 +71,14 @@ def latents(run: Run, options: Any) -> dict[str, np.ndarray] | np.ndarray:
 
 def beside(run: Run, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return the fields of rows that the program takes beside its observations."""
-    if len(run.bound.fields) <= 1:
+    if not _has_covariates(run):
         return {}
     observed = run.reconstruct({name: values[:1] for name, values in rows.items()})
     return {name: rows[name] for name in run.bound.fields if name in rows and name not in observed}
+
+
+def _has_covariates(run: Run) -> bool:
+    return len(run.record.data.shapes.keys() & set(run.bound.fields)) > 1
 
 
 def covariates(run: Run, options: Any, n: int) -> dict[str, np.ndarray]:
@@ -83,7 +87,7 @@ def covariates(run: Run, options: Any, n: int) -> dict[str, np.ndarray]:
     """
     if options.covariates is not None:
         return _given(run, options.covariates)
-    if len(run.bound.fields) <= 1:
+    if not _has_covariates(run):
         return {}
     if options.get("latents") is not None:
         fields = read(Path(options.latents)).fields

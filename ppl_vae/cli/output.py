@@ -143,8 +143,8 @@ def _table(run: Run, fields: Mapping[str, np.ndarray], names: np.ndarray | None)
             named = field in classes and values.dtype.kind in "iu"
             columns[field] = np.asarray(classes[field])[values] if named else values
         elif values.ndim == 2:
-            own = run.record.data.columns if field in ("x", "x_mean") else None
-            ending = field.removeprefix("x")
+            own = run.record.data.columns if field in ("x", "x_mean", "mask") else None
+            ending = "_mask" if field == "mask" else field.removeprefix("x")
             known = [f"{name}{ending}" for name in own or ()]
             if len(known) != values.shape[1]:
                 known = [f"{field}_{i}" for i in range(values.shape[1])]

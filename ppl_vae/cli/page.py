@@ -161,7 +161,9 @@ def _labels(run: Run, rows: Mapping[str, np.ndarray]) -> Any:
     for name in fields:
         values = rows[name]
         if values.ndim == 1 and values.dtype.kind in "biu":
-            return Labels(name, values.astype(np.int64), run.record.data.classes.get(name, ()))
+            data, role = run.record.data, {"y": "label"}.get(name, name)
+            called = data.roles.get(role) or name  # as the column is
+            return Labels(called, values.astype(np.int64), data.classes.get(name, ()))
     return None
 
 

@@ -144,9 +144,21 @@ class Likelihood:
         """Return the distribution, of `ppl.dist`, of single numbers or of events of several axes."""
         raise NotImplementedError(f"{type(self).__name__} says no distribution(self, dist, *parameters)")
 
-    def over(self, dist: Any, parameters: Any) -> Any:
-        """Return the distribution of whole observations, from what a network `nn.Likelihood` returns."""
+    def over(self, dist: Any, parameters: Any, mask: Array | None = None) -> Any:
+        """Return the distribution of whole observations, from what a network `nn.Likelihood` returns.
+
+        Raises
+        ------
+        UsageError
+            For a mask where several numbers are one draw.
+        """
         made = self.distribution(dist, *parameters.values)
+        if mask is not None and made.event_dim:
+            raise UsageError(
+                f"likelihood {self.name}: it draws several numbers at once, and none can be masked: choose "
+                "another"
+            )
+        made = made if mask is None else made.mask(mask)
         return made.to_event(parameters.event_dim - made.event_dim)
 
     @classmethod

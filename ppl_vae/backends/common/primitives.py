@@ -102,15 +102,17 @@ class Primitives:
         """Return the plate over the rows at hand."""
         raise NotImplementedError
 
-    def likelihood(self, named: str | likelihoods.Likelihood, parameters: Any) -> Any:
-        """Return a likelihood with the parameters of a network `nn.Likelihood` of the same name."""
+    def likelihood(self, named: str | likelihoods.Likelihood, parameters: Any, mask: Any = None) -> Any:
+        """Return a likelihood with the parameters of a network `nn.Likelihood` of the same name; what `mask`,
+        of the shape of the observations, says is missing counts nothing.
+        """
         if not hasattr(parameters, "event_dim"):
             raise ProgramError(
                 "ppl.likelihood takes what a network nn.Likelihood returns, no "
                 f"{type(parameters).__name__}: of a decoder of your own make the distribution itself "
                 "(ppl.dist.Bernoulli(logits=...), ...)"
             )
-        made = likelihoods.parse(named).over(self.dist, parameters)
+        made = likelihoods.parse(named).over(self.dist, parameters, mask)
         under(made)[-1].network = getattr(parameters, "network", None)
         return made
 
