@@ -64,7 +64,31 @@ def test_what_is_no_array_of_numbers_in_matlab_is_left_out_with_a_line(tmp_path)
     found = data.load(tmp_path / "m.mat", valid=0, test=0)
     assert list(found.fields) == ["x", "y"]
     np.testing.assert_array_equal(np.sort(found.raw("train")["y"]), np.sort(np.arange(len(COUNTS)) % 2))
-    assert any("'about', 's' left out" in note for note in found.notes)
+    assert all(any(f"{name!r} left out" in note for note in found.notes) for name in ("about", "s"))
+    scipy.io.savemat(tmp_path / "s.mat", {"s": {"x": COUNTS}})
+    with pytest.raises(DataError, match=r"no arrays of numbers \(of 's' save the fields"):
+        data.load(tmp_path / "s.mat")
+
+
+def test_texts_of_matlab_are_labels(tmp_path):
+    names = np.array(["B cell", "T"], dtype=object)[np.arange(len(COUNTS)) % 2]
+    scipy.io.savemat(tmp_path / "old.mat", {"x": COUNTS, "cell": names[:, None], "rows": names.astype(str)})
+    mat73(tmp_path / "new.mat", x=COUNTS)
+    with h5py.File(tmp_path / "new.mat", "r+") as file:
+        places = []
+        for i, name in enumerate(names):
+            text = file.create_dataset(f"#refs#/{i}", data=np.array([[ord(c)] for c in name], np.uint16))
+            text.attrs["MATLAB_class"] = np.bytes_("char")
+            places.append(text.ref)
+        cell = file.create_dataset("cell", data=np.array([places], h5py.ref_dtype))
+        cell.attrs["MATLAB_class"] = np.bytes_("cell")
+    for file, label in (("old", "cell"), ("old", "rows"), ("new", "cell")):
+        found = data.load(tmp_path / f"{file}.mat", label=label, valid=0, test=0)
+        assert found.coords["y"] == ["B cell", "T"] and found.kind == "counts"
+        texts = np.array(found.coords["y"])[found.splits["train"]["y"]]
+        assert dict(zip(map(tuple, found.raw("train")["x"]), texts, strict=True)) == dict(
+            zip(map(tuple, COUNTS), names, strict=True)
+        )
 
 
 def cells(path):

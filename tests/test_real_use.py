@@ -50,6 +50,7 @@ def counts(request):
         ({"batch": [0] * 6, "size": np.full(6, np.nan)}, ["size", "NaN"]),
         ({"batch": ["a"] * 6}, ["batch", "not numeric"]),
         ({"batch": np.zeros((6, 2), int)}, ["batch", "shape (2,)"]),
+        ({"batch": [0] * 6, "x": np.zeros((6, 4), int)}, ["x is what is drawn"]),
         ([0] * 6, ["covariates", "dict"]),
     ],
 )
@@ -67,6 +68,8 @@ def test_covariates_that_do_not_fit_are_refused_by_name(counts, covariates, name
 def test_one_covariate_serves_all_rows_and_comes_back(counts):
     drawn = counts.sample(6, covariates={"batch": 1, "size": 2.0}, seed=3)
     written_out = counts.sample(6, covariates={"batch": [1.0] * 6, "size": np.full(6, 2.0)}, seed=3)
+    framed = counts.sample(6, covariates=pd.DataFrame({"batch": [1] * 6, "size": 2.0}), seed=3)
+    assert all(np.array_equal(drawn[name], framed[name]) for name in drawn)
     assert drawn["batch"].tolist() == [1] * 6 and drawn["size"].tolist() == [2.0] * 6
     assert drawn.keys() == written_out.keys()
     assert all(np.array_equal(drawn[name], written_out[name]) for name in drawn)
@@ -101,9 +104,11 @@ def test_rows_of_a_class_that_was_not_trained_are_refused(counts, verb):
 def test_texts_of_classes_have_the_codes_of_training(backend):
     table = pd.DataFrame(counted()["x"], columns=list("abcd"))
     table["site"] = ["north", "south"] * 60
+    table.index = [f"r{i}" for i in range(120)]
     made = data.of(table, batch="site")
     run = fit(load("counts", z_dim=3, hidden=(8,)), made, backend=backend, epochs=1, batch_size=32)
     tree = posterior(run, table[:2], num_samples=1, predictive=False)["posterior"]
+    assert tree["data"].values.tolist() == ["r0", "r1"]
     assert tree["effect_dim_0"].values.tolist() == ["north", "south"]
     assert tree["effect_dim_1"].values.tolist() == tree["dispersion_dim_0"].values.tolist() == list("abcd")
     south = table[table["site"] == "south"]  # alone, its code by the alphabet would be 0

@@ -246,12 +246,21 @@ def test_no_row_and_no_column_is_taken_for_something_else(tmp_path, text, x):
         ('a\n1\n""\n3\n', ["line 3", "'a'"]),  # as pandas writes a missing number of an only column
         (",1.5,2.5\n3,4,5\n6,7,8\n", ["line 1", "'1'"]),
         ("a\n1,5\n2,5\n", ["delimiter", "decimal"]),
+        ('a,b\n"1,000",1\n"1,001",2\n', ["'1,000' is no number as it is written", "'a'"]),
+        ("a,b\n3%,1\n4%,2\n", ["'3%' is no number as it is written"]),
     ],
 )
 def test_what_has_two_meanings_or_none_is_refused(tmp_path, text, names):
     with pytest.raises(DataError) as refused:
         loaded(tmp_path, text)
     assert all(name in str(refused.value) for name in names), refused.value
+
+
+def test_numbers_of_rows_give_way_to_names(tmp_path):
+    made = loaded(tmp_path, ",cell_id,a,b\n0,x7,1.5,2\n1,x3,2.5,3\n")
+    assert made.labels["train"].tolist() == ["x7", "x3"] and made.coords == {"x": ["a", "b"]}
+    kept = loaded(tmp_path, ",cell_id,a\nr1,7,1.5\nr2,3,2.5\n")
+    assert kept.labels["train"].tolist() == ["r1", "r2"] and kept.coords == {"x": ["cell_id", "a"]}
 
 
 def test_names_keep_their_zeros_and_numbers_their_order(tmp_path):
@@ -320,7 +329,9 @@ def test_from_a_file_with_missing_numbers_to_a_report_in_one_command(backend, tm
        "--backend", backend, "--out", out, "--progress", "false")  # fmt: skip
     page = (out / "report.html").read_text()
     assert "Not shown" not in page
-    assert [] == [words for words in ("by kind", ">B</li>", ">T</li>", "independent columns") if words not in page]
+    assert [
+        words for words in ("by kind", ">B</li>", ">T</li>", "independent columns") if words not in page
+    ] == []
     assert any("15 missing numbers, masked" in line for line in caplog.messages)
     caplog.clear()
     told = ok("reconstruct", out)

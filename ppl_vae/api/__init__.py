@@ -139,6 +139,9 @@ def posterior(
     from ppl_vae.diagnostics.posterior import to_tree
 
     draws = run.draws(x, num_samples, method=method, seed=seed, predictive=predictive)
+    names = run.record.data.labels(x)
+    if names is not None and run.program.declared:
+        coords = {draws.rows: names} | dict(coords or {})
     tree = to_tree(draws, coords=coords, dims=dims, columns=run.names)
     tree.attrs["binarize"] = run.record.data.binarize
     return tree

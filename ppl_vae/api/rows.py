@@ -12,7 +12,9 @@ from ppl_vae.diagnostics.evidence import Scores
 from ppl_vae.errors import DataError, RunError, UsageError
 
 
-def check_rows(bound: Any, rows: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+def check_rows(
+    bound: Any, rows: Mapping[str, np.ndarray], trained: Mapping[str, Any] | None = None
+) -> Mapping[str, np.ndarray]:
     """Return rows by field as they are, once they fit the program.
 
     Raises
@@ -21,7 +23,8 @@ def check_rows(bound: Any, rows: Mapping[str, np.ndarray]) -> Mapping[str, np.nd
         For a field that the guide needs and that is missing, fields of different lengths, and a shape that is
         not the program's.
     """
-    check_shapes(bound, rows)
+    beside = {name: shape for name, shape in (trained or {}).items() if name != "x"}
+    check_shapes(bound, rows, beside)
     _check_fields(bound, rows)
     lengths = {name: len(array) for name, array in rows.items()}
     if len(set(lengths.values())) > 1:
@@ -90,7 +93,9 @@ def _check_fields(bound: Any, rows: Mapping[str, np.ndarray]) -> None:
 
 
 def by_name(covariates: Any) -> Mapping[str, Any]:
-    """Return covariates; refuse what is no dict of arrays."""
+    """Return covariates by name, of a DataFrame by column; refuse what is no dict of arrays."""
+    if hasattr(covariates, "columns"):
+        return {str(name): covariates[name] for name in covariates.columns}
     if covariates is not None and not isinstance(covariates, Mapping):
         raise UsageError(f"covariates is {type(covariates).__name__}: give a dict of arrays by name")
     return covariates or {}

@@ -25,6 +25,7 @@ from ppl_vae.api.signatures import hinting_methods
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.data import Data
 from ppl_vae.data.loader import rows_by_place, whole_batches
+from ppl_vae.data.roles import Roles
 from ppl_vae.diagnostics.evidence import Scores
 from ppl_vae.diagnostics.posterior import PosteriorDraws
 from ppl_vae.errors import UsageError
@@ -169,7 +170,7 @@ class Run(Summarised):
         if self.takes_batches:
             rows = rows_by_place(x, self.bound.precision())
         else:
-            rows = data.scaled(check_rows(self.bound, data.named(x, self.bound.fields)))
+            rows = data.scaled(check_rows(self.bound, data.named(x, self.bound.fields), data.shapes))
         like = "give rows like those of the training, or in another training "
         kept = between(data.binarize, scored)
         self._verbs.refuse_outside_rows(self.bound, rows, between=kept, first=like)
@@ -178,10 +179,12 @@ class Run(Summarised):
     def _covariates(self, given: Mapping[str, Any] | None, n: int) -> dict[str, np.ndarray]:
         """Return n rows of covariates: as many as given, or the only one n times."""
         data, known = self.record.data, self.bound.fields
-        given = data.by_field(by_name(given))
+        given = Roles(**data.roles).by_field(by_name(given))
         for name in given:
             if name not in known:
                 raise UsageError(f"covariates: {self.name} takes no {name!r}, it takes {', '.join(known)}")
+        if "x" in given:
+            raise UsageError("covariates: x is what is drawn; encode and reconstruct take rows")
         rows = data.scaled(data.named({name: as_rows(value) for name, value in given.items()}, known))
         return repeated(check_shapes(self.bound, rows, data.shapes), n)
 

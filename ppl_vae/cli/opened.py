@@ -115,8 +115,9 @@ def _given(run: Run, text: str) -> dict[str, Any]:
         cells = {name.strip(): number(value.strip()) for name, _, value in pairs}
         texts = {name.strip(): value.strip() for name, _, value in pairs}
         return {name: texts[name] if cell is None else cell for name, cell in cells.items()}
-    roles = Roles(**described.roles).given
-    known = {ROW_NAMES, *(described.columns or ())}.union(*(roles.get(one, ()) for one in _NONE_OF_THEM))
-    held = described.by_field({n: values for n, values in columns(path).items() if n not in known})
+    roles = Roles(**described.roles)
+    none = [name for role in _NONE_OF_THEM for name in roles.given.get(role, ())]
+    known = {ROW_NAMES, *(described.columns or ()), *none}
+    held = roles.by_field({n: values for n, values in columns(path).items() if n not in known})
     others = described.shapes.keys() - set(run.bound.fields)  # a label, where the program takes none
     return {name: values for name, values in held.items() if name not in others}

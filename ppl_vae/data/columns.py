@@ -11,6 +11,7 @@ from ppl_vae.data.roles import NO_CLASSES, ROW_LABELS, Classes, Roles, Table
 from ppl_vae.errors import DataError
 
 UNNAMED = re.compile(r"(unnamed: \d+(\.\d+)?)?", re.IGNORECASE)  # as pandas calls such columns
+_AMOUNT = re.compile(r"[$€£+-]?\s*\d[\d.,'\s]*[%$€£]?")  # as people write numbers
 IDS = {"id", "index", "row", "rowname", "rownames", "name", "names", "barcode", "sample"}
 
 
@@ -82,14 +83,24 @@ def _row_names(
         table.index = roles.index
         table.notes += [f"names of rows from {roles.index!r} instead"] if labels is not None else []
         return rest.pop(roles.index)
-    if labels is not None or roles.index == "":
+    if roles.index == "" or (labels is not None and not _count_rows(labels)):
         return labels
     name = next((name for name in rest if name not in (roles.x or ()) and _names_rows(name, rest)), None)
     if name is None:
-        return None
+        return labels
     table.index = name
-    table.notes.append(f"the column {name!r}, which differs in every row, as names of rows (index='none')")
+    instead = "" if labels is None else " instead"
+    table.notes.append(
+        f"the column {name!r}, which differs in every row, as names of rows{instead} (index='none')"
+    )
     return rest.pop(name)
+
+
+def _count_rows(labels: Sequence[str]) -> bool:
+    """Tell names of rows that are their numbers, as pandas and R write them where there are no names."""
+    return [str(label) for label in labels] in (
+        [str(i + first) for i in range(len(labels))] for first in (0, 1)
+    )
 
 
 def called_id(name: str) -> bool:
@@ -101,8 +112,12 @@ def _names_rows(name: str, rest: Mapping[str, np.ndarray]) -> bool:
     values = rest[name]
     if len(values) < 2 or len(rest) < 2 or values.dtype.kind == "f":
         return False
-    first_text = name == next(iter(rest)) and all(number(str(cell)) is None for cell in values)
+    first_text = name == next(iter(rest)) and not any(_is_amount(str(cell)) for cell in values)
     return (called_id(name) or first_text) and len(set(values.tolist())) == len(values)
+
+
+def _is_amount(cell: str) -> bool:
+    return number(cell) is not None or _AMOUNT.fullmatch(cell) is not None
 
 
 def _refuse_text(columns: Mapping[str, np.ndarray], where: Sequence[str]) -> None:
@@ -120,6 +135,12 @@ def _refuse_text(columns: Mapping[str, np.ndarray], where: Sequence[str]) -> Non
                     "scale it down, or write it with a fraction"
                 )
         row = row or 0
+        if _AMOUNT.fullmatch(str(values[row])):
+            raise DataError(
+                f"{where[row]}, column {name!r}: {str(values[row])!r} is no number as it is written: "
+                "leave out separators of thousands, units and signs, or say what the column is for (label=..., "
+                "ignore=... ...)"
+            )
         raise DataError(
             f"{where[row]}, column {name!r}: {str(values[row])!r} is no number: say what columns of text "
             f"are for ({_shown(_texts(columns))}) with label=..., batch=..., index=..., ignore=... or x=..."

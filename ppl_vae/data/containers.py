@@ -94,23 +94,40 @@ def read_mat(path: Path, roles: Roles, classes: Classes) -> Table:
         raise
     except Exception as error:
         raise _damaged(path, "MATLAB", error) from error
+    held = {name: _texts(values) for name, values in held.items() if not name.startswith("__")}
     arrays = {
         name: dense(values).reshape(-1) if values.ndim == 2 and 1 in values.shape else values
         for name, values in held.items()
-        if not name.startswith("__") and _numeric(values)
+        if _numeric(values) or getattr(values, "dtype", "") == "O"
     }
-    if not arrays:
-        raise DataError(f"{path} holds no arrays of numbers")
+    if not any(map(_numeric, arrays.values())):
+        structs = [name for name, values in held.items() if getattr(values, "dtype", np.dtype(int)).names]
+        hint = f" (of {structs[0]!r} save the fields: save -struct)" if structs else ""
+        raise DataError(f"{path} holds no arrays of numbers{hint}")
     if "x" not in arrays and roles.x is None:
-        tables = [name for name, values in arrays.items() if values.ndim > 1 or len(arrays) == 1]
+        numbers = {name: values for name, values in arrays.items() if _numeric(values)}
+        tables = [name for name, values in numbers.items() if values.ndim > 1 or len(numbers) == 1]
         if len(tables) == 1:
             roles = replace(roles, x=tables)
     table = of_arrays(arrays, roles, classes, text_left_out=True)
     if roles.x and "x" not in arrays:
         table.notes.append(f"{roles.x[0]!r} as x (x=...)")
-    left = [name for name, values in held.items() if not name.startswith("__") and name not in arrays]
+    left = [name for name in held if name not in arrays]
     table.notes += [f"{', '.join(map(repr, left))} left out, as no arrays of numbers"] if left else []
     return table
+
+
+def _texts(values: Any) -> Any:
+    """Return rows of characters, or cells of text, as texts [N]; all else as it is."""
+    if not isinstance(values, np.ndarray) or values.dtype.names:
+        return values
+    cells = values.ravel().tolist()
+    if values.dtype == object:
+        cells = [one.item() if getattr(one, "size", 0) == 1 else one for one in cells]
+        cells = ["" if getattr(one, "size", 1) == 0 else one for one in cells]
+    if cells and values.ndim < 3 and all(isinstance(one, str) for one in cells):
+        return np.array([one.strip() for one in cells], dtype=object)
+    return None if values.dtype == object else values
 
 
 def _numeric(values: Any) -> bool:
@@ -125,12 +142,20 @@ def _hdf5(path: Path) -> Mapping[str, Any]:
     found = {}
     with h5py.File(path, "r") as file:
         for name, held in file.items():
+            kind = held.attrs.get("MATLAB_class", b"double")
             is_array = isinstance(held, h5py.Dataset) and held.dtype.kind in "biuf"
-            if is_array and held.attrs.get("MATLAB_class", b"double") != b"char":
+            if kind == b"cell" and all(_is_text(file, one) for one in held[()].ravel()):
+                texts = ("".join(map(chr, file[one][()].ravel())) for one in held[()].ravel())
+                found[name] = np.array(list(texts), dtype=object)
+            elif is_array and kind != b"char":
                 found[name] = held[()].T
             else:
                 found[name] = None
     return {name: values for name, values in found.items() if not name.startswith("#")}
+
+
+def _is_text(file: Any, place: Any) -> bool:
+    return file[place].attrs.get("MATLAB_class") == b"char" and not file[place].attrs.get("MATLAB_empty")
 
 
 def read_h5ad(path: Path, roles: Roles, classes: Classes) -> Table:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ppl_vae.checks import counted
 from ppl_vae.data.arrays import as_table, numeric, of, say_notes
+from ppl_vae.data.columns import as_mask
 from ppl_vae.data.dataset import Data, as_taken
 from ppl_vae.data.kinds import laid_out, levels_of, stored
 from ppl_vae.data.loader import SOURCE, Loader, is_batches, typed
@@ -205,14 +206,11 @@ class Description:
             roles = replace(roles, x=None)  # rows by field
         return roles
 
-    def by_field(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return values by field that are given by field, or by the column that the field was made of."""
-        roles = Roles(**self.roles)
-        called = {roles.label: "y", roles.batch: "batch"}
-        fields = {called.get(str(name), str(name)): values for name, values in given.items()}
-        if len(fields) < len(given):
-            raise UsageError(f"{', '.join(map(str, given))}: two of them are one field, give one")
-        return fields
+    def labels(self, given: Any) -> np.ndarray | None:
+        """Return the names of the rows of a DataFrame, [N], where it has such."""
+        if not hasattr(given, "columns"):
+            return None
+        return as_table(given, self.roles_beside(given), self.classes).fields.get(ROW_LABELS)
 
     def named(self, given: Any, fields: tuple[str, ...]) -> dict[str, np.ndarray]:
         """Return rows that a verb is given as numbers by field, in the order of the run's columns."""
@@ -253,13 +251,13 @@ class Description:
             return values
         if wanted == "float":
             return values.astype(np.float32)
+        if wanted == "bool":
+            return as_mask(values, name, [f"row {i}{where}" for i in range(len(values))])
         whole = values.astype(np.int64)
         odd = (whole != values).reshape(len(values), -1).any(1)
         if odd.any():
             row = int(np.argmax(odd))
             raise DataError(f"{name}{where} is no whole number in row {row}: the run was trained on such")
-        if wanted == "bool":
-            return values.astype(bool)
         known = self.num_classes.get(name)
         beyond = ((whole < 0) | (whole >= (known or np.inf))).reshape(len(values), -1).any(1)
         if known and beyond.any():

@@ -60,7 +60,7 @@ def read(
         if suffix not in (".npz", ".npy", *TABLES, *CONTAINERS):
             raise DataError(
                 f"{path} is of no known type: give .npz, .npy, .csv, .tsv, .parquet, .mat, .h5ad or a folder "
-                "of images"
+                "of images (a spreadsheet saved as CSV, an archive unpacked)"
             )
         if suffix in CONTAINERS:
             with reading.opened(path):  # an ordinary file

@@ -65,6 +65,14 @@ class Roles:
         named |= {"index": None} if self.index in ("none", "") else {}
         return {role: [names] if isinstance(names, str) else names for role, names in named.items() if names}
 
+    def by_field(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return values by field that are given by field, or by the column that the field was made of."""
+        called = {self.label: "y", self.batch: "batch"}
+        fields = {called.get(str(name), str(name)): values for name, values in given.items()}
+        if len(fields) < len(given):
+            raise UsageError(f"{', '.join(map(str, given))}: two of them are one field, give one")
+        return fields
+
     def among(self, columns: Iterable[str]) -> "Roles":
         """Return the roles of these columns.
 
