@@ -138,8 +138,8 @@ def _refuse_text(columns: Mapping[str, np.ndarray], where: Sequence[str]) -> Non
         if _AMOUNT.fullmatch(str(values[row])):
             raise DataError(
                 f"{where[row]}, column {name!r}: {str(values[row])!r} is no number as it is written: "
-                "leave out separators of thousands, units and signs, or say what the column is for (label=..., "
-                "ignore=... ...)"
+                "leave out separators of thousands, units and signs, or say what the column is for "
+                "(label=..., ignore=...)"
             )
         raise DataError(
             f"{where[row]}, column {name!r}: {str(values[row])!r} is no number: say what columns of text "
