@@ -119,7 +119,7 @@ def read_mat(path: Path, roles: Roles, classes: Classes) -> Table:
 
 def _texts(values: Any) -> Any:
     """Return rows of characters, or cells of text, as texts [N]; all else as it is."""
-    if not isinstance(values, np.ndarray) or values.dtype.names:
+    if getattr(getattr(values, "dtype", None), "kind", "") not in ("O", "U"):
         return values
     cells = values.ravel().tolist()
     if values.dtype == object:
