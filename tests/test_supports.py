@@ -91,6 +91,9 @@ def test_masked_numbers_add_nothing_to_a_likelihood(backend):
     likelihood = likelihoods.parse("normal_fixed:0.5")
     found = on.host(likelihood.over(on.dist, made, on.array(mask)).log_prob(on.array(x)))
     np.testing.assert_allclose(found, (stats.norm.logpdf(x, loc, 0.5) * mask).sum(1), rtol=1e-5)
+    rows = likelihood.over(on.dist, made, on.array(mask[:, 0])).log_prob(on.array(x))
+    whole = stats.norm.logpdf(x, loc, 0.5).sum(1)
+    np.testing.assert_allclose(on.host(rows), whole * mask[:, 0], rtol=1e-5)
     several = SimpleNamespace(values=[on.array(np.ones((2, 3, 4, 4, 5)))] * 4, event_dim=3)
     with pytest.raises(UsageError, match="rgb_logistic_mixture: it draws several numbers at once"):
         likelihoods.parse("rgb_logistic_mixture").over(on.dist, several, on.array(mask))

@@ -145,7 +145,8 @@ class Likelihood:
         raise NotImplementedError(f"{type(self).__name__} says no distribution(self, dist, *parameters)")
 
     def over(self, dist: Any, parameters: Any, mask: Array | None = None) -> Any:
-        """Return the distribution of whole observations, from what a network `nn.Likelihood` returns.
+        """Return the distribution of whole observations, from what a network `nn.Likelihood` returns; what a
+        mask of rows, or of their numbers, says is missing counts nothing.
 
         Raises
         ------
@@ -158,7 +159,8 @@ class Likelihood:
                 f"likelihood {self.name}: it draws several numbers at once, and none can be masked: choose "
                 "another"
             )
-        made = made if mask is None else made.mask(mask)
+        if mask is not None:
+            made = made.mask(mask[(..., *(None,) * (1 + parameters.event_dim - mask.ndim))])
         return made.to_event(parameters.event_dim - made.event_dim)
 
     @classmethod

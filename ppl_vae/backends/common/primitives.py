@@ -104,7 +104,7 @@ class Primitives:
 
     def likelihood(self, named: str | likelihoods.Likelihood, parameters: Any, mask: Any = None) -> Any:
         """Return a likelihood with the parameters of a network `nn.Likelihood` of the same name; what `mask`,
-        of the shape of the observations, says is missing counts nothing.
+        of rows or of their numbers, says is missing counts nothing.
         """
         if not hasattr(parameters, "event_dim"):
             raise ProgramError(
