@@ -69,6 +69,12 @@ def vae(likelihood, found, **options):
     return short(load("vae", **SMALL, likelihood=likelihood), data.of(found, **options))
 
 
+COLOURS = {
+    "x": np.zeros((20, 3, 2, 2), np.uint8) + np.uint8(200),
+    "mask": np.arange(240).reshape(20, 3, 2, 2) % 5 > 0,
+}
+
+
 def planned(fault):
     return Plan(Training(), ELBO(), Normal(fault=fault), 9)
 
@@ -463,6 +469,11 @@ CASES = {
         lambda: likelihoods.parse(3),
         "give a text such as 'normal', or an object of a class",
         lambda: (likelihoods.parse("normal"), likelihoods.parse(likelihoods.KNOWN["normal"]())),
+    ),
+    "mask of a likelihood of pixels": Case(
+        lambda: vae("rgb_logistic_mixture", COLOURS),
+        "it draws several numbers at once, and none can be masked: choose another",
+        lambda: vae("discretized_logistic", COLOURS),
     ),
     "support of bits": Case(
         lambda: vae("bernoulli", X),

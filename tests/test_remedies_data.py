@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.io
 import scipy.sparse
 from fake_data import fake_mnist, no_real_places  # noqa: F401
 from PIL import Image
@@ -79,6 +80,11 @@ def png(cut=0):
     held = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)).save(held, "PNG")
     return held.getvalue()[: -cut or None]
+
+
+def matlab(**held):
+    scipy.io.savemat("held.mat", held)
+    return data.load("held.mat")
 
 
 def cells(layered):
@@ -186,6 +192,17 @@ CASES = {
         lambda: table("a,b\n1,4\n2,\n3,5\n"),
         "has no value: fill it in, or mask what is missing (mask='nan')",
         lambda: (table("a,b\n1,4\n2,4\n3,5\n"), table("a,b\n1,4\n2,\n3,5\n", mask="nan")),
+    ),
+    "numbers as people write them": Case(
+        lambda: table('a,b\n"1,000",1\n"2,000",3\n'),
+        "leave out separators of thousands, units and signs, or say what the column is for (label=...",
+        lambda: (
+            table("a,b\n1000,1\n2000,3\n"),
+            *(table('a,b\n"1,000",1\n"2,000",3\n', **{role: "a"}) for role in ("label", "ignore")),
+        ),
+    ),
+    "struct of MATLAB": Case(
+        lambda: matlab(s={"x": X}), " (of 's' save the fields: save -struct)", lambda: matlab(x=X)
     ),
     "cells without X": Case(lambda: cells(False), "has no X: name a layer as x, one of", lambda: cells(True)),
     "bits of other numbers": Case(
