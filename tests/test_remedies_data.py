@@ -259,6 +259,11 @@ CASES = {
             data.of(np.ma.masked_invalid(GAPS), mask="nan"),
         ),
     ),
+    "nothing observed": Case(
+        lambda: data.of({"x": X, "mask": np.zeros(X.shape, bool)}),
+        "has no number that is observed: correct the mask, or give rows with numbers",
+        lambda: data.of({"x": X, "mask": np.arange(40).reshape(X.shape) % 2 == 0}),
+    ),
     "sparse and too large": Case(
         lambda: data.of(scipy.sparse.csr_matrix((4, 10**13))),
         "more than the memory here: take fewer columns",

@@ -11,6 +11,7 @@ from ppl_vae.data import splits as rules
 from ppl_vae.data.dataset import SPLITS, Data, as_taken
 from ppl_vae.data.fields import dense, of_arrays
 from ppl_vae.data.kinds import normalise_x
+from ppl_vae.data.masks import observed
 from ppl_vae.data.roles import NO_CLASSES, NO_ROLES, ROW_LABELS, Classes, Roles, Table
 from ppl_vae.data.tables import of_frame
 from ppl_vae.errors import DataError, UsageError
@@ -230,6 +231,12 @@ def _checked(rows, name, split) -> dict:
             raise DataError(
                 f"{_at(name, str(field), split)} has rows without numbers, of shape {values.shape[1:]}"
             )
+    seen = observed(rows) if split == "train" else None
+    if seen is not None and not seen.any():
+        raise DataError(
+            f"{_at(name, 'x', split)} has no number that is observed: correct the mask, or give rows with "
+            "numbers"
+        )
     return rows
 
 
