@@ -260,8 +260,15 @@ def test_weights_that_are_no_numbers_are_neither_chosen_nor_written(tmp_path, ba
 
 def test_a_run_whose_history_is_gone_does_not_go_on_as_if_it_had_none(tmp_path):
     made = data.of(REALS, valid=16, test=8)
-    fit(load("vae", **SMALL), made, epochs=1, batch_size=28, out=tmp_path / "run")
-    (tmp_path / "run" / "metrics.jsonl").unlink()
+
+    def lose(event, state):
+        if event == "checkpoint":
+            (tmp_path / "run" / "metrics.jsonl").unlink()
+            raise LookupError
+
+    options = {"epochs": 1, "batch_size": 28, "out": tmp_path / "run", "callbacks": [lose]}
+    with pytest.raises(LookupError):  # a run that has a checkpoint stays
+        fit(load("vae", **SMALL), made, **options)
     with pytest.raises(RunError, match=r"metrics\.jsonl is gone: restore it"):
         resume(tmp_path / "run", data=made, epochs=2)
     (tmp_path / "run" / "metrics.jsonl").touch()

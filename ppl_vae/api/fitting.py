@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from ppl_vae.api.settings import Settings, program_of
 from ppl_vae.api.signals import stop_request
 from ppl_vae.api.signatures import taking
 from ppl_vae.data import Data
-from ppl_vae.errors import PplVaeError, UsageError
+from ppl_vae.errors import PplVaeError, RunError, UsageError
 from ppl_vae.options import Training
 from ppl_vae.progress import heard_by
 from ppl_vae.stopping import Present
@@ -162,11 +162,19 @@ def _trained(job: Job, out: str | Path | None, shown: Shown) -> Run:
             folder.write(job.files())
         return _Session(job, bound, engine, folder, shown).run()
     except Exception:
-        if folder is not None and job.earlier is None and not folder.metrics():
-            if shown.tensorboard:
-                shutil.rmtree(folder.path / board.FOLDER, ignore_errors=True)
-            folder.remove()  # refused before its first step
+        if folder is not None and job.earlier is None:
+            _remove_refused(folder, shown.tensorboard)
         raise
+
+
+def _remove_refused(folder: RunFolder, tensorboard: bool) -> None:
+    """Leave nothing of a run that was refused before its first step; a run that was begun stays."""
+    with suppress(RunError, OSError), folder.lock():
+        if folder.metrics() or POSITION in folder.names():
+            return
+        if tensorboard:
+            shutil.rmtree(folder.path / board.FOLDER, ignore_errors=True)
+        folder.remove()
 
 
 def _earlier_folder(out: str | Path) -> RunFolder | None:
