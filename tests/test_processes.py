@@ -18,13 +18,13 @@ from two_processes import BATCH, CASES, OPTIONS, STOCHASTIC, Normalized, data_of
 
 import ppl_vae
 from ppl_vae import ELBO, bind, evaluate, fit, open_run
-from ppl_vae.backends.pyro import launching
+from ppl_vae.backends.pyro import launching, several_devices
 from ppl_vae.backends.pyro.across import moments, spread, totals
 from ppl_vae.backends.pyro.devices import OneDevice
 from ppl_vae.backends.pyro.several_devices import SeveralDevices, make_fabric, merged
 from ppl_vae.backends.pyro.svi import Engine
 from ppl_vae.diagnostics.evidence import Scores
-from ppl_vae.errors import UsageError
+from ppl_vae.errors import ProgramError, UsageError
 from ppl_vae.options import Training, stream
 from ppl_vae.training import Rows
 
@@ -242,6 +242,24 @@ def test_scores_of_parts_are_joined_in_order():
     found = merged(parts)
     assert found.log_likelihood.tolist() == [1.0, 2.0, 5.0] and found.kl["z"].tolist() == [0.1, 0.2, 0.5]
     assert (found.kl_global, found.num_data, found.dims, found.dense) == ({"w": 3.0}, 9, 5, 4)
+
+
+def test_an_error_in_the_rows_of_one_device_is_raised_on_all(monkeypatch):
+    words = "site 'z' of the guide: scale of its Normal is -1"
+
+    def gathered(parts, mine):
+        assert len(parts) == 2
+        parts[:] = [mine, words] if mine != words else [Scores(np.zeros(2), {}), mine]
+
+    def refused(rows, seed):
+        raise ProgramError(words)
+
+    monkeypatch.setattr(several_devices.distributed, "all_gather_object", gathered)
+    for rank, score in ((0, lambda rows, seed: Scores(np.zeros(len(rows["x"])), {})), (1, refused)):
+        devices = fake(rank, 2)
+        devices.place = None
+        with pytest.raises(ProgramError, match=words):
+            devices.scored({"x": np.zeros((4, 1))}, 0, score)
 
 
 def test_what_several_devices_cannot_do_is_refused(monkeypatch):

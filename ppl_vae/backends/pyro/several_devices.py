@@ -25,7 +25,7 @@ from ppl_vae.backends.pyro.arrays import find_device
 from ppl_vae.backends.pyro.compiling import compiled
 from ppl_vae.backends.pyro.step import Part, Share, Step, cut
 from ppl_vae.diagnostics.evidence import Scores, joined, mean_of
-from ppl_vae.errors import RunError, UsageError
+from ppl_vae.errors import PplVaeError, ProgramError, RunError, UsageError
 from ppl_vae.faults import Fault, cause_of
 from ppl_vae.objectives import Loss
 from ppl_vae.options import Training, stream
@@ -178,9 +178,14 @@ class SeveralDevices:
         own = {name: values[index] for name, values in rows.items()}
         # Draws for other rows are other draws.
         parts: list[Any] = [None] * self.count
-        mine = score(own, stream(seed, f"valid/{self.rank}") if self.rank else seed)
+        try:
+            mine: Any = score(own, stream(seed, f"valid/{self.rank}") if self.rank else seed)
+        except PplVaeError as error:  # of rows that the others, the one that tells it too, do not see
+            mine = str(error)
         with self.together():
             distributed.all_gather_object(parts, mine)
+        if said := next((part for part in parts if isinstance(part, str)), None):
+            raise ProgramError(said)
         return merged(parts)
 
 
