@@ -6,6 +6,7 @@ import numpy as np
 
 from ppl_vae.contract.case import Case, differ, shown
 from ppl_vae.contract.probe import BrokenRule, NotApplicable, ProgramFailure, Seen
+from ppl_vae.contract.reading import Reading
 
 PLAIN = "sample and decode do not apply: two functions need data"
 
@@ -25,7 +26,7 @@ def entries(case: Case) -> str:
         if not reading.known:
             said.append(
                 f"{site} reads {name} itself and counts several entries as one: whether it is a density of "
-                f"{name} is not known"
+                f"{name} is not known; what it takes of {name}, such as a sum, may be a field of its own"
             )
             continue
         some = (
@@ -40,8 +41,10 @@ def prior(case: Case) -> str:
     """Without data the model draws rows of the data's shape; a conditional one given its covariates."""
     if case.plain:
         raise NotApplicable(PLAIN)
-    if read := _in_order(case, drawn=True):
-        raise NotApplicable(f"the model reads {read}: sample draws its entries each given those before")
+    if read := _reading(case, drawn=True):
+        whole = all(one.in_order(name) for name, one in read.items())
+        how = "draws its entries each given those before" if whole else "does not apply"
+        raise NotApplicable(f"the model reads {', '.join(read)}: sample {how}")
     given = None
     for n in (3, 1):
         sites, given = _drawn(case, n, given)
@@ -60,10 +63,10 @@ def prior(case: Case) -> str:
     return f"draws {', '.join(case.observed())} without data"
 
 
-def _in_order(case: Case, drawn: bool) -> str:
-    """Return the fields that their own density reads in an order; `drawn`: as arguments, not as draws."""
+def _reading(case: Case, drawn: bool) -> dict[str, Reading]:
+    """Return the fields that their own density reads, without loops; `drawn`: as arguments, not as draws."""
     found = (case.readings or {}).items()
-    return ", ".join(name for name, one in found if not one.loop and (one.by_argument or not drawn))
+    return {name: one for name, one in found if not one.loop and (one.by_argument or not drawn)}
 
 
 def _drawn(case: Case, n: int, given: dict[str, Any] | None) -> tuple[dict[str, Seen], dict[str, Any] | None]:
@@ -86,7 +89,7 @@ def decoding(case: Case) -> str:
     """At given latents the model draws from the very likelihood by which it scores."""
     if case.plain:
         raise NotApplicable(PLAIN)
-    if read := _in_order(case, drawn=False):
+    if read := ", ".join(_reading(case, drawn=False)):
         raise NotApplicable(f"the model reads {read}: decode does not apply, latents alone give no centre")
     rows, latent = case.batch(), case.traces.latent()
     taken = _fields_observed(case)

@@ -50,10 +50,9 @@ class Reading(NamedTuple):
     tried: int
     entries: int
 
-    @property
-    def in_order(self) -> bool:
-        """Entries depend on others alone: they can be drawn one after the other."""
-        return self.known and not self.loop
+    def in_order(self, field: str) -> bool:
+        """Tell whether the entries of a field depend on others alone, so that they can be drawn in turn."""
+        return self.known and not self.loop and self.as_given and self.site == field
 
     def looped(self, field: str) -> str:
         """Say what depends on what in `loop`."""

@@ -115,9 +115,10 @@ def refuse(verb: str, seen: Mapping[str, Reading]) -> None:
     """
     for name, reading in seen.items():
         if not reading.loop:
+            remedy = "draw rows with sample, score them with log_prob" if reading.known else _beforehand(name)
             raise ProgramError(
                 f"{verb} does not apply: the likelihood of {name!r} (site {reading.site!r}) reads {name} "
-                "itself, so latents alone give no centre: draw rows with sample, score them with log_prob"
+                f"itself, so latents alone give no centre: {remedy}"
             )
         LOG.warning("%s: %s", verb, no_density(name, reading))
 
@@ -125,6 +126,10 @@ def refuse(verb: str, seen: Mapping[str, Reading]) -> None:
 def no_density(name: str, reading: Reading) -> str:
     """Say that the likelihood of a field is none."""
     return f"the likelihood of {name!r} {reading.looped(name)}: it is no density of {name}"
+
+
+def _beforehand(name: str) -> str:
+    return f"give what it takes of {name}, such as a sum, as a field of its own"
 
 
 def in_order(seen: Mapping[str, Reading], like: Arrays) -> dict[str, np.ndarray]:
@@ -138,7 +143,8 @@ def in_order(seen: Mapping[str, Reading], like: Arrays) -> dict[str, np.ndarray]
         elif not reading.known:
             raise ProgramError(
                 f"sample does not apply: the likelihood of {name!r} reads {name} itself and counts several "
-                "entries as one, so that it is not known in which order they could be drawn"
+                "entries as one, so that it is not known in which order they could be drawn: "
+                f"{_beforehand(name)}"
             )
         elif reading.site != name or not reading.as_given:
             raise ProgramError(
@@ -179,9 +185,8 @@ def settled(draw: Callable[[Arrays], Any], own: Arrays, rows: int) -> Any | None
 
 def without_predictions(bound: Any, passes: Passes, rows: Arrays) -> bool:
     """Tell, and say in a line, that draws of observations would be draws given the entries of the data."""
-    seen = [name for name, reading in of_rows(bound, passes, rows).items() if reading.by_argument]
-    for name in seen:
-        LOG.warning(
-            "no predictive draws: the likelihood of %r reads %s itself; draw rows with sample", name, name
-        )
+    seen = {name: reading for name, reading in of_rows(bound, passes, rows).items() if reading.by_argument}
+    for name, reading in seen.items():
+        remedy = "draw rows with sample" if reading.known else _beforehand(name)
+        LOG.warning("no predictive draws: the likelihood of %r reads %s itself; %s", name, name, remedy)
     return bool(seen)
