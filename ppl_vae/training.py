@@ -243,7 +243,7 @@ class Loop:
             raise RunError(f"{said}, by step {self._looked}{self._stays()}")
 
     def _stays(self) -> str:
-        return "" if self.save is None else "; the last checkpoint stays, resume=True may lower it"
+        return "" if self.save is None else "; the last checkpoint stays, resume=True may lower the lr"
 
     def _at_validation(self) -> bool:
         step, every = self.position.step, self.options.valid_every * len(self.source)

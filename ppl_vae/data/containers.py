@@ -1,7 +1,6 @@
 """Files of other programs that hold arrays or tables: MATLAB's, Parquet, and AnnData's of single cells."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,7 +21,10 @@ _MATLAB = f"""
 import math, os, sys
 from scipy.io import loadmat, whosmat
 
-if sum(math.prod(shape) for _, shape, _ in whosmat(sys.argv[1])) * {_NUMBER} > int(sys.argv[2]):
+bits = {{kind: int(kind.lstrip("uint")) for kind in ("int8", "uint8", "int16", "uint16", "int32", "uint32")}}
+bits |= {{"logical": 8, "single": 32}}
+size = sum(math.prod(shape) * bits.get(kind, 8 * {_NUMBER}) // 8 for _, shape, kind in whosmat(sys.argv[1]))
+if size > int(sys.argv[2]):
     os._exit({_BEYOND})
 loadmat(sys.argv[1])
 """
@@ -203,6 +205,8 @@ def _refuse_fatal(path: Path, reader: str) -> None:
     """Refuse a file that memory does not hold, or that ends the process which reads it, as damaged ones do to
     readers in C: another process reads it first.
     """
+    import subprocess  # which few need
+
     words = [sys.executable, "-I", "-c", reader, os.fspath(path), str(memory())]
     code = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode
     if code == _BEYOND:
