@@ -129,7 +129,7 @@ def test_verbs_that_do_not_apply_are_refused_by_name(backend, caplog):
     drawn = verbs.draws(bound, {"x": ALL}, 2)
     assert drawn.posterior["z"].shape == (2, len(ALL), 3)
     assert not drawn.posterior_predictive and not drawn.prior_predictive
-    assert "no predictive draws: the likelihood of 'x' reads x itself" in caplog.text
+    assert "no predictive draws: the likelihood of 'x' reads x itself; draw rows with sample" in caplog.text
 
 
 def test_sites_that_read_the_data_of_others_are_not_drawn():
@@ -140,6 +140,32 @@ def test_sites_that_read_the_data_of_others_are_not_drawn():
     assert set(verbs.draws(bound, {"x": ALL}, 2).posterior_predictive) == {f"x{n}" for n in range(WIDTH)}
     with pytest.raises(ProgramError, match=r"reconstruct does not apply.*\(site 'x0'\)"):
         verbs.reconstruct(bound, {"x": ALL})
+
+
+class AroundItsMean(Autoregressive):
+    """A density of all entries at once, about their mean."""
+
+    backends = ("pyro",)
+
+    def model(self, ppl, net, x=None, mean=None):
+        with ppl.minibatch(x, mean):
+            ppl.sample("z", ppl.standard_normal(self.z_dim))
+            centre = (x.mean(-1) if mean is None else mean)[..., None].expand(-1, WIDTH)
+            ppl.sample("x", ppl.dist.MultivariateNormal(centre, scale_tril=torch.eye(WIDTH)), obs=x)
+
+
+def test_what_a_likelihood_of_all_entries_takes_of_them_may_be_a_field_of_its_own(caplog):
+    bound, verbs = bound_program(AroundItsMean, "pyro")
+    for verb in (lambda: verbs.sample(bound, 2, like=LIKE), lambda: verbs.reconstruct(bound, {"x": ALL})):
+        with pytest.raises(ProgramError, match="takes of x, such as a sum, as a field of its own"):
+            verb()
+    assert not verbs.draws(bound, {"x": ALL}, 2).posterior_predictive
+    assert "no predictive draws: the likelihood of 'x' reads x itself: give what it takes of x" in caplog.text
+    mean = ALL.mean(-1)
+    made = verbs.reconstruct(bound, {"x": ALL, "mean": mean})["x"]
+    np.testing.assert_allclose(made, np.tile(mean[:, None], WIDTH))
+    drawn = verbs.sample(bound, 2, covariates={"mean": np.float32([-50, 50])}, like=LIKE)["x"]
+    assert (np.sign(drawn) == [[-1] * WIDTH, [1] * WIDTH]).all()
 
 
 def test_a_likelihood_that_is_no_density_is_told_wherever_it_draws(caplog):

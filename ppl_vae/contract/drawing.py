@@ -42,9 +42,10 @@ def prior(case: Case) -> str:
     if case.plain:
         raise NotApplicable(PLAIN)
     if read := _reading(case, drawn=True):
-        whole = all(one.in_order(name) for name, one in read.items())
-        how = "draws its entries each given those before" if whole else "does not apply"
-        raise NotApplicable(f"the model reads {', '.join(read)}: sample {how}")
+        names = ", ".join(read)
+        if all(one.in_order(name) for name, one in read.items()):
+            raise NotApplicable(f"the model reads {names}: sample draws its entries each given those before")
+        raise NotApplicable(f"sample does not apply, the model reads {names}")
     given = None
     for n in (3, 1):
         sites, given = _drawn(case, n, given)

@@ -115,11 +115,13 @@ def refuse(verb: str, seen: Mapping[str, Reading]) -> None:
     """
     for name, reading in seen.items():
         if not reading.loop:
-            remedy = "draw rows with sample, score them with log_prob" if reading.known else _beforehand(name)
-            raise ProgramError(
+            said = (
                 f"{verb} does not apply: the likelihood of {name!r} (site {reading.site!r}) reads {name} "
-                f"itself, so latents alone give no centre: {remedy}"
+                "itself, so latents alone give no centre: "
             )
+            if not reading.known:
+                raise ProgramError(said + _beforehand(name))
+            raise ProgramError(f"{said}draw rows with sample, score them with log_prob")
         LOG.warning("%s: %s", verb, no_density(name, reading))
 
 
@@ -187,6 +189,6 @@ def without_predictions(bound: Any, passes: Passes, rows: Arrays) -> bool:
     """Tell, and say in a line, that draws of observations would be draws given the entries of the data."""
     seen = {name: reading for name, reading in of_rows(bound, passes, rows).items() if reading.by_argument}
     for name, reading in seen.items():
-        remedy = "draw rows with sample" if reading.known else _beforehand(name)
-        LOG.warning("no predictive draws: the likelihood of %r reads %s itself; %s", name, name, remedy)
+        said = f"no predictive draws: the likelihood of {name!r} reads {name} itself"
+        LOG.warning(f"{said}; draw rows with sample" if reading.known else f"{said}: {_beforehand(name)}")
     return bool(seen)
