@@ -1,6 +1,7 @@
 """Pairs of functions with the structures of published examples: the bound is that of the stock ELBOs."""
 
 import importlib
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 import torch
 from on_backend import BACKENDS, side
 
-from ppl_vae import ELBO, evaluate, fit
+from ppl_vae import ELBO, Program, evaluate, fit
+from ppl_vae.backends import backend as backend_named
 from ppl_vae.errors import DataError, ProgramError
 from ppl_vae.program import PlainProgram
 
@@ -217,3 +219,45 @@ def test_packed_sequences_go_through_every_bound_and_have_no_rows():
     assert evaluate(run, data=[item])["n"] == 4 and np.isfinite(run.log_prob([item], 3)).all()
     with pytest.raises(DataError, match="PackedSequence, which has no rows"):
         run.encode(item)
+
+
+@dataclass(frozen=True)
+class TwoTopics(Program):
+    """A row is a mixture of two global vectors, which lie in a plate of their own."""
+
+    def networks(self, nn):
+        return {"weight": nn.Linear(4, 1), "vectors": nn.FreeNormal((2, 4))}
+
+    def model(self, ppl, net, x=None):
+        with ppl.plate("topics", 2):
+            vectors = ppl.sample("vectors", ppl.standard_normal(4))
+        with ppl.minibatch(x):
+            share = ppl.F.sigmoid(ppl.sample("z", ppl.standard_normal(1)))
+            centre = share * vectors[..., 0, :] + (1 - share) * vectors[..., 1, :]
+            ppl.sample("x", ppl.dist.Normal(centre, 0.5).to_event(1), obs=x)
+
+    def guide(self, ppl, net, x):
+        vectors = net.vectors()
+        with ppl.plate("topics", 2):
+            ppl.sample("vectors", ppl.dist.Normal(vectors.loc, vectors.scale).to_event(1))
+        with ppl.minibatch(x):
+            ppl.sample("z", ppl.dist.Normal(net.weight(x), 1.0).to_event(1))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_global_latents_in_a_plate_are_the_guides_in_whatever_verb_comes_first(backend):
+    verbs = backend_named(backend)
+    for verb in ("sample", "decode", "encode", "score"):
+        bound = verbs.bind(TwoTopics(), num_data=10)
+        weights = bound.weights()
+        bound.load_weights(weights | {"vectors.loc": np.full((2, 4), 50, "f")})
+        if verb == "sample":
+            drawn = verbs.sample(bound, 5)
+            assert set(drawn) == {"z", "x", "x_mean"} and np.abs(drawn["x"] - 50).max() < 10
+        elif verb == "decode":
+            assert np.abs(verbs.decode(bound, {"z": np.zeros((3, 1), "f")})["x"] - 50).max() < 10
+        elif verb == "encode":
+            assert set(verbs.encode(bound, {"x": np.ones((3, 4), "f")})) == {"z"}
+        else:  # of as many rows as the plate has entries, too
+            scores = verbs.score(bound, {"x": np.ones((2, 4), "f")})
+            assert scores.kl["z"].shape == (2,) and scores.kl_global["vectors"] > 8 * 50**2 / 2

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ppl_vae import likelihoods
+from ppl_vae.backends.common.primitives import DATA
 from ppl_vae.backends.common.site import ROWS_DIM, Pair, Trace
 from ppl_vae.errors import ProgramError
 from ppl_vae.functions import Functions
@@ -16,15 +17,18 @@ from ppl_vae.shapes import other_shape
 NO_PLATES = ", or train with a stock ELBO and without validation rows"
 
 
-def plates_apart(model: Trace) -> frozenset[str]:
-    """Return the plates in the place of that over the rows in which a model observes nothing: those of global
-    latents.
+def plates_apart(trace: Trace, declared: bool) -> frozenset[str] | None:
+    """Return the plates in the place of that over the rows which are others: those of global latents. A model
+    observes nothing in them; where nothing at all is observed, they are those beside the plate that declared
+    programs have over the rows. None where that is not known.
     """
     seen, others = set(), set()
-    for site in model.values():
+    for site in trace.values():
         here = {plate.name for plate in site.plates if plate.dim == ROWS_DIM}
         (seen if site.observed and not site.factor else others).update(here)
-    return frozenset(others - seen if seen else ())
+    if not seen and declared:
+        seen = others & {DATA}
+    return frozenset(others - seen) if seen else None
 
 
 def check_plates(guide: Trace, model: Trace, otherwise: str = "", further: bool = False) -> None:

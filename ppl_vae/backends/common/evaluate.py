@@ -75,7 +75,7 @@ def score(
 def _unweighted(bound: Bound, passes: Passes, rows: Rows, most: int) -> tuple[Scores, bool]:
     """Return the terms of the bound, and whether sites of a row lie in plates of their own."""
     # Two functions may hold parameters of each row: what fits one batch is not cut.
-    facts = _described(passes, rows, 2 if bound.declared else most)
+    facts = _described_by_few(passes, rows) if bound.declared else _described(passes, rows, most)
     note, further = DETERMINISTIC if facts.pop("exact") else None, facts.pop("further")
     likelihood, kls, shared, numbers, given = [], [], None, {}, 0
     for batch, count in passes.chunks(rows, most):
@@ -111,6 +111,17 @@ def _bound_terms(
     }
     parameters = outside(tracer.F, guide=pair.guide, model=pair.model)
     return terms.log_likelihood, terms.kl, terms.kl_global, masked, parameters
+
+
+def _described_by_few(passes: Passes, rows: Rows) -> dict[str, Any]:
+    """Return the same of a declared program, of which two rows tell it."""
+    try:
+        return _described(passes, rows, 2)
+    except ProgramError:
+        if not isinstance(rows, Mapping):
+            raise
+        # A plate that is not over the rows may have two entries, but not three as well.
+        return _described(passes, {name: np.resize(a, (3, *a.shape[1:])) for name, a in rows.items()}, 3)
 
 
 def _described(passes: Passes, rows: Rows, most: int) -> dict[str, Any]:

@@ -49,9 +49,9 @@ class Tracer:
         calls = Calls(remembered={}, particles=particles, depth=depth)
         with self.bound.calling(calls), self._particles(particles, depth):
             guide, model, state = self._both(batch, values or {}, max(depth + 1, DEEPEST))
-        self.bound.apart = plates_apart(model)
+        model = self._marked(model, reads=True)
         self._marked(guide)
-        model = self._summed_out(self._marked(model), guide.drawn, depth)
+        model = self._summed_out(model, guide.drawn, depth)
 
         def again(role: str, stop: str) -> Trace:
             drawn = guide.drawn
@@ -104,7 +104,7 @@ class Tracer:
             self._particles(particles, depth),
         ):
             trace = self._running.get_trace(**batch, **({} if n is None else {"n": n}))
-        return self._marked(self._finished(trace, calls))
+        return self._marked(self._finished(trace, calls), reads=role == "model" or self.bound.declared)
 
     guide, model = partialmethod(run, "guide"), partialmethod(run, "model")
 
@@ -132,8 +132,12 @@ class Tracer:
     def _summed_out(self, trace: Trace, drawn: Mapping[str, Any], depth: int) -> Trace:
         return summed_out(self.F, trace, drawn, max(depth + 1, DEEPEST))
 
-    def _marked(self, trace: Trace) -> Trace:
-        """Let sites know which plates in the place of that over the rows are others."""
+    def _marked(self, trace: Trace, reads: bool = False) -> Trace:
+        """Let sites know which plates in the place of that over the rows are others; with `reads` the trace
+        tells.
+        """
+        apart = plates_apart(trace, self.bound.declared) if reads else None
+        self.bound.apart = self.bound.apart if apart is None else apart
         for site in trace.values():
             site.apart = self.bound.apart
         return trace
