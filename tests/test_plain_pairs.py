@@ -35,7 +35,7 @@ def test_a_pair_trains_evaluates_goes_on_and_is_opened_again(backend, named, tmp
 
 def test_a_pair_of_the_other_library_is_refused_by_name():
     pair = (plain_pyro.model, plain_pyro.guide)
-    with pytest.raises(UsageError, match="runs on pyro only: choose --backend pyro"):
+    with pytest.raises(UsageError, match="runs on pyro only: choose backend='pyro'"):
         fit(pair, FOUND, max_steps=1, backend="numpyro")
 
 

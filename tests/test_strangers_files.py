@@ -85,6 +85,11 @@ def test_a_file_with_another_name_is_not_written_through(received, precious, nam
             not found.code or "a hard link, which is not written" in found.err[-1]
         )
     assert precious.read_text() == "thesis"
+    if name == ".lock":
+        assert "it is a hard link, which is not written: copy it" in found.err[-1]
+        (received / name).unlink()
+        shutil.copy(precious, received / name)
+        ok("evaluate", received)
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "config.yaml", "metrics.jsonl", "weights.safetensors"])

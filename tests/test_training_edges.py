@@ -144,7 +144,7 @@ def test_without_a_batch_size_few_rows_are_one_batch(tmp_path, backend):
         load("vae", **SMALL), small_data(), epochs=2, backend=backend, out=tmp_path / "run", resume=True
     )
     assert again.steps == 2
-    with pytest.raises(UsageError, match=r"batch_size=41 .*\(40 rows\): .*--batch-size\) of at most 40"):
+    with pytest.raises(UsageError, match=r"batch_size=41 .*\(40 rows\): .*batch_size=\.\.\.\) of at most 40"):
         fit(load("vae", **SMALL), small_data(), epochs=1, batch_size=41, backend=backend)
     one = data.of(np.ones((1, 1, 4, 4), np.float32), valid=0, test=0)
     with pytest.raises(UsageError, match=r"\(1 row\)"):
