@@ -53,9 +53,9 @@ class _Recording(TraceMessenger):
         if not poutine.util.site_is_subsample(msg):
             common.refuse_odd_site(msg["name"], msg["fn"], msg["value"])
         elif msg["value"] is not None:
-            common.refuse_other_rows(
-                msg["name"], msg["fn"].subsample_size or msg["fn"].size, len(msg["value"])
-            )
+            # len() would make a number of rows that stands for any a certain one.
+            entries = msg["fn"].subsample_size or msg["fn"].size
+            common.refuse_other_rows(msg["name"], entries, msg["value"].shape[0])
 
 
 class Recorded(TraceHandler):
