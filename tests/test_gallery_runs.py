@@ -103,7 +103,7 @@ def test_copy_never_overwrites(folder):
         with pytest.raises(UsageError, match=r"vae\.py exists and is not overwritten"):
             gallery.copy("vae", dest)
     assert (folder / "vae.py").read_text() == "precious"
-    with pytest.raises(UsageError, match="cannot write no/such/folder/vae.py: No such file or directory"):
+    with pytest.raises(UsageError, match="there is no folder no/such/folder: make it first"):
         gallery.copy("vae", "no/such/folder/vae.py")
     with pytest.raises(UsageError, match="did you mean vae"):
         gallery.copy("vea", "vea.py")

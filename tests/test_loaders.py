@@ -179,7 +179,10 @@ REFUSED = {
         lambda: batches_of([HALVES[0], HALVES[1][..., :2]]),
         r"batch 2 of the loader has rows of x \(1, 4, 2\), the first one has x \(1, 4, 4\)",
     ),
-    "no x": (lambda: batches_of([{"y": HALVES[0]}]), "first batch of the loader holds no x: yield dicts"),
+    "no x": (
+        lambda: batches_of([{"y": HALVES[0]}]),
+        "first batch of the loader holds no x or mask: yield dicts",
+    ),
     "no x later": (
         lambda: batches_of([{"x": HALVES[0]}, {"y": HALVES[1]}]),
         "batch 2 of the loader has rows of no field",

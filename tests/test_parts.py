@@ -30,6 +30,8 @@ def test_parts_are_the_whole_batch(options):
     # There is no noise: compiled parts are the batch that is not compiled.
     whole, parts = trained(**options | {"compile": "auto"}), trained(accumulate=3, **options)
     for name, value in whole.bound.weights().items():
+        if name.endswith(".counts"):
+            continue  # how often codes are used is averaged over the parts, one after the other
         # Adam turns the rounding of a sum into steps of a part of lr where a gradient is next to 0.
         np.testing.assert_allclose(parts.bound.weights()[name], value, atol=2e-4, err_msg=name)
     for ours, theirs in zip(parts.history, whole.history, strict=True):

@@ -237,10 +237,10 @@ def test_counts_beyond_32_bits_are_counts_or_refused(backend):
 
 def test_a_program_without_a_mask_is_not_trained_on_what_stands_for_missing_numbers():
     x = np.where(WHOLE == 3, np.nan, WHOLE)
-    with pytest.raises(UsageError, match="VAE takes no mask"):
-        check(load("vae", likelihood="normal", hidden=(8,)), data.of(x, mask="nan"))
-    with pytest.raises(UsageError, match="VAE takes no mask"):
-        fit(load("vae", likelihood="normal", hidden=(8,)), data.of(x, mask="nan"), epochs=1)
+    with pytest.raises(UsageError, match="HVAE takes no mask"):
+        check(load("hvae", likelihood="normal"), data.of(x, mask="nan"))
+    with pytest.raises(UsageError, match="HVAE takes no mask"):
+        fit(load("hvae", likelihood="normal"), data.of(x, mask="nan"), epochs=1)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
