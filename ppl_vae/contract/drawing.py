@@ -26,14 +26,16 @@ def entries(case: Case) -> str:
         if not reading.known:
             said.append(
                 f"{site} reads {name} itself and counts several entries as one: whether it is a density of "
-                f"{name} is not known; what it takes of {name}, such as a sum, may be a field of its own"
+                f"{name} is not known; what is drawn or shown is given what it takes of {name}, such as a "
+                "total: to choose it, give it as a field of its own"
             )
             continue
         some = (
             "" if reading.tried == reading.entries else f" (of {reading.tried} of {reading.entries} entries)"
         )
         said.append(f"{site} reads {name} itself, entries depend on others in an order{some}")
-    verbs = "; reconstruct and predictive draws do not apply" if said else ""
+    known = any(reading.known for reading in case.readings.values())
+    verbs = "; reconstruct and predictive draws do not apply" if known else ""
     return "; ".join(said) + verbs if said else "no likelihood reads what it scores"
 
 
@@ -45,6 +47,8 @@ def prior(case: Case) -> str:
         names = ", ".join(read)
         if all(one.in_order(name) for name, one in read.items()):
             raise NotApplicable(f"the model reads {names}: sample draws its entries each given those before")
+        if not any(one.known for one in read.values()):
+            raise NotApplicable(f"the model reads {names}: what sample draws is given what it takes without")
         raise NotApplicable(f"sample does not apply, the model reads {names}")
     given = None
     for n in (3, 1):
@@ -90,8 +94,12 @@ def decoding(case: Case) -> str:
     """At given latents the model draws from the very likelihood by which it scores."""
     if case.plain:
         raise NotApplicable(PLAIN)
-    if read := ", ".join(_reading(case, drawn=False)):
-        raise NotApplicable(f"the model reads {read}: decode does not apply, latents alone give no centre")
+    if read := _reading(case, drawn=False):
+        said = f"the model reads {', '.join(read)}"
+        if any(one.known for one in read.values()):
+            raise NotApplicable(f"{said}: decode does not apply, latents alone give no centre")
+        _reconstructed(case)
+        raise NotApplicable(f"{said}: what decode shows is given what it takes without")
     rows, latent = case.batch(), case.traces.latent()
     taken = _fields_observed(case)
     given = {name: values for name, values in rows.items() if name not in taken.values()}

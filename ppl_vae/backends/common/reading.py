@@ -111,18 +111,18 @@ def without_rows(bound: Any, passes: Passes, covariates: Arrays, like: Arrays) -
 
 def refuse(verb: str, seen: Mapping[str, Reading]) -> None:
     """Refuse a verb that shows centres with a ProgramError where they would be those given the entries of
-    the data; say it in a line where the likelihood is no density of its field.
+    the data; say it in a line where the likelihood is no density of its field, or takes the data as a whole.
     """
     for name, reading in seen.items():
-        if not reading.loop:
-            said = (
+        if reading.loop:
+            LOG.warning("%s: %s", verb, no_density(name, reading))
+        elif not reading.known:
+            LOG.warning("%s: %s", verb, _given(name))
+        else:
+            raise ProgramError(
                 f"{verb} does not apply: the likelihood of {name!r} (site {reading.site!r}) reads {name} "
-                "itself, so latents alone give no centre: "
+                "itself, so latents alone give no centre: draw rows with sample, score them with log_prob"
             )
-            if not reading.known:
-                raise ProgramError(said + _beforehand(name))
-            raise ProgramError(f"{said}draw rows with sample, score them with log_prob")
-        LOG.warning("%s: %s", verb, no_density(name, reading))
 
 
 def no_density(name: str, reading: Reading) -> str:
@@ -130,8 +130,12 @@ def no_density(name: str, reading: Reading) -> str:
     return f"the likelihood of {name!r} {reading.looped(name)}: it is no density of {name}"
 
 
-def _beforehand(name: str) -> str:
-    return f"give what it takes of {name}, such as a sum, as a field of its own"
+def _given(name: str) -> str:
+    """Say that what comes out is given what a likelihood of several entries at once takes of them."""
+    return (
+        f"given what the likelihood of {name!r} takes of {name} itself, such as a total: to choose it, "
+        "give it as a field of its own"
+    )
 
 
 def in_order(seen: Mapping[str, Reading], like: Arrays) -> dict[str, np.ndarray]:
@@ -143,11 +147,7 @@ def in_order(seen: Mapping[str, Reading], like: Arrays) -> dict[str, np.ndarray]
         elif name not in like or not reading.by_argument:
             continue  # a covariate, or draws that are read as ppl.sample returns them
         elif not reading.known:
-            raise ProgramError(
-                f"sample does not apply: the likelihood of {name!r} reads {name} itself and counts several "
-                "entries as one, so that it is not known in which order they could be drawn: "
-                f"{_beforehand(name)}"
-            )
+            LOG.warning("sample: %s", _given(name))
         elif reading.site != name or not reading.as_given:
             raise ProgramError(
                 f"sample does not apply: site {reading.site!r} reads {name}, of which it observes a part or "
@@ -189,6 +189,10 @@ def without_predictions(bound: Any, passes: Passes, rows: Arrays) -> bool:
     """Tell, and say in a line, that draws of observations would be draws given the entries of the data."""
     seen = {name: reading for name, reading in of_rows(bound, passes, rows).items() if reading.by_argument}
     for name, reading in seen.items():
-        said = f"no predictive draws: the likelihood of {name!r} reads {name} itself"
-        LOG.warning(f"{said}; draw rows with sample" if reading.known else f"{said}: {_beforehand(name)}")
-    return bool(seen)
+        if reading.known:
+            LOG.warning(
+                "no predictive draws: the likelihood of %r reads %s itself; draw rows with sample", name, name
+            )
+        else:
+            LOG.warning("predictive draws: %s", _given(name))
+    return any(reading.known for reading in seen.values())
