@@ -142,62 +142,6 @@ def test_sites_that_read_the_data_of_others_are_not_drawn():
         verbs.reconstruct(bound, {"x": ALL})
 
 
-class AroundItsMean(Autoregressive):
-    """A density of all entries at once, about their mean."""
-
-    backends = ("pyro",)
-    otherwise = None
-
-    def model(self, ppl, net, x=None, mean=None):
-        with ppl.minibatch(x, mean):
-            z = ppl.sample("z", ppl.standard_normal(self.z_dim))
-            if mean is None:
-                mean = 0 * z[..., 0] + self.otherwise if x is None and self.otherwise else x.mean(-1)
-            centre = mean[..., None].expand(-1, WIDTH)
-            ppl.sample("x", ppl.dist.MultivariateNormal(centre, scale_tril=torch.eye(WIDTH)), obs=x)
-
-
-class AroundSeven(AroundItsMean):
-    otherwise = 7
-
-
-GIVEN = (
-    "given what the likelihood of 'x' takes of x itself, such as a total: to choose it, "
-    "give it as a field of its own"
-)
-
-
-def test_what_a_likelihood_takes_of_all_entries_at_once_is_given_and_said(caplog):
-    bound, verbs = bound_program(AroundItsMean, "pyro")
-    mean = np.tile(ALL.mean(-1, keepdims=True), WIDTH)
-    np.testing.assert_allclose(verbs.reconstruct(bound, {"x": ALL})["x"], mean)
-    drawn = verbs.draws(bound, {"x": 100 * ALL}, 200)
-    np.testing.assert_allclose(drawn.posterior_predictive["x"].mean(0), 100 * mean, atol=0.4)
-    assert [r.getMessage() for r in caplog.records] == [f"reconstruct: {GIVEN}", f"predictive draws: {GIVEN}"]
-    for verb in (verbs.sample, lambda b, n, like: verbs.decode(b, {"z": np.zeros((n, 3))}, like=like)):
-        with pytest.raises(ProgramError, match="'NoneType' object has no attribute 'mean'"):
-            verb(bound, 2, like=LIKE)
-    assert verbs.sample(bind(AroundSeven(x_shape=(WIDTH,)), seed=3), 50, like=LIKE)["x"].mean() > 6
-    assert f"sample: {GIVEN}" in caplog.text and f"decode: {GIVEN}" in caplog.text
-
-
-def test_what_a_likelihood_of_all_entries_takes_of_them_may_be_a_field_of_its_own(caplog):
-    bound, verbs = bound_program(AroundItsMean, "pyro")
-    mean = ALL.mean(-1)
-    made = verbs.reconstruct(bound, {"x": ALL, "mean": mean})["x"]
-    np.testing.assert_allclose(made, np.tile(mean[:, None], WIDTH))
-    drawn = verbs.sample(bound, 2, covariates={"mean": np.float32([-50, 50])}, like=LIKE)["x"]
-    assert (np.sign(drawn) == [[-1] * WIDTH, [1] * WIDTH]).all()
-    assert not caplog.records
-
-
-def test_check_says_what_is_given_what_a_likelihood_takes_of_all_entries():
-    report = check(AroundItsMean(), data.of(RNG.normal(size=(40, WIDTH)).astype(np.float32), name="reals"))
-    assert [f.name for f in report.failed] == ["parameters"]  # networks without use
-    assert "given what it takes of x, such as a total" in report["entries"].message
-    assert all("is given what it takes without" in report[rule].message for rule in ("prior", "decoding"))
-
-
 def test_a_likelihood_that_is_no_density_is_told_wherever_it_draws(caplog):
     @dataclass(frozen=True)
     class Leaky(FromZeros):

@@ -100,7 +100,7 @@ ELSEWHERE = {
     "test_check.py::test_a_broken_program_is_caught_by_exactly_its_rule": [
         "; check names a site that is so from the start"
     ],
-    "test_autoregressive.py::test_what_a_likelihood_of_all_entries_takes_of_them_may_be_a_field_of_its_own": [
+    "test_totals.py::test_what_a_likelihood_of_all_entries_takes_of_them_may_be_a_field_of_its_own": [
         "to choose it, give it as a field of its own",
     ],
     "test_strangers_files.py::test_a_file_with_another_name_is_not_written_through": [

@@ -88,11 +88,16 @@ def draws(
             if not job.layout.note:
                 drawn.statistics = statistics(drawn.log_weight)
         result = _result(job, drawn, method, proposals)
-        if predictive and not reading.without_predictions(bound, passes, rows):
-            result.posterior_predictive = simulate(job, num_samples, result.posterior, PREDICTIVE)
-            result.prior = simulate(job, num_samples, {}, PRIOR)
-            result.prior_predictive = {name: result.prior.pop(name) for name in job.layout.observed}
+        if predictive:
+            reading.predicted(bound, passes, rows, lambda: _predict(job, result, num_samples))
     return result
+
+
+def _predict(job: Job, result: PosteriorDraws, num_samples: int) -> None:
+    predictive = simulate(job, num_samples, result.posterior, PREDICTIVE)
+    prior = simulate(job, num_samples, {}, PRIOR)
+    result.prior_predictive = {name: prior.pop(name) for name in job.layout.observed}
+    result.posterior_predictive, result.prior = predictive, prior
 
 
 def _refuse_beyond_memory(job: Job, num_samples: int, proposals: int, predictive: bool) -> None:

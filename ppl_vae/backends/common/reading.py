@@ -185,14 +185,24 @@ def settled(draw: Callable[[Arrays], Any], own: Arrays, rows: int) -> Any | None
     return None
 
 
-def without_predictions(bound: Any, passes: Passes, rows: Arrays) -> bool:
-    """Tell, and say in a line, that draws of observations would be draws given the entries of the data."""
+def predicted(bound: Any, passes: Passes, rows: Arrays, draw: Callable[[], None]) -> None:
+    """Draw observations, and say in a line where they are given a whole that the likelihood takes of them, or
+    are left out: they would be draws given the entries of the data, or the library draws none of such wholes.
+    """
     seen = {name: reading for name, reading in of_rows(bound, passes, rows).items() if reading.by_argument}
-    for name, reading in seen.items():
-        if reading.known:
-            LOG.warning(
-                "no predictive draws: the likelihood of %r reads %s itself; draw rows with sample", name, name
-            )
-        else:
-            LOG.warning("predictive draws: %s", _given(name))
-    return any(reading.known for reading in seen.values())
+    known = [name for name, reading in seen.items() if reading.known]
+    for name in known:
+        LOG.warning(
+            "no predictive draws: the likelihood of %r reads %s itself; draw rows with sample", name, name
+        )
+    if known:
+        return
+    try:
+        draw()
+    except ProgramError as error:
+        if not seen:
+            raise
+        LOG.warning("no predictive draws: %s", error)
+        return
+    for name in seen:
+        LOG.warning("predictive draws: %s", _given(name))
