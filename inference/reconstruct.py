@@ -31,10 +31,12 @@ def main(options):
     rows, names, label = opened.rows(run, options)
     target = target.of(label)
     made = run.reconstruct(rows, draw=options.draw, seed=options.seed)
-    both = with_gaps({name: rows[name] for name in made}, rows) | {
-        f"{name}_mean": values for name, values in made.items()
-    }
-    return output.arrays(run, target, both, made, rows, names) | {"split": options.split}
+    # Of two functions a site may observe what they make of a field: then all fields stand beside it.
+    paired = made.keys() <= rows.keys()
+    shown = {name: rows[name] for name in (made if paired else run.bound.fields) if name in rows}
+    both = with_gaps(shown, rows) | {f"{name}_mean": values for name, values in made.items()}
+    originals = rows if paired else None
+    return output.arrays(run, target, both, made, originals, names) | {"split": options.split}
 
 
 if __name__ == "__main__":

@@ -11,6 +11,14 @@ from ppl_vae.data.description import Description
 from ppl_vae.diagnostics.evidence import Scores
 from ppl_vae.errors import DataError, RunError, UsageError
 
+_REQUIRED = inspect.Parameter.empty
+
+
+def needs(function: Callable[..., Any], name: str) -> bool:
+    """Tell whether a function has a parameter of that name without a default."""
+    taken = inspect.signature(function).parameters
+    return name in taken and taken[name].default is _REQUIRED
+
 
 def check_rows(
     bound: Any, rows: Mapping[str, np.ndarray], trained: Mapping[str, Any] | None = None
@@ -84,7 +92,7 @@ def _check_fields(bound: Any, rows: Mapping[str, np.ndarray]) -> None:
         taken = dict(taken) | dict(zip(by_position, taken.values(), strict=False))
         last = max((place for place, name in enumerate(by_position) if name in rows), default=0)
     for place, name in enumerate(bound.fields):
-        needed = name in taken and taken[name].default is inspect.Parameter.empty
+        needed = name in taken and taken[name].default is _REQUIRED
         if name not in rows and (needed or place < last):
             raise DataError(
                 f"the field {name!r} is missing: the guide needs it; "

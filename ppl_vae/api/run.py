@@ -16,6 +16,7 @@ from ppl_vae.api.rows import (
     check_rows,
     check_shapes,
     count,
+    needs,
     refuse_nan,
     repeated,
     zeros_of,
@@ -183,7 +184,7 @@ class Run(Summarised):
         for name in given:
             if name not in known:
                 raise UsageError(f"covariates: {self.name} takes no {name!r}, it takes {', '.join(known)}")
-        if "x" in given:
+        if "x" in given and not needs(self.bound.program.model, "x"):
             raise UsageError("covariates: x is what is drawn; encode and reconstruct take rows")
         rows = data.scaled(data.named({name: as_rows(value) for name, value in given.items()}, known))
         return repeated(check_shapes(self.bound, rows, data.shapes), n)

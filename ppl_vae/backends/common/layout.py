@@ -94,7 +94,7 @@ class Layout:
         sizes = iter(value.shape[1 : 1 + len(own)])
         batch = [next(sizes) if dim in own else 1 for dim in range(-self.depth, 0)]
         lead = batch[self.depth + min(own, default=0) :] if alone else (value.shape[0], *batch)
-        return value.reshape(*lead, *value.shape[1 + len(own) :])
+        return value.reshape((*lead, *value.shape[1 + len(own) :]))
 
     def log_density(self, name: str, site: Site) -> Any:
         """Return a site's log density, masked, never scaled, [draws (or 1), rows]; [draws] if global."""

@@ -9,7 +9,7 @@ import numpy as np
 from ppl_vae import checks
 from ppl_vae.backends.common import reading
 from ppl_vae.backends.common.bound import Bound
-from ppl_vae.backends.common.site import Trace, under
+from ppl_vae.backends.common.site import Site, Trace, under
 from ppl_vae.backends.common.summing import refuse_unknown
 from ppl_vae.backends.common.tracing import Arrays, Passes, Tracer
 from ppl_vae.data.batches import dims_of, slices
@@ -60,8 +60,8 @@ def latents_of(guide: Trace) -> dict[str, Any]:
 
 
 def reconstruct(bound: Bound, rows: Arrays, *, draw: bool = False, seed: int = 0) -> dict[str, np.ndarray]:
-    """Return the centre of the likelihood given each row's own latents, [N, *event], by observed field; by
-    site of two functions.
+    """Return the centre of the likelihood given each row's own latents, [N, *event], by observed field; of
+    two functions by site where a site observes no field as it is.
     """
 
     def run(tracer: Tracer, batch: Any) -> dict[str, Any]:
@@ -71,12 +71,24 @@ def reconstruct(bound: Bound, rows: Arrays, *, draw: bool = False, seed: int = 0
         seen = model.observed
         if bound.declared:
             return {name: centre(site.fn) for name, site in seen.items() if name in bound.fields}
-        # Two functions may call their sites otherwise than the data its fields.
-        return {name: centre(site.fn) for name, site in seen.local.items() if not site.factor}
+        sites = {name: site for name, site in seen.local.items() if not site.factor}
+        names = _fields_of(sites, {name: batch[name] for name in bound.fields if name in batch})
+        return {names[name]: centre(site.fn) for name, site in sites.items()}
 
     with bound.passes(seed) as passes:
         reading.refuse("reconstruct", reading.of_rows(bound, passes, rows))
     return _over_rows(bound, ("reconstruct", draw), run, rows, seed)
+
+
+def _fields_of(sites: Mapping[str, Site], fields: Mapping[str, Any]) -> dict[str, str]:
+    """Return by site the field whose values it observes, as two functions may call their sites otherwise; its
+    own name where there is none. Where names would meet, all keep their own.
+    """
+    found = {
+        name: next((field for field, values in fields.items() if values is site.value), name)
+        for name, site in sites.items()
+    }
+    return found if len(set(found.values())) == len(found) else {name: name for name in found}
 
 
 def _over_rows(

@@ -57,7 +57,7 @@ def put(arrays: Any, device: torch.device) -> Any:
     """Return nested dicts of arrays of the host on a device."""
 
     def one(array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+        return torch.from_numpy(np.asarray(array, order="C")).to(device)
 
     return pytree.tree_map_only(np.ndarray, one, arrays)
 
