@@ -216,7 +216,14 @@ def test_a_program_with_covariates(folder):
         ok("sample", "run", "-n", 3, "--covariates", one, "--out", "o.npz", "--overwrite")
         assert arrays("o.npz")["batch"].tolist() == [1] * 3 and arrays("o.npz")["size"].tolist() == [2.5] * 3
     assert "takes no 'sizes'" in refused(2, "sample", "run", "--covariates", "batch=1,sizes=2")
-    assert "give a file, or NAME=VALUE" in refused(2, "sample", "run", "--covariates", "batch=")
+    assert "NAME=VALUE ... (values with commas in a file)" in refused(
+        2, "sample", "run", "--covariates", "batch="
+    )
+    assert "'batch' is given twice" in refused(2, "sample", "run", "--covariates", "batch=1,batch=0")
+    twice = ("--covariates", "batch=1", "--covariates", "size=1")
+    assert "--covariates is given twice: once is enough" in refused(2, "sample", "run", *twice)
+    every = ok("log_prob", "run", "--split", "all", "--rows", 50, "--importance-samples", 2)
+    assert every["arrays"] == {"log_prob": [50]} and every["out"].endswith("log_prob-all.npz")
     # Latents that were encoded decode with the covariates of their own rows.
     assert ok("encode", "run", "--out", "z.npz")["binarize"] == "none"
     ok("decode", "run", "--latents", "z.npz", "--out", "d.npz")

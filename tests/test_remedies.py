@@ -546,11 +546,13 @@ CASES = {
     ),
     "covariate that is needed": Case(
         lambda: conditional().sample(3),
-        "give it with the rows, or to sample and decode as covariates=",
-        lambda: (
-            conditional().sample(3, covariates={"y": KINDS[:1]}),
-            conditional().score({"x": X, "y": KINDS}),
-        ),
+        "which is missing: give it in covariates=...",
+        lambda: conditional().sample(3, covariates={"y": KINDS[:1]}),
+    ),
+    "field that the model needs": Case(
+        lambda: conditional().bound.model(torch.from_numpy(X)),
+        "give it with the rows",
+        lambda: conditional().bound.model(torch.from_numpy(X), y=torch.from_numpy(KINDS)),
     ),
     "a number as latents": Case(
         lambda: normal().decode(np.float32(3)),

@@ -18,6 +18,7 @@ from test_data_download import fake_server, serve  # noqa: F401
 
 from ppl_vae import data
 from ppl_vae.data.batches import num_batches
+from ppl_vae.data.description import Description
 from ppl_vae.data.loader import Loader, rows_by_place
 from ppl_vae.data.locate import Folder
 from ppl_vae.data.sources import Source, hold_out, split_given
@@ -122,6 +123,21 @@ OWN = {"train": {"x": X}, "test": {"x": X}}
 
 CASES = {
     "no data": Case(lambda: data.of(3), "is no data: give a name, a path, an array", lambda: data.of(X)),
+    "a path in memory": Case(
+        lambda: data.of(saved("x.npy", X)),
+        "'x.npy' is a name or a path: load it with data.load('x.npy')",
+        lambda: data.load("x.npy"),
+    ),
+    "data for rows": Case(
+        lambda: Description.of(data.of(X)).named(data.of(X), ("x",)),
+        "Data has splits: give the rows of one, such as data.rows('test')",
+        lambda: Description.of(data.of(X)).named(data.of(X).rows("test"), ("x",)),
+    ),
+    "text that the run does not know": Case(
+        lambda: Description.of(data.of({"x": X})).beside(written("t.csv", "a,b\n1,u\n2,u\n")),
+        "was trained without such columns of text: leave out 'b'",
+        lambda: Description.of(data.of({"x": X})).beside(written("t.csv", "a\n1\n2\n")),
+    ),
     "no split": Case(
         lambda: data.of({"train": {"x": X}, "best": {"x": X}}),
         "is no split: name them",

@@ -154,7 +154,7 @@ ELSEWHERE = {
     "test_real_use.py::test_processes_of_a_run_have_the_same_data": [
         "make it the same in each, seeded alike"
     ],
-    "test_cli_verbs.py::test_a_program_with_covariates": [": give a file, or NAME=VALUE,NAME=VALUE ..."],
+    "test_cli_verbs.py::test_a_program_with_covariates": ["give a file, or NAME=VALUE,NAME=VALUE ..."],
     "test_data_own.py::test_arrays_of_objects_are_left_out_with_a_line": [
         "write it as text (.astype(str)) or numbers"
     ],

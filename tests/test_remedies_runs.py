@@ -439,6 +439,16 @@ CASES = {
         "then go on with resume=True",
         lambda: again(resume=True, max_steps=2),
     ),
+    "a path for a run": Case(
+        lambda: evaluate("run"),
+        "run is str: open its folder with open_run('run')",
+        lambda: evaluate(open_run("run")),
+    ),
+    "a run for a path": Case(
+        lambda: open_run(open_run("run")),
+        "path is Run: give the path of a run, such as run.folder.path",
+        lambda: open_run(open_run("run").folder.path),
+    ),
     # configurations
     "nested": Case(
         lambda: config.read_config(b"[" * 999),

@@ -5,7 +5,7 @@ import pytest
 from bound_runs import run_of
 
 from ppl_vae import bind, data, evaluate, fit, load, posterior
-from ppl_vae.errors import DataError
+from ppl_vae.errors import DataError, UsageError
 from ppl_vae.program import PlainProgram
 
 BATCH, SIZE = np.array([0, 1, 0]), np.ones(3, np.float32)
@@ -66,6 +66,46 @@ def test_a_plain_function_takes_its_fields_by_position():
     for rows, name in [({"y": BATCH}, "x"), ({"x": X, "size": SIZE}, "y")]:
         with pytest.raises(DataError, match=f"the field '{name}' is missing"):
             plain._rows(rows)
+
+
+@pytest.fixture(scope="module")
+def named():
+    """Counts of a table with names of rows, columns and classes."""
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(np.arange(100).reshape(20, 5) % 7, [f"s{i}" for i in range(20)], list("abcde"))
+    frame["site"] = ["north", "south"] * 10
+    made = data.of(frame, batch="site")
+    return frame, run_of(bind(load("counts", z_dim=2, hidden=(4,)).adapted_to(made)), made, made)
+
+
+def test_rows_of_a_split_keep_their_names(named):
+    frame, run = named
+    every, parts = run.data.rows("all"), [run.data.rows(split) for split in ("train", "valid", "test")]
+    for name in every:
+        np.testing.assert_array_equal(every[name], np.concatenate([part[name] for part in parts]))
+    np.testing.assert_array_equal(every["x"], frame.loc[every.names, list("abcde")])
+    assert every.names.tolist() == [name for part in parts for name in part.names] != list(frame.index)
+    assert run.data.num_rows("all") == evaluate(run, "all")["n"] == 20
+    found = posterior(run, parts[2], num_samples=1, predictive=False)
+    assert found["posterior"].coords["data"].values.tolist() == parts[2].names.tolist()
+
+
+def test_what_is_refused_of_a_table_is_called_by_its_names(named):
+    frame, run = named
+    bad = run.data.rows("test")
+    bad["x"][1, 3] = -1
+    with pytest.raises(
+        DataError, match=rf"row 1 of 'x', row '{bad.names[1]}', column 'd', is outside .*\(-1\)"
+    ):
+        run.score(bad)
+    with pytest.raises(DataError, match=r"the field 'batch' \(the column 'site'\) is missing"):
+        run.encode(frame.drop(columns="site"))
+    with pytest.raises(UsageError, match="takes no 'place', it takes site, size"):
+        run.sample(1, covariates={"place": "north"})
+    with pytest.raises(
+        UsageError, match="no split 'tst': it has train, valid, test, and all for all of them"
+    ):
+        run.data.rows("tst")
 
 
 def test_predictions_are_left_out_on_request(counts):

@@ -8,7 +8,7 @@ from ppl_vae.api.exporting import export
 from ppl_vae.api.fitting import fit, resume
 from ppl_vae.api.job import refuse_lost_mask
 from ppl_vae.api.opening import open_run
-from ppl_vae.api.run import Run
+from ppl_vae.api.run import Run, refuse_no_run
 from ppl_vae.api.settings import check_backend, program_of, settle_binarize
 from ppl_vae.api.signatures import hinting
 from ppl_vae.backends import backend as backend_named
@@ -119,7 +119,8 @@ def posterior(
     ----------
     run : Run
     x : array, dict of arrays or table
-        Rows, in the scale that the program was trained on; whole numbers are levels of the run's data.
+        Rows, in the scale that the program was trained on; whole numbers are levels of the run's data. Names
+        of rows, of a DataFrame or of `data.rows(split)`, label the result.
     method : str
         guide: draws of q(z | x), which are not the posterior unless weighted; importance: resampled by their
         weights.
@@ -138,6 +139,7 @@ def posterior(
     """
     from ppl_vae.diagnostics.posterior import to_tree
 
+    refuse_no_run(run)
     draws = run.draws(x, num_samples, method=method, seed=seed, predictive=predictive)
     names = run.record.data.labels(x)
     if names is not None and run.program.declared:

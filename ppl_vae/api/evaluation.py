@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ppl_vae import checks
-from ppl_vae.api.run import Run
+from ppl_vae.api.run import Run, refuse_no_run
 from ppl_vae.api.settings import check_compile
 from ppl_vae.api.signatures import hinting
 from ppl_vae.data import Data
@@ -45,7 +45,7 @@ def evaluate(
     ----------
     run : Run
     split : str
-        train, valid or test.
+        train, valid or test; all: the rows of all three, in this order.
     importance_samples : int, optional
         k of the importance weighted bound; none: only the ELBO.
     data : Data, arrays or DataLoader, optional
@@ -66,6 +66,7 @@ def evaluate(
         A dict, in nats per row. `per_row` holds the arrays `elbo` and `iw`, [N], so that two runs compare
         with paired errors.
     """
+    refuse_no_run(run)
     if rows is not None:
         checks.whole_number("rows", rows)
     check_compile(compile, run.backend)

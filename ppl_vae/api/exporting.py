@@ -7,7 +7,7 @@ import numpy as np
 
 from ppl_vae.api.record import versions
 from ppl_vae.api.rows import check_rows
-from ppl_vae.api.run import Run
+from ppl_vae.api.run import Run, refuse_no_run
 from ppl_vae.api.signatures import hinting
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.errors import UsageError
@@ -60,6 +60,7 @@ def export(
     ProgramError
         For a program that is no single graph, or gives other numbers as one; nothing is written.
     """
+    refuse_no_run(run)
     path = Path(path)
     check_export(run, path, what)
     disk.refuse_place(path, overwrite)

@@ -8,6 +8,7 @@ import numpy as np
 
 from ppl_vae import checks
 from ppl_vae.data.description import Description
+from ppl_vae.data.roles import Roles
 from ppl_vae.diagnostics.evidence import Scores
 from ppl_vae.errors import DataError, RunError, UsageError
 
@@ -21,9 +22,9 @@ def needs(function: Callable[..., Any], name: str) -> bool:
 
 
 def check_rows(
-    bound: Any, rows: Mapping[str, np.ndarray], trained: Mapping[str, Any] | None = None
+    bound: Any, rows: Mapping[str, np.ndarray], trained: Description | None = None
 ) -> Mapping[str, np.ndarray]:
-    """Return rows by field as they are, once they fit the program.
+    """Return rows by field as they are, once they fit the program, and what it was trained on.
 
     Raises
     ------
@@ -31,9 +32,10 @@ def check_rows(
         For a field that the guide needs and that is missing, fields of different lengths, and a shape that is
         not the program's.
     """
-    beside = {name: shape for name, shape in (trained or {}).items() if name != "x"}
+    shapes, roles = (trained.shapes, trained.roles) if trained else ({}, {})
+    beside = {name: shape for name, shape in shapes.items() if name != "x"}
     check_shapes(bound, rows, beside)
-    _check_fields(bound, rows)
+    _check_fields(bound, rows, Roles(**roles))
     lengths = {name: len(array) for name, array in rows.items()}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
@@ -83,7 +85,7 @@ def repeated(rows: Mapping[str, np.ndarray], n: int) -> dict[str, np.ndarray]:
     return {name: np.repeat(values, n // len(values), 0) for name, values in rows.items()}
 
 
-def _check_fields(bound: Any, rows: Mapping[str, np.ndarray]) -> None:
+def _check_fields(bound: Any, rows: Mapping[str, np.ndarray], roles: Roles) -> None:
     """Refuse rows that lack a field for which the guide has no default."""
     taken, last = inspect.signature(bound.program.guide).parameters, 0
     if not bound.declared:
@@ -95,7 +97,7 @@ def _check_fields(bound: Any, rows: Mapping[str, np.ndarray]) -> None:
         needed = name in taken and taken[name].default is _REQUIRED
         if name not in rows and (needed or place < last):
             raise DataError(
-                f"the field {name!r} is missing: the guide needs it; "
+                f"the field {roles.called(name)} is missing: the guide needs it; "
                 f"give a dict of arrays by name, with {', '.join(bound.fields)}"
             )
 

@@ -25,6 +25,7 @@ from ppl_vae.api.saving import save
 from ppl_vae.api.signatures import hinting_methods
 from ppl_vae.backends import backend as backend_named
 from ppl_vae.data import Data
+from ppl_vae.data.dataset import Rows
 from ppl_vae.data.loader import rows_by_place, whole_batches
 from ppl_vae.data.roles import Roles
 from ppl_vae.diagnostics.evidence import Scores
@@ -32,6 +33,7 @@ from ppl_vae.diagnostics.posterior import PosteriorDraws
 from ppl_vae.errors import UsageError
 from ppl_vae.history import chosen
 from ppl_vae.model_files import ModelSource
+from ppl_vae.program import required
 from ppl_vae.store import RunFolder
 from ppl_vae.summaries import Row, Summarised, with_error
 from ppl_vae.training import Position
@@ -171,7 +173,9 @@ class Run(Summarised):
         if self.takes_batches:
             rows = rows_by_place(x, self.bound.precision())
         else:
-            rows = data.scaled(check_rows(self.bound, data.named(x, self.bound.fields), data.shapes))
+            given = data.named(x, self.bound.fields)
+            scaled = data.scaled(check_rows(self.bound, given, data))
+            rows = Rows(scaled, given.names, given.columns)
         like = "give rows like those of the training, or in another training "
         kept = between(data.binarize, scored)
         self._verbs.refuse_outside_rows(self.bound, rows, between=kept, first=like)
@@ -180,12 +184,21 @@ class Run(Summarised):
     def _covariates(self, given: Mapping[str, Any] | None, n: int) -> dict[str, np.ndarray]:
         """Return n rows of covariates: as many as given, or the only one n times."""
         data, known = self.record.data, self.bound.fields
-        given = Roles(**data.roles).by_field(by_name(given))
+        roles = Roles(**data.roles)
+        given = roles.by_field(by_name(given))
         for name in given:
             if name not in known:
-                raise UsageError(f"covariates: {self.name} takes no {name!r}, it takes {', '.join(known)}")
+                hidden = ("mask",) if needs(self.bound.program.model, "x") else ("x", "mask")
+                listed = ", ".join(roles.column(one) for one in known if one not in hidden)
+                takes = f"it takes {listed}" if listed else "it has no covariates"
+                raise UsageError(f"covariates: {self.name} takes no {roles.called(name)}, {takes}")
         if "x" in given and not needs(self.bound.program.model, "x"):
             raise UsageError("covariates: x is what is drawn; encode and reconstruct take rows")
+        needed = required(self.program, "model") if self.program.declared else ()
+        if lost := [roles.called(name) for name in needed if name not in given and name != "x"]:
+            raise UsageError(
+                f"{self.name} draws rows given {lost[0]}, which is missing: give it in covariates=..."
+            )
         rows = data.scaled(data.named({name: as_rows(value) for name, value in given.items()}, known))
         return repeated(check_shapes(self.bound, rows, data.shapes), n)
 
@@ -275,3 +288,10 @@ class Run(Summarised):
         """
         scores = self.score(x, importance_samples, seed=seed)
         return scores.elbo if scores.iw is None else scores.iw
+
+
+def refuse_no_run(given: Any) -> None:
+    """Raise UsageError for what is no Run."""
+    if not isinstance(given, Run):
+        where = repr(str(given)) if isinstance(given, (str, Path)) else "path"
+        raise UsageError(f"run is {type(given).__name__}: open its folder with open_run({where})")

@@ -185,7 +185,7 @@ def rows(parser: ArgumentParser, number: int | None = None) -> None:
     _add(
         parser,
         [
-            ("--split", str, "test", "train, valid or test"),
+            ("--split", str, "test", "train, valid or test; all: the rows of all three, in this order"),
             ("--rows", int | None, number, "take only the first rows of the split"),
         ],
     )
@@ -194,7 +194,10 @@ def rows(parser: ArgumentParser, number: int | None = None) -> None:
 
 def place(parser: ArgumentParser) -> None:
     """Add where the data lies."""
-    other = "other data, or where the run's data now lies; a file without splits of its own is taken whole"
+    other = (
+        "other data, taken whole where it has no splits of its own; or where the run's data now lies, which "
+        "keeps its splits"
+    )
     _add(parser, [("--data", str | None, None, other)])
     offline(parser)
 
@@ -208,7 +211,7 @@ def covariates(parser: ArgumentParser) -> None:
     """Add the fields that a program takes beside what it observes."""
     fields = (
         "a file of the fields that are no observations, one row for all or a row each; or NAME=VALUE,... for "
-        "all (by default those of the training rows, in turn)"
+        "all, values with commas in a file (by default those of the training rows, in turn)"
     )
     _add(parser, [("--covariates", str | None, None, fields)])
     place(parser)

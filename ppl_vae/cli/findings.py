@@ -12,6 +12,7 @@ import numpy as np
 from ppl_vae.api import Run
 from ppl_vae.cli.training import validation
 from ppl_vae.data.batches import count_rows, dims_of
+from ppl_vae.data.dataset import ALL
 from ppl_vae.data.masks import observed
 from ppl_vae.diagnostics.baseline import independent
 from ppl_vae.diagnostics.evidence import Scores, stderr
@@ -69,7 +70,8 @@ def judged(run: Run, fresh: Mapping[str, Any]) -> Judged | None:
 
 def _is_whole(run: Run, result: Mapping[str, Any]) -> bool:
     """Whether a result holds what a sentence needs: it may be from elsewhere."""
-    rows, k = run.record.data.rows.get(str(result.get("split"))), result.get("k")
+    held, k = run.record.data.rows, result.get("k")
+    rows = (held | {ALL: sum(held.values())}).get(str(result.get("split")))
     numbers = [result.get("elbo_nats"), *([result.get("iw_nats")] if k else [])]
     whole = isinstance(result.get("n"), int) and rows is not None and 0 < result["n"] <= rows
     return whole and isinstance(k, int | None) and all(isinstance(one, float | int) for one in numbers)

@@ -51,7 +51,7 @@ def rows(run: Run, options: Any) -> tuple[dict[str, np.ndarray], np.ndarray | No
     dataset = data(run, options)
     dataset.refuse_empty(options.split)
     taken = {name: values[: options.rows] for name, values in dataset.rows(options.split).items()}
-    names = dataset.labels.get(options.split)
+    names = dataset.names(options.split)
     return taken, None if names is None else names[: options.rows], label(run, dataset)
 
 
@@ -111,7 +111,11 @@ def _given(run: Run, text: str) -> dict[str, Any]:
     if "=" in text and not path.exists():
         pairs = [part.partition("=") for part in text.split(",")]
         if any(not (name.strip() and value.strip()) for name, _, value in pairs):
-            raise UsageError(f"--covariates {text}: give a file, or NAME=VALUE,NAME=VALUE ...")
+            kinds = "give a file, or NAME=VALUE,NAME=VALUE ... (values with commas in a file)"
+            raise UsageError(f"--covariates {text}: {kinds}")
+        for place, (name, _, _) in enumerate(pairs):
+            if name.strip() in [other.strip() for other, _, _ in pairs[:place]]:
+                raise UsageError(f"--covariates {text}: {name.strip()!r} is given twice")
         cells = {name.strip(): number(value.strip()) for name, _, value in pairs}
         texts = {name.strip(): value.strip() for name, _, value in pairs}
         return {name: texts[name] if cell is None else cell for name, cell in cells.items()}

@@ -138,7 +138,7 @@ def _worst(
 
     if split is None or run.data is None:
         return []
-    names = run.data.labels.get(split)
+    names = run.data.names(split)
     labels = _labels(run, run.data.raw(split))
     return [
         Row(

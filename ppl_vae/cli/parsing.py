@@ -68,15 +68,15 @@ def named(make: Callable[[], ArgumentParser]) -> set[str]:
 
 
 def _refuse_repeated(words: Sequence[str]) -> None:
-    """Refuse a role of columns that is given twice: the last would win, and the first be lost."""
+    """Refuse a role of columns, or covariates, given twice: the last would win, and the first be lost."""
     given = [word.partition("=")[0] for word in words if word.startswith("--")]
     if len(given) == len(set(given)):
         return
     from ppl_vae.data.roles import ROLES  # with NumPy, which no help text waits for
 
-    for role in ROLES:
-        if given.count(f"--{role}") > 1:
-            raise UsageError(f"--{role} is given twice: once is enough, with commas between names")
+    for name in (*ROLES, "covariates"):
+        if given.count(f"--{name}") > 1:
+            raise UsageError(f"--{name} is given twice: once is enough, with commas between names")
 
 
 def _has(parser: ArgumentParser, name: str) -> bool:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from os import PathLike
 
 import numpy as np
 
@@ -75,7 +76,7 @@ def of(
     roles = Roles(x, label, batch, index, ignore, mask)
     if like is not None:
         roles = like.roles_beside(data, roles)
-    table = as_table(data, roles, NO_CLASSES if like is None else like.classes)
+    table = as_table(data, roles, like.classes if like else NO_CLASSES)
     made = of_table(table, name, roles, like, binarize, valid, test, split_seed, kind, levels)
     if like is None:
         say_notes(made)
@@ -147,10 +148,12 @@ def as_table(data, roles: Roles = NO_ROLES, classes: Classes = NO_CLASSES) -> Ta
         return of_frame(data, roles, classes)
     if hasattr(data, "__array__") or hasattr(data, "toarray") or isinstance(data, (list, tuple)):
         return of_arrays({"x": data}, replace(roles, x=None), classes)
-    raise UsageError(
-        f"{type(data).__name__} is no data: give a name, a path, an array, a dict of arrays, a DataFrame or "
-        "a loader with a length"
-    )
+    if isinstance(data, Data):
+        raise UsageError("Data has splits: give the rows of one, such as data.rows('test')")
+    if isinstance(data, (str, PathLike)):
+        raise UsageError(f"{str(data)!r} is a name or a path: load it with data.load({str(data)!r})")
+    kinds = "a name, a path, an array, a dict of arrays, a DataFrame or a loader with a length"
+    raise UsageError(f"{type(data).__name__} is no data: give {kinds}")
 
 
 def _splits(fields, name, valid, test, seed):

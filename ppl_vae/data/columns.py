@@ -56,7 +56,7 @@ def of_columns(
     labels = _row_names(rest, labels, roles, table)
     names = roles.x or list(rest)
     if not roles.x:
-        _refuse_text(rest, where)
+        _refuse_text(rest, where, other=roles.lenient)
     if names:
         table.fields = {"x": _matrix(rest, names, roles.mask, where, table, classes), **table.fields}
         table.coords["x"] = list(names)
@@ -120,8 +120,8 @@ def _is_amount(cell: str) -> bool:
     return number(cell) is not None or _AMOUNT.fullmatch(cell) is not None
 
 
-def _refuse_text(columns: Mapping[str, np.ndarray], where: Sequence[str]) -> None:
-    """Refuse the first column of text."""
+def _refuse_text(columns: Mapping[str, np.ndarray], where: Sequence[str], other: bool) -> None:
+    """Refuse the first column of text, of data that is trained on or of other data for a run."""
     for name, values in columns.items():
         if values.dtype.kind != "O" or not len(values):
             continue
@@ -140,6 +140,11 @@ def _refuse_text(columns: Mapping[str, np.ndarray], where: Sequence[str]) -> Non
                 f"{where[row]}, column {name!r}: {str(values[row])!r} is no number as it is written: "
                 "leave out separators of thousands, units and signs, or say what the column is for "
                 "(label=..., ignore=...)"
+            )
+        if other:
+            raise DataError(
+                f"{where[row]}, column {name!r}: {str(values[row])!r} is no number, and the run was trained "
+                f"without such columns of text: leave out {_shown(_texts(columns))}"
             )
         raise DataError(
             f"{where[row]}, column {name!r}: {str(values[row])!r} is no number: say what columns of text "

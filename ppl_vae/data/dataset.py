@@ -1,6 +1,7 @@
 """Data: named fields in named splits, as NumPy arrays with the rows first."""
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -12,6 +13,7 @@ from ppl_vae.errors import UsageError
 from ppl_vae.summaries import Row, Summarised, shape_text
 
 SPLITS = ("train", "valid", "test")
+ALL = "all"  # the rows of all splits, in this order
 KINDS = ("image", "vector", "counts", "sound")
 BINARIZE = ("auto", "none", "dynamic", "static")
 
@@ -102,7 +104,7 @@ class Data(Summarised):
         """Number of rows of a split; 0 for "train", "valid" or "test" where there is none."""
         if split in SPLITS and split not in self.splits:
             return 0
-        return len(next(iter(self._split(split).values())))
+        return sum(len(next(iter(self._split(one).values()))) for one in self._named(split))
 
     def refuse_empty(self, split: str) -> None:
         """Refuse a split without rows.
@@ -112,9 +114,7 @@ class Data(Summarised):
         UsageError
         """
         if not self.num_rows(split):
-            raise UsageError(
-                f"{self.name} has no rows in the split {split!r}: it has {', '.join(self.splits)}"
-            )
+            raise UsageError(f"{self.name} has no rows in the split {split!r}: {self._known}")
 
     def raw(self, split: str) -> dict[str, np.ndarray]:
         """Rows as a program receives them, never binarized.
@@ -125,22 +125,33 @@ class Data(Summarised):
             field -> `[N, ...]`: a quantised x as float32 in [0, 1], other floats float32, integers int64,
             masks (bool) as they are.
         """
+        if split == ALL:
+            return _joined([self.raw(one) for one in self._named(split)])
         rows = self._split(split)
         return {n: as_taken(values, self.levels if n == "x" else None) for n, values in rows.items()}
 
-    def rows(self, split: str, seed: int = 0) -> dict[str, np.ndarray]:
-        """Rows as they are scored: `raw`, with x replaced by bits (float32 0 or 1) if the data is binarized.
+    def rows(self, split: str, seed: int = 0) -> "Rows":
+        """Rows as they are scored: `raw`, with x replaced by bits (float32 0 or 1) if the data is binarized;
+        those of all splits, in the order train, valid, test, for "all". They keep their names.
 
         The bits come from `np.random.default_rng([seed, index of the split])`, the same on every backend.
         Static bits are part of the data: there the seed is not used.
         """
+        if split == ALL:
+            joined = _joined([self.rows(one, seed) for one in self._named(split)])
+            return Rows(joined, self.names(split), self.coords.get("x"))
         rows = self.raw(split)
         if self.binarize in ("dynamic", "static"):
             seed = 0 if self.binarize == "static" else seed
             rng = np.random.default_rng([seed, SPLITS.index(split)])
             x = rows["x"]
             rows["x"] = (rng.random(x.shape, dtype=np.float32) < x).astype(np.float32)
-        return rows
+        return Rows(rows, self.names(split), self.coords.get("x"))
+
+    def names(self, split: str) -> np.ndarray | None:
+        """Names of the rows of a split, [N] of text, where they have any."""
+        found = [self.labels.get(one) for one in self._named(split)]
+        return None if any(names is None for names in found) else np.concatenate(found)
 
     def _summary(self) -> tuple[str, list[Row]]:
         what = [self.kind, f"{self.levels} levels" if self.levels else "", f"binarize={self.binarize!r}"]
@@ -175,10 +186,43 @@ class Data(Summarised):
         about["shapes"] = {name: list(self.shape(name)) for name in self.fields}
         return about | {name: getattr(self, name) for name in ("split_rule", "source", "licence", "sha256")}
 
+    def _named(self, split):
+        """Names of the splits that one names: itself, or all of them."""
+        return [one for one in SPLITS if one in self.splits] if split == ALL else [split]
+
+    @property
+    def _known(self):
+        return f"it has {', '.join(self.splits)}, and {ALL} for all of them"
+
     def _split(self, split):
         if not isinstance(split, str) or split not in self.splits:
-            raise UsageError(f"{self.name} has no split {split!r}: it has {', '.join(self.splits)}")
+            raise UsageError(f"{self.name} has no split {split!r}: {self._known}")
         return self.splits[split]
+
+
+class Rows(dict[str, np.ndarray]):
+    """Rows by field, with the names of the rows, [N] of text, and of the columns of x where there are any."""
+
+    def __init__(
+        self,
+        fields: Mapping[str, np.ndarray],
+        names: np.ndarray | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(fields)
+        self.names, self.columns = names, columns
+
+    def called(self, field: str, place: Sequence[int]) -> str:
+        """Return how the row, and the column, of a number of a field are called: `, row 'a', column 'b',`."""
+        row, *within = place
+        named = [] if self.names is None else [f"row {str(self.names[row])!r}"]
+        if field == "x" and len(within) == 1 and self.columns and len(self.columns) == self["x"].shape[1]:
+            named.append(f"column {self.columns[within[0]]!r}")
+        return f", {', '.join(named)}," if named else ""
+
+
+def _joined(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def as_taken(values: np.ndarray, levels: int | None = None) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 from ppl_vae.checks import counted
 from ppl_vae.data.arrays import as_table, numeric, of, say_notes
 from ppl_vae.data.columns import as_mask
-from ppl_vae.data.dataset import Data, as_taken
+from ppl_vae.data.dataset import Data, Rows, as_taken
 from ppl_vae.data.kinds import laid_out, levels_of, stored
 from ppl_vae.data.loader import SOURCE, Loader, is_batches, typed
 from ppl_vae.data.loading import load
@@ -207,21 +207,24 @@ class Description:
         return roles
 
     def labels(self, given: Any) -> np.ndarray | None:
-        """Return the names of the rows of a DataFrame, [N], where it has such."""
+        """Return the names of the rows of a DataFrame, or of those of a split, [N], where they have such."""
+        if isinstance(given, Rows):
+            return given.names
         if not hasattr(given, "columns"):
             return None
         return as_table(given, self.roles_beside(given), self.classes).fields.get(ROW_LABELS)
 
-    def named(self, given: Any, fields: tuple[str, ...]) -> dict[str, np.ndarray]:
+    def named(self, given: Any, fields: tuple[str, ...]) -> Rows:
         """Return rows that a verb is given as numbers by field, in the order of the run's columns."""
         given = _gathered(given, fields)
+        names = given.names if isinstance(given, Rows) else None
         table = as_table(given, self.roles_beside(given), self.classes)
         arrays = {name: numeric(values, name) for name, values in table.fields.items() if name != ROW_LABELS}
         if place := self._places(table.coords.get("x")):
             arrays["x"] = arrays["x"][:, place]
         if "x" in arrays and "x" in self.shapes and not self.is_loader:
             arrays["x"] = laid_out(arrays["x"], self.kind, tuple(self.shapes["x"]))
-        return arrays
+        return Rows(arrays, table.fields.get(ROW_LABELS, names), self.columns)
 
     def scaled(self, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return rows by field in the scale that the program was trained on.

@@ -73,6 +73,16 @@ class Roles:
             raise UsageError(f"{', '.join(map(str, given))}: two of them are one field, give one")
         return fields
 
+    def column(self, field: str) -> str:
+        """Return the column that a field is made of, the field itself where no role says so."""
+        made = {"y": self.label, "batch": self.batch, "mask": None if self.mask == "nan" else self.mask}
+        return made.get(field) or field
+
+    def called(self, field: str) -> str:
+        """Return a field in words, with the column that it is made of: 'batch' (the column 'site')."""
+        column = self.column(field)
+        return repr(field) if column == field else f"{field!r} (the column {column!r})"
+
     def among(self, columns: Iterable[str]) -> "Roles":
         """Return the roles of these columns.
 
@@ -96,6 +106,7 @@ class Roles:
             for name in names:
                 if name not in columns:
                     close = get_close_matches(name, columns, 1)
+                    close = ["nan"] if role == "mask" and name.lower() == "nan" else close
                     meant = f" (did you mean {close[0]!r}?)" if close else ""
                     shown = ", ".join(columns[:12]) + (" ..." if len(columns) > 12 else "")
                     raise UsageError(f"{role}: there is no column {name!r}{meant}; there are {shown}")

@@ -9,6 +9,7 @@ _SPLITS = {
     "test": ("test row", "which training never saw"),
     "valid": ("validation row", "not trained on, though possibly used to choose the weights"),
     "train": ("training row", "which the run has seen"),
+    "all": ("row", "those of the training among them, which the run has seen"),
 }
 
 

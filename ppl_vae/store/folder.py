@@ -83,6 +83,10 @@ class RunFolder:
         RunError
             No run lies there, or its manifest is damaged or of a newer format.
         """
+        if not isinstance(path, (str, PathLike)):
+            raise UsageError(
+                f"path is {type(path).__name__}: give the path of a run, such as run.folder.path"
+            )
         folder = cls(Path(path), manifest.load(Path(path)))
         if any(folder._staged()):
             with contextlib.suppress(OSError, RunError), folder.lock(wait=0.0):

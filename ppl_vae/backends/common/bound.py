@@ -261,10 +261,7 @@ class DeclaredBound(Bound):
         """Return the part of a batch that `model` or `guide` declares."""
         for name in self._required[role]:
             if name not in batch:
-                raise ProgramError(
-                    f"it takes {name!r}: give it with the rows, or to sample and decode as "
-                    f"covariates={{{name!r}: ...}}"
-                )
+                raise ProgramError(f"it takes {name!r}: give it with the rows")
         return {name: batch[name] for name in self._taken[role] if name in batch}
 
     def _named(self, role: str, args: tuple, data: dict[str, Any]) -> dict[str, Any]:

@@ -79,7 +79,7 @@ class Engine(training.Engine):
         bound.num_data = num_data
         # Two functions take their fields by position: in the order in which they name them.
         rows = None if train is None else {name: train[name] for name in bound.fields if name in train}
-        self._unseen = rows
+        self._unseen = train
         self._shapes: list[Any] = []  # of the first batch
         self._set_up(objective, rows)
 

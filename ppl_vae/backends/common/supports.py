@@ -10,6 +10,7 @@ from ppl_vae import likelihoods
 from ppl_vae.backends.common.site import Site, Trace
 from ppl_vae.backends.common.tracing import Arrays, Passes, Tracer
 from ppl_vae.data.batches import count_rows, dims_of, slices
+from ppl_vae.data.dataset import Rows
 from ppl_vae.data.masks import spread
 from ppl_vae.distributions import OWN
 from ppl_vae.errors import DataError
@@ -107,14 +108,19 @@ def refuse_outside_rows(
     first : str
         What to try before that remedy.
     """
+    about = rows if isinstance(rows, Rows) else Rows(rows)
     rows = bound.among(rows)
     if not rows or not min(map(len, rows.values())):
         return
     with bound.passes(0) as passes:
         known = bound.supports.get(key_of(rows)) or _read(bound, passes, rows)
         for field, site in known.sites.items():
-            if field in rows and field not in leave:
-                _refuse(passes, field, site, rows, between(field), where, error, first)
+            looked = field in rows and field not in leave
+            place = _outside(passes, field, site, rows, between(field)) if looked else None
+            if place is not None:
+                at = f"row {place[0]} of {field!r}{where}{about.called(field, place)}"
+                said = f"{at} is outside {_said(site, rows[field], place)}"
+                raise error(f"{said}: {first}{_remedy(site, rows[field])}")
 
 
 def _read(bound: Any, passes: Passes, rows: Arrays) -> Fields:
@@ -141,16 +147,8 @@ def _read(bound: Any, passes: Passes, rows: Arrays) -> Fields:
     return fields
 
 
-def _refuse(
-    passes: Passes,
-    field: str,
-    site: Site,
-    rows: Arrays,
-    between: bool,
-    where: str,
-    error: type[Exception],
-    first: str,
-) -> None:
+def _outside(passes: Passes, field: str, site: Site, rows: Arrays, between: bool) -> tuple[int, ...] | None:
+    """Return the place of the first number of a field outside the support, None where there is none."""
     mask, size = rows.get("mask"), count_rows(rows)
     for part in slices(size, max(1, AT_ONCE // dims_of({field: rows[field]}))):
         value = rows[field][part]
@@ -160,34 +158,32 @@ def _refuse(
                 _inside(passes, field, site, np.floor(value)) & _inside(passes, field, site, np.ceil(value))
             )
         if inside is None or inside.shape[:1] != value.shape[:1]:
-            return
+            return None
         if site.masks:
             kept = None if mask is None else spread(mask[part], inside.shape)
             if kept is None:  # which numbers count is not known
-                return
+                return None
             inside = inside | ~kept
         if not inside.all():
-            raise error(_said(field, site, rows[field], inside, part.start, where, first))
+            row, *within = map(int, np.argwhere(~inside)[0])
+            return row + part.start, *within
+    return None
 
 
 def _inside(passes: Passes, field: str, site: Site, value: np.ndarray) -> np.ndarray | None:
     return passes(("inside", field, id(site)), lambda tracer, value: site.supports(value), value)
 
 
-def _said(
-    field: str, site: Site, values: np.ndarray, inside: np.ndarray, start: int, where: str, first: str
-) -> str:
-    place = tuple(np.argwhere(~inside)[0])
-    row, number = int(place[0]) + start, values[start + place[0]][place[1:]]
+def _said(site: Site, values: np.ndarray, place: tuple[int, ...]) -> str:
+    number = values[place]
     such = f" ({number:.6g})" if np.ndim(number) == 0 else ""
+    return f"the support of its likelihood {site.distribution}{such}"
+
+
+def _remedy(site: Site, values: np.ndarray) -> str:
     whole = bool((values == np.round(values)).all())
-    remedy = likelihoods.remedy(
-        site.distribution, Values(values.min().item(), values.max().item(), whole, _levels(values))
-    )
-    return (
-        f"row {row} of {field!r}{where} is outside the support of its likelihood {site.distribution}{such}: "
-        f"{first}{remedy}"
-    )
+    found = Values(values.min().item(), values.max().item(), whole, _levels(values))
+    return likelihoods.remedy(site.distribution, found)
 
 
 def _levels(values: np.ndarray) -> int | None:
