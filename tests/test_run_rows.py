@@ -5,6 +5,7 @@ import pytest
 from bound_runs import run_of
 
 from ppl_vae import bind, data, evaluate, fit, load, posterior
+from ppl_vae.data.dataset import Rows
 from ppl_vae.errors import DataError, UsageError
 from ppl_vae.program import PlainProgram
 
@@ -94,8 +95,13 @@ def test_what_is_refused_of_a_table_is_called_by_its_names(named):
     frame, run = named
     bad = run.data.rows("test")
     bad["x"][1, 3] = -1
+    fractions = Rows(bad | {"x": bad["x"] + 0.5}, bad.names, bad.columns)
     with pytest.raises(
-        DataError, match=rf"row 1 of 'x', row '{bad.names[1]}', column 'd', is outside .*\(-1\)"
+        DataError, match=rf"row 0 of 'x', row '{bad.names[0]}', column 'a', is outside .*\.5\)"
+    ):
+        run.score(fractions)
+    with pytest.raises(
+        DataError, match=rf"values in row 1, row '{bad.names[1]}', column 'd', that are no counts"
     ):
         run.score(bad)
     with pytest.raises(DataError, match=r"the field 'batch' \(the column 'site'\) is missing"):

@@ -233,9 +233,10 @@ class Description:
         data (bytes of images, counts); true and false are 1 and 0. After training on a loader, values are
         what they are.
         """
-        return {name: self._scaled(name, values) for name, values in rows.items()}
+        about = rows if isinstance(rows, Rows) else Rows(rows)
+        return {name: self._scaled(name, values, about) for name, values in rows.items()}
 
-    def _scaled(self, name: str, values: np.ndarray) -> np.ndarray:
+    def _scaled(self, name: str, values: np.ndarray, about: Rows) -> np.ndarray:
         if self.is_loader:
             return typed(name, values, self.kind, "the rows given")
         if name != "x":
@@ -245,7 +246,7 @@ class Description:
         if values.dtype.kind == "b":
             return values.astype(np.float32)
         levels = levels_of([values], "the rows given", self.kind, self.levels)
-        return as_taken(stored(values, "x", self.kind, levels), levels)
+        return as_taken(stored(values, "x", self.kind, levels, partial(about.called, "x")), levels)
 
     def _checked(self, name: str, values: np.ndarray, where: str = "") -> np.ndarray:
         """Return a field other than x in the type of training; refuses numbers that are no classes of it."""

@@ -1,5 +1,7 @@
 """What kind of data x is: its layout, its levels, and how it is stored."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
 from ppl_vae import checks
@@ -91,14 +93,21 @@ def levels_of(xs, name: str, kind: str, levels: int | None) -> int | None:
     return 256 if high <= 255 else 65536
 
 
-def stored(x: np.ndarray, where: str, kind: str, levels: int | None) -> np.ndarray:
-    """Return x in the type in which data of its kind is held."""
+def stored(
+    x: np.ndarray,
+    where: str,
+    kind: str,
+    levels: int | None,
+    called: Callable[[Sequence[int]], str] = lambda place: "",
+) -> np.ndarray:
+    """Return x in the type in which data of its kind is held; `called` names a number by its place."""
     if levels is not None:
         return x.astype(np.min_scalar_type(levels - 1), copy=False)
     if kind != "counts":
         return x.astype(np.float32, copy=False)
     bad = (x < 0) | (x % 1 != 0)
     if bad.any():
-        row = int(np.argwhere(bad)[0][0])
-        raise DataError(f"{where} has values in row {row} that are no counts (whole and not negative)")
+        place = tuple(np.argwhere(bad)[0].tolist())
+        at = f"row {place[0]}{called(place)}"
+        raise DataError(f"{where} has values in {at} that are no counts (whole and not negative)")
     return x.astype(np.int64)
