@@ -5,11 +5,14 @@ import importlib
 import numpy as np
 import pytest
 from command_line import ok
+from scipy.stats import lognorm
 
 from ppl_vae import check, data, fit, posterior
+from ppl_vae.backends.common.terms import Terms
 from ppl_vae.errors import ProgramError
 
 both = pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+LIBRARIES = {"pyro": ("pyro", "torch"), "numpyro": ("numpyro", "jax.numpy")}
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 3)).astype("f")
 Y = (X.sum(1) + 1).astype("f")
@@ -17,11 +20,8 @@ Y = (X.sum(1) + 1).astype("f")
 
 def regression(backend):
     """Return a pair with global latents alone: y ~ N(x w + b, 1), of which b is a single number."""
-    library = importlib.import_module(backend)
-    dist, array = (
-        library.distributions,
-        importlib.import_module("torch" if backend == "pyro" else "jax.numpy"),
-    )
+    library, array = map(importlib.import_module, LIBRARIES[backend])
+    dist = library.distributions
 
     def model(x, y=None):
         w = library.sample("w", dist.Normal(array.zeros(3), 1.0).to_event(1))
@@ -55,13 +55,41 @@ def test_a_single_number_that_is_global_passes_the_check(backend):
     assert not [one.message for one in found.findings if one.status == "failed"]
 
 
+@both
+@pytest.mark.parametrize(
+    "name", ["AutoMultivariateNormal", pytest.param("AutoNormal", marks=pytest.mark.slow)]
+)
+def test_an_autoguide_counts_all_that_it_draws(backend, name):
+    library, array = map(importlib.import_module, LIBRARIES[backend])
+    autoguide = importlib.import_module(f"{backend}.infer.autoguide")
+    start = importlib.import_module(f"{backend}.infer{'.autoguide' if backend == 'pyro' else ''}")
+    dist = library.distributions
+
+    def model(x):
+        scale = library.sample("scale", dist.LogNormal(0.0, 1.0))
+        with library.plate("data", len(x)):
+            library.sample("x", dist.Normal(array.zeros(3), scale).to_event(1), obs=x)
+
+    at_two = start.init_to_value(values={"scale": array.asarray(2.0)})
+    guide = getattr(autoguide, name)(model, init_scale=0.1, init_loc_fn=at_two)
+    run = fit((model, guide), data.of(X, valid=4, test=0), max_steps=1, lr=1e-7)
+
+    def terms(tracer, batch):
+        pair = tracer.pair(batch)
+        found = Terms(tracer.F, pair, 24)
+        return {"kl": sum(found.kl_global.values()), "scale": pair.guide["scale"].value}
+
+    with run.bound.passes(0) as passes:
+        found = passes("terms", terms, {"x": X})
+    scale = found["scale"].astype(float)
+    exact = lognorm(0.1, scale=2.0).logpdf(scale) - lognorm(1.0).logpdf(scale)
+    np.testing.assert_allclose(found["kl"], exact, atol=1e-4)
+
+
 def written(backend):
     """Return a pair whose observed site has another name than the field, as the libraries' examples do."""
-    library = importlib.import_module(backend)
-    dist, array = (
-        library.distributions,
-        importlib.import_module("torch" if backend == "pyro" else "jax.numpy"),
-    )
+    library, array = map(importlib.import_module, LIBRARIES[backend])
+    dist = library.distributions
 
     def model(x):
         with library.plate("data", len(x)):

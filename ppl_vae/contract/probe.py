@@ -79,7 +79,7 @@ class Seen:
         Which entries of the value lie in the support; None where that is not known.
     levels : int or None
         Number of grey levels that the distribution counts.
-    reparametrised, enumerated, deterministic : bool
+    reparametrised, enumerated, auxiliary, deterministic : bool
         How its values are drawn.
     """
 
@@ -97,6 +97,7 @@ class Seen:
     levels: int | None = None
     reparametrised: bool = True
     enumerated: bool = False
+    auxiliary: bool = False
     deterministic: bool = False
 
     @property

@@ -91,7 +91,7 @@ def _hint(case: Case, text: str) -> str:
 def sites(case: Case) -> str:
     """Guide and model share their latent sites, and the model observes the data."""
     guide, model = case.traces.guide, case.traces.model
-    drawn = {name for name, site in guide.items() if not site.observed}
+    drawn = {name for name, site in guide.items() if not site.observed and not site.auxiliary}
     latent = [name for name, site in model.items() if not site.observed]
     for name in latent:
         if name not in drawn:

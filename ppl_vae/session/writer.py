@@ -145,7 +145,10 @@ class Writer:
         if is_dataclass(value) and all(one.init for one in fields(value)):
             return self._call(kind, [], {one.name: getattr(value, one.name) for one in fields(value)})
         try:
+            own = dict(getattr(value, "__dict__", {}))
             how = value.__reduce_ex__(2)
+            if own:  # an autoguide of Pyro's forgets its model when it is asked for its state
+                value.__dict__.update(own)
         except Exception as error:
             raise Lacking(f"a {kind.__name__} cannot be written as source ({error})") from None
         if isinstance(how, str):

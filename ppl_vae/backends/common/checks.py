@@ -80,7 +80,7 @@ def check_sites(pair: Pair, library: str) -> None:
     """Refuse enumerated sites, guide sites without a reparametrised draw, and latent sites that guide and
     model do not share, with a ProgramError that names the library's stock objective as the remedy.
     """
-    check_latents(set(pair.guide.latent), set(pair.model.latent))
+    check_latents(set(pair.guide.latent) - pair.guide.auxiliary, set(pair.model.latent))
     for name, site in sorted(pair.guide.latent.items()):
         if site.enumerated:
             raise ProgramError(

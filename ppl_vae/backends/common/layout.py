@@ -114,7 +114,7 @@ def read(pair: Pair) -> Layout:
         For latent sites that guide and model do not share, by name.
     """
     drawn, latent = pair.guide.latent, tuple(pair.model.latent)
-    auxiliary = {name for name, site in drawn.items() if site.auxiliary}
+    auxiliary = pair.guide.auxiliary
     check_latents(set(drawn) - auxiliary, set(latent))
     factors = tuple(name for name, site in pair.model.observed.items() if site.factor)
     observed = tuple(name for name in pair.model.observed if name not in factors)

@@ -146,7 +146,8 @@ class Probe:
         def run(tracer: Tracer, batch: Any) -> Any:
             pair = tracer.pair(batch)
             both = [Terms(tracer.F, pair, 1, analytic_kl=analytic) for analytic in (True, False)]
-            return [{n: v for n, v in (t.kl | t.kl_global).items() if n in pair.guide.latent} for t in both]
+            latent = pair.model.latent.keys() & pair.guide.latent.keys()
+            return [{n: v for n, v in (t.kl | t.kl_global).items() if n in latent} for t in both]
 
         (closed, sampled), _ = self._computed("kl", self._of("guide", run), None, seed, self._batch(rows))
         return closed, sampled

@@ -264,6 +264,11 @@ class Trace(dict[str, Site]):
         return Trace({name: site for name, site in self.items() if site.observed})
 
     @property
+    def auxiliary(self) -> frozenset[str]:
+        """Sites of a guide that are no latents of the model: what autoguides make their latents of."""
+        return frozenset(name for name, site in self.latent.items() if site.auxiliary)
+
+    @property
     def local(self) -> "Trace":
         """The sites in a plate over the rows."""
         return Trace({name: site for name, site in self.items() if site.local})

@@ -64,7 +64,7 @@ class Terms(Densities):
     @cached_property
     def kl(self) -> dict[str, Any]:
         """By local latent site."""
-        return {name: self._divergence(name) for name in self.model.latent.local}
+        return {name: self._divergence(name) for name in self.model.latent.local} | self._made_of(local=True)
 
     @cached_property
     def kl_global(self) -> dict[str, Any]:
@@ -73,7 +73,7 @@ class Terms(Densities):
             name: -site.summed(site.log_prob) if site.observed else self._divergence(name)
             for name, site in self.model.items()
             if not site.local
-        }
+        } | self._made_of(local=False)
         return {name: term.sum(-1) if term.ndim else term for name, term in terms.items()}
 
     @cached_property
@@ -118,9 +118,16 @@ class Terms(Densities):
         """The latent sites whose closed-form KL is a term of the bound."""
         return drawn_in_order(self.guide, self.model)
 
+    def _made_of(self, local: bool) -> dict[str, Any]:
+        """Return log q of what the guide makes its latents of, which have the rest of it."""
+        sites = {name: self.guide[name] for name in self.guide.auxiliary - set(self.model)}
+        return {name: site.summed(site.log_prob) for name, site in sites.items() if site.local == local}
+
     def _divergence(self, name: str) -> Any:
         q, p = self.guide[name], self.model[name]
-        if self.analytic_kl and name in self.closed and not p.marginal:
+        # The closed form of a point forgets the density that an autoguide gives it.
+        point = q.distribution == "Delta"
+        if self.analytic_kl and name in self.closed and not p.marginal and not point:
             kl = q.closed_kl(p)
             if kl is not None:
                 return q.summed(q.scaled(kl))
