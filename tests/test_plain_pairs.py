@@ -210,3 +210,51 @@ def test_half_labelled_batches_train_as_the_stock_loop_does():
         many = [tuple(value.repeat(50, 1) for value in batch)]
         found = evaluate(run, data=many)
         assert found["elbo_nats"] == pytest.approx(bound, abs=1e-5 if len(batch) == 2 else 0.1)
+
+
+@pytest.mark.slow
+def test_batch_norm_and_dropout_of_flax_have_the_stock_losses_and_statistics():
+    nn, numpyro = pytest.importorskip("flax.linen"), pytest.importorskip("numpyro")
+    jax, dist = importlib.import_module("jax"), numpyro.distributions
+    flax_module = importlib.import_module("numpyro.contrib.module").flax_module
+
+    class Net(nn.Module):
+        width: int
+
+        @nn.compact
+        def __call__(self, x):
+            h = nn.Dropout(0.3, deterministic=False)(nn.Dense(5)(x))
+            return nn.Dense(self.width)(nn.BatchNorm(use_running_average=False)(h))
+
+    def net(name, inputs, width):
+        options = {"input_shape": (1, inputs), "apply_rng": ["dropout"], "mutable": ["batch_stats"]}
+        called = flax_module(name, Net(width), **options)
+        return lambda x: called(x, rngs={"dropout": numpyro.prng_key()})
+
+    def model(x):
+        decoder = net("decoder", 3, 6)
+        with numpyro.plate("rows", len(x)):
+            z = numpyro.sample("z", dist.Normal(0, jax.numpy.ones(3)).to_event(1))
+            numpyro.sample("x", dist.Bernoulli(logits=decoder(z)).to_event(1), obs=x)
+
+    def guide(x):
+        encoder = net("encoder", 6, 3)
+        with numpyro.plate("rows", len(x)):
+            numpyro.sample("z", dist.Normal(encoder(x), 0.5).to_event(1))
+
+    infer = numpyro.infer
+    objectives = infer.Trace_ELBO(), ELBO(analytic_kl=False), infer.TraceMeanField_ELBO(), ELBO()
+    runs = [
+        fit((model, guide), FOUND, one, max_steps=5, batch_size=40, log_every=1, backend="numpyro")
+        for one in objectives
+    ]
+    curves = [[row["elbo_nats"] for row in run.history if "loss" in row] for run in runs]
+    assert len(curves[0]) == 5
+    for stock, own in ((0, 1), (2, 3)):
+        np.testing.assert_allclose(curves[own], curves[stock], rtol=1e-4)
+        for one, other in zip(*(jax.tree.leaves(runs[n].bound.state) for n in (own, stock)), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+    losses = [loss_of(runs[0].bound, objectives[0], seed) for seed in range(30)]
+    bounds = [evaluate(runs[0], "test", seed=seed)["elbo_nats"] for seed in range(30)]
+    error = np.hypot(np.std(losses), np.std(bounds)) / 30**0.5
+    assert np.mean(bounds) == pytest.approx(np.mean(losses), abs=4 * error)
