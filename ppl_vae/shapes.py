@@ -6,6 +6,12 @@ from ppl_vae.errors import DataError
 
 Shape = int | Sequence[int]
 
+# What a program does that keeps the axes in front of global latents, on each of its draws.
+BY_WEIGHTS = (
+    "with several draws in front a global latent has the axes [draws, 1, ...]: pick its entry of a class by "
+    "weights, F.sum(F.one_hot(y, classes, a)[..., None] * a, -2), not by an index or a matrix product"
+)
+
 
 def as_shape(shape: Shape) -> tuple[int, ...]:
     """Return a size or a shape as a shape."""

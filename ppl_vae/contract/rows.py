@@ -6,6 +6,7 @@ import numpy as np
 
 from ppl_vae.contract.case import Case, differ
 from ppl_vae.contract.probe import BrokenRule, Call, NotApplicable, ProgramFailure, Seen, Traces
+from ppl_vae.shapes import BY_WEIGHTS
 
 PARTICLES = 2
 APART = "treat every row by itself, with no mean, sum or reshape over the first axis"
@@ -141,8 +142,10 @@ def particles(case: Case) -> str:
     for label, site in many.both().items():
         wanted = (PARTICLES, case.size) if site.local else (PARTICLES, 1)
         if site.log_prob is None or site.log_prob.shape not in (wanted, wanted[1:], ()):
-            who = _who(case, many.calls, f"site {label} has one number for all samples")
-            raise BrokenRule(f"{who}: {_keep(case)}")
+            got = "no density" if site.log_prob is None else f"densities of shape {site.log_prob.shape}"
+            wrong = f"site {label} has {got} with {PARTICLES} samples per row, not {wanted}"
+            who = _who(case, many.calls, wrong)
+            raise BrokenRule(f"{who}: {_keep(case, who == wrong)}")
     for number in range(PARTICLES):
         _same_as_alone(case, many, number)
     return f"{PARTICLES} samples per row at once give the densities of one by one"
@@ -153,7 +156,9 @@ def _who(case: Case, calls: Sequence[Call], otherwise: str) -> str:
     return f"network {network!r} swallows the axis of the samples" if network else otherwise
 
 
-def _keep(case: Case) -> str:
+def _keep(case: Case, no_network: bool = False) -> str:
+    if no_network and any(not (site.local or site.observed) for site in case.traces.model.values()):
+        return BY_WEIGHTS
     return (
         f"networks must take [{PARTICLES}, {case.size}, ...] as well as [{case.size}, ...]: "
         "flatten and reshape from the last axes only"

@@ -8,6 +8,7 @@ from ppl_vae.backends.common.checks import check_latents
 from ppl_vae.backends.common.site import Pair, Site
 from ppl_vae.errors import ProgramError
 from ppl_vae.functions import Functions
+from ppl_vae.shapes import BY_WEIGHTS
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,7 +76,8 @@ class Layout:
         event = tuple(site.value.shape[split:])
         batch = tuple(F.broadcast_shapes(tuple(site.value.shape[:split]), site.batch_shape))
         if len(batch) > self.depth + 1:
-            raise ProgramError(f"site {name!r} has batch shape {batch}: is a .to_event missing?")
+            why = f": {BY_WEIGHTS}" if self.shared else ""
+            raise ProgramError(f"site {name!r} has batch shape {batch}, more than draws and rows{why}")
         full = (*(1,) * (self.depth + 1 - len(batch)), *batch)
         value = F.broadcast_to(site.value, (*batch, *event)).reshape(*full, *event)
         own = [self.depth + 1 + dim for dim in self.axes[name]]
