@@ -70,7 +70,7 @@ def check(made: Any) -> None:
             checks.one_of(name, value, get_args(kind))
         elif value is not defaults[name] and not matches(value, kind):
             example = f", such as ({value!r},)" if matches((value,), kind) else ""
-            raise UsageError(f"{name}={value!r}: give {_words(kind)}{example}")
+            raise UsageError(f"{name}={value!r}: give {words(kind)}{example}")
 
 
 def recorded(kind: type, values: Any, place: str) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def recorded(kind: type, values: Any, place: str) -> dict[str, Any]:
     taken, needed = types(kind), {one.name for one in fields(kind) if one.init and _is_needed(one)}
     for name, wanted in taken.items():
         if name in values and not matches(values[name], wanted):
-            raise RunError(f"{place}: {name} is not {_words(wanted)}: {remedy}")
+            raise RunError(f"{place}: {name} is not {words(wanted)}: {remedy}")
         if name in needed - values.keys():
             raise RunError(f"{place} has no {name}: {remedy}")
     return {name: values[name] for name in taken if name in values}
@@ -126,7 +126,8 @@ def _items_match(value: Any, origin: Any, inner: tuple[Any, ...]) -> bool:
     return all(matches(item, inner[0]) for item in value)
 
 
-def _words(kind: Any) -> str:
+def words(kind: Any) -> str:
+    """Return an annotation as a message names it."""
     if get_origin(kind) in (Union, UnionType):
-        return " or ".join(map(_words, get_args(kind)))
+        return " or ".join(map(words, get_args(kind)))
     return _WORDS.get(kind) or (kind.__name__ if type(kind) is type else str(kind))

@@ -94,6 +94,14 @@ def near(name: str, known: Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
 
 
+def no_name(of: str, name: str, known: Iterable[str]) -> AttributeError:
+    """Return the error of a name that is not there, with the nearest one, or else all of them."""
+    known = sorted((one for one in known if one[0] != "_"), key=str.lower)
+    close = None if name[0] == "_" else near(name, known)
+    listed = f"did you mean {close}?" if close else f"it has {', '.join(known)}"
+    return AttributeError(f"{of} has no {name!r}: {listed}")
+
+
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun: 1 row, 2 rows."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

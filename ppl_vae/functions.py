@@ -35,6 +35,9 @@ class Functions:
 
     PI = math.pi
 
+    def __getattr__(self, name: str) -> Any:
+        raise checks.no_name("ppl.F", name, dir(self))
+
     # What one of the modules that a backend names has under the same name: elementwise, of one array.
     abs: Callable[[Array], Array]
     sign: Callable[[Array], Array]

@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, NamedTuple
 
+from ppl_vae import annotations
 from ppl_vae.declaration import Declaration
-from ppl_vae.errors import DataError, ProgramError
+from ppl_vae.errors import DataError, ProgramError, UsageError
 
 _SKIPPED = ("self", "ppl", "net", "n")
 
@@ -87,7 +88,16 @@ class Program(Declaration):
                 raise DataError(
                     f"the data's {name} has shape {shape} per row, the program was made for {tuple(declared)}"
                 )
-        return replace(self, **changes)
+        try:
+            return replace(self, **changes)
+        except UsageError:
+            kinds = annotations.types(type(self))
+            for name, shape in changes.items():
+                if not annotations.matches(shape, kinds[name]):
+                    takes = f"{type(self).__name__} takes {name}: {annotations.words(kinds[name])}"
+                    of = f"the data's {name.removesuffix('_shape')} has shape {shape} per row"
+                    raise DataError(f"{of}, and {takes}: reshape the data") from None
+            raise
 
     def refuse_open(self) -> None:
         """Raise DataError while a shape is open."""

@@ -57,8 +57,13 @@ def test_a_row_that_decides_alone_counts_as_ten_median_deviations():
     middle, deviation = -1.0, 2.0  # the medians of the values, and of their distances from -1
     assert found == pytest.approx((bound[:-1].sum() + middle - 10 * deviation) / 7)
     assert said.startswith("validation row 6 has a bound of -900 nats")
-    assert robust_mean(-bound)[0] == pytest.approx(-found)
+    assert "far below the others, it counts less in the choice of weights" in said
+    assert said.endswith("look at it, or give more validation rows")
+    other, said = robust_mean(-bound)
+    assert other == pytest.approx(-found)
+    assert "far above the others, it counts less in the choice of weights; give more validation rows" in said
     assert robust_mean(bound[:-1]) == (-0.5, "")
+    assert robust_mean(np.append(bound, [-900.0, -900.0]))[1] == ""  # more rows: none decides alone
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,12 @@
 
 import inspect
 from dataclasses import dataclass
+from importlib import import_module
 
 import numpy as np
 import pytest
 
-from ppl_vae import Network, Objective, Program, check, data, evaluate, fit
+from ppl_vae import Network, Objective, Program, bind, check, data, evaluate, fit
 from ppl_vae.errors import ProgramError, UsageError
 
 BACKENDS = ["pyro", "numpyro"]
@@ -30,6 +31,27 @@ class Sound(Program):
         with ppl.minibatch(x):
             loc, scale = net.encoder(x)
             ppl.sample("z", ppl.dist.Normal(loc, scale).to_event(1))
+
+
+class WrongName(Sound):
+    def model(self, ppl, net, x=None):
+        ppl.smaple("z", ppl.standard_normal(2))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_name_that_is_not_there_is_told_with_the_nearest(backend):
+    with pytest.raises(ProgramError, match="ppl has no 'smaple': did you mean sample"):
+        bind(WrongName((6,)), backend).model(ROWS.rows("train")["x"])
+    F, dist = (
+        getattr(import_module(f"ppl_vae.backends.{backend}.{module}"), name)
+        for module, name in (("functions", "F"), ("distributions", "dist"))
+    )
+    with pytest.raises(AttributeError, match=r"ppl\.F has no 'sigmod': did you mean sigmoid"):
+        _ = F.sigmod
+    with pytest.raises(AttributeError, match=r"ppl\.dist has no 'Nomal': did you mean Normal"):
+        _ = dist.Nomal
+    with pytest.raises(AttributeError, match=r"ppl\.F has no 'qqq': it has .*sigmoid, "):
+        _ = F.qqq
 
 
 class WrongWidth(Sound):

@@ -1,7 +1,7 @@
 """What a report says of a run: the bound that was printed, and how far it is from independent columns."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -177,6 +177,17 @@ def test_the_columns_have_a_distribution_of_the_kind_of_the_likelihood(likelihoo
     found = page.contents(trained).finding
     assert found.comparison.family.startswith(family)
     assert found.bits_per_dim == validation(trained)["bits_per_dim"]
+
+
+def test_a_bound_far_below_that_of_independent_columns_is_told(run, capsys):
+    scores = run.score(X[80:])
+    assert findings.finding(run, None, "test", {"x": X[80:]}, scores) is not None
+    assert capsys.readouterr().err == ""
+    findings.finding(
+        run, None, "test", {"x": X[80:]}, replace(scores, log_likelihood=scores.log_likelihood - 1e9)
+    )
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the bound is 1e+09 nats per row below that of a model of independent columns" in line
 
 
 def test_a_run_whose_data_is_gone_has_a_page(tmp_path, monkeypatch):

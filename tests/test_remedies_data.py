@@ -3,8 +3,10 @@
 import gzip
 import io
 import shutil
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,7 +18,7 @@ from PIL import Image
 from remedies import Case
 from test_data_download import fake_server, serve  # noqa: F401
 
-from ppl_vae import data
+from ppl_vae import Program, data
 from ppl_vae.data.batches import num_batches
 from ppl_vae.data.description import Description
 from ppl_vae.data.loader import Loader, rows_by_place
@@ -28,6 +30,11 @@ GAPS = np.where(np.arange(40).reshape(20, 2) % 7 == 0, np.nan, X)
 GREY = np.arange(20 * 16, dtype=np.uint8).reshape(20, 4, 4) % 200
 KINDS = np.arange(20) % 3
 WIDE = np.full((4, 4), 999, np.uint16)
+
+
+@dataclass(frozen=True)
+class Grid(Program):
+    x_shape: tuple[int, int] | None = None
 
 
 def written(name, content):
@@ -123,6 +130,11 @@ OWN = {"train": {"x": X}, "test": {"x": X}}
 
 CASES = {
     "no data": Case(lambda: data.of(3), "is no data: give a name, a path, an array", lambda: data.of(X)),
+    "axes of a row": Case(
+        lambda: Grid().adapted_to(SimpleNamespace(fields=("x",), shape=lambda name: (30,))),
+        "has shape (30,) per row, and Grid takes x_shape: tuple[int, int] or None: reshape the data",
+        lambda: Grid().adapted_to(SimpleNamespace(fields=("x",), shape=lambda name: (5, 6))),
+    ),
     "a path in memory": Case(
         lambda: data.of(saved("x.npy", X)),
         "'x.npy' is a name or a path: load it with data.load('x.npy')",

@@ -45,6 +45,9 @@ ELSEWHERE = {
         "remove {} and fetch {} again",
         "is missing: put it there or fetch ",
     ],
+    "test_evidence.py::test_a_row_that_decides_alone_counts_as_ten_median_deviations": [
+        "give more validation rows"
+    ],
     "test_remedies_runs.py::test_fewer_rows_need_less_memory": ["take fewer rows, draws or features"],
     "test_remedies_runs.py::test_what_data_info_names_is_an_option": ["change it with --x --label"],
     # Sound programs, from each of which a broken one differs in what it is told to change.

@@ -10,6 +10,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from ppl_vae.api import Run
+from ppl_vae.cli.running import say
 from ppl_vae.cli.training import validation
 from ppl_vae.data.batches import count_rows, dims_of
 from ppl_vae.data.dataset import ALL
@@ -21,6 +22,7 @@ from ppl_vae.report.contents import Comparison, Finding
 
 BUDGET = 2**25
 MOST = 1000
+DIVERGED = 1000.0  # nats per number of x
 FEWEST = 10
 
 Rows = Mapping[str, np.ndarray]
@@ -158,6 +160,11 @@ def _compared(run: Run, rows: Rows, scores: Scores | None, bound: np.ndarray | N
     other = base.log_prob[:n]
     gain = bound[:n] - other
     columns = int(np.prod(rows["x"].shape[1:], dtype=np.int64))
+    if -gain.mean() > DIVERGED * columns:
+        say(
+            f"the bound is {-gain.mean():.3g} nats per row below that of a model of independent columns: "
+            "training diverged (as where the lr is too high) or has hardly begun"
+        )
     return Comparison(
         float(other.mean()), float(gain.mean()), stderr(gain), n, count_rows(train), columns, base.family
     )

@@ -130,10 +130,12 @@ def robust_mean(values: np.ndarray) -> tuple[float, str]:
     row = outlier(values)
     if row is None:
         return float(values.mean()), ""
+    low = values[row] < np.median(values)
+    remedy = "look at it, or give more validation rows" if low else "give more validation rows"
     said = (
         f"validation row {row} has a bound of {values[row]:.4g} nats, the {len(values)} rows "
-        f"{values.mean():.4g} +- {stderr(values):.2g} (standard error): it counts less in the choice of "
-        "weights; look at it, or give more validation rows"
+        f"{values.mean():.4g} +- {stderr(values):.2g} (standard error): "
+        f"far {'below' if low else 'above'} the others, it counts less in the choice of weights; {remedy}"
     )
     middle, values = np.median(values), values.copy()
     most = TYPICAL * float(np.median(np.abs(values - middle)))

@@ -6,7 +6,7 @@ from functools import cache, partial
 from types import ModuleType
 from typing import Any, ClassVar
 
-from ppl_vae import likelihoods
+from ppl_vae import checks, likelihoods
 from ppl_vae.distributions import OWN, base
 from ppl_vae.functions import Functions
 
@@ -98,4 +98,9 @@ def completed(library: ModuleType, kind: type[Adapted]) -> ModuleType:
         "adapted": partial(adapted, kind),
     }
     vars(dist).update({name: value for name, value in vars(library).items() if name[0] != "_"} | own)
+
+    def unknown(name: str) -> Any:
+        raise checks.no_name("ppl.dist", name, (one for one in vars(dist) if one[0].isupper()))
+
+    vars(dist)["__getattr__"] = unknown
     return dist

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any
 
-from ppl_vae import likelihoods
+from ppl_vae import checks, likelihoods
 from ppl_vae.backends.common.site import under
 from ppl_vae.errors import ProgramError, UsageError
 from ppl_vae.functions import Functions
@@ -59,6 +59,9 @@ class Primitives:
         scalars: Mapping[str, Any] | None = None,
     ):
         self._like, self._draws, self._num_data, self._scalars = like, draws, num_data, scalars or {}
+
+    def __getattr__(self, name: str) -> Any:
+        raise checks.no_name("ppl", name, dir(self))
 
     def note(self, made: dict[str, Any]) -> None:
         """From now on note by site what `sample` gets."""
