@@ -62,6 +62,8 @@ def train(options: argparse.Namespace) -> dict:
     data, history, best, compiling = rows_of(options.data), [], None, None
     x = data["train"]
     model = HandWrittenVAE(x.shape[1], tuple(options.hidden), options.z_dim)
+    with torch.no_grad():  # starts where the data is fitted without latents
+        model.decoder[-1].bias.copy_(x.mean(0).clamp(0.05, 0.95).logit())
     optimizer = torch.optim.Adam(model.parameters(), options.lr, fused=True)
     call = torch.compile(model, dynamic=False) if options.compile else model
     total, step, order = torch.zeros(()), 0, torch.Generator().manual_seed(options.seed)
