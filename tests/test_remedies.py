@@ -549,6 +549,11 @@ CASES = {
         "which is missing: give it in covariates=...",
         lambda: conditional().sample(3, covariates={"y": KINDS[:1]}),
     ),
+    "a dict for arrays": Case(
+        lambda: conditional().bound.model({"x": torch.from_numpy(X), "y": torch.from_numpy(KINDS)}),
+        "model got a dict: give its arrays by name, as model(**rows)",
+        lambda: conditional().bound.model(x=torch.from_numpy(X), y=torch.from_numpy(KINDS)),
+    ),
     "field that the model needs": Case(
         lambda: conditional().bound.model(torch.from_numpy(X)),
         "give it with the rows",

@@ -268,6 +268,8 @@ class DeclaredBound(Bound):
         known = ", ".join(self.fields) or "no fields"
         if len(args) > len(self.fields):
             raise ProgramError(f"{role} got {len(args)} arrays, the program declares {known}")
+        if any(isinstance(given, Mapping) for given in args):
+            raise ProgramError(f"{role} got a dict: give its arrays by name, as {role}(**rows)")
         batch = dict(zip(self.fields, args, strict=False)) | data
         unknown = set(batch) - set(self.fields)
         if unknown:
