@@ -193,7 +193,7 @@ def test_a_condition_that_is_missing_is_named(backend):
     rows = data.of({"x": REALS, "shift": REALS})
     run = fit(Shifted(), rows, backend=backend, max_steps=1)
     for verb in (lambda: run.sample(2), lambda: run.decode({"z": np.zeros((2, 2))})):
-        with pytest.raises(ProgramError, match="takes 'shift': .*covariates="):
+        with pytest.raises(UsageError, match="given 'shift', which is missing: give it in covariates="):
             verb()
     assert run.sample(2, covariates={"shift": REALS[:1]})["x"].shape == (2, 3)
 
